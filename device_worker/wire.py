@@ -1,0 +1,232 @@
+"""Messages between coordinator and device worker: one JSON object a line, versioned.
+
+Python 3.9 syntax, standard library only: this module is imported on both sides.
+
+Coordinator -> worker (each has "op" and "id"; a reply carries the same "id"):
+  ping {nonce}              -> pong {nonce}
+  facts                     -> facts {environment}
+  have {sha256: [...]}      -> have {present: [...]}      every listed file is re-hashed first
+  adopt {sha256, path}      -> adopted                    pushed file: hashed, moved into the cache
+  run {job: Job}            -> progress* , result {result: JobResult}
+  forget {attempt}          -> forgotten                  deletes the attempt's output files
+  noop                      -> done
+  bye                       -> bye, exit 0
+Worker -> coordinator, unasked: hello (first line), heartbeat {counter}.
+Any failure: error {kind: model_error|infra_error|not_available|stale, code: "E-...", what, mend}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Type, TypeVar
+
+PROTOCOL = 1
+MAX_LINE = 1 << 20
+
+T = TypeVar("T")
+
+
+class WireError(ValueError):
+    """A message does not have the agreed form."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file in the content-addressed cache: sha256 hex and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class InputTensor:
+    """One .npy file of shape [samples, ...]; a sample is fed with a leading axis of 1."""
+
+    name: str
+    blob: Blob
+    dtype: str
+    shape: List[int]
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """How to run: ``runtime`` is onnxruntime, litert or tflite-runtime.
+
+    ``kernels``: "default", "reference" (TFLite's BUILTIN_REF), "builtin" (no default delegate).
+    ``provider``: ONNX Runtime execution provider. ``session``: its session config entries.
+    """
+
+    runtime: str
+    threads: int = 1
+    kernels: str = "default"
+    provider: str = "CPUExecutionProvider"
+    session: Dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    attempt: str
+    model: Blob
+    model_format: str
+    inputs: List[InputTensor]
+    runtime: RuntimeSpec
+    samples: int
+    repeat: int = 1
+    warmup: int = 3
+    telemetry_hz: float = 2.0
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """``path`` on the device of a .npy [samples, ...] holding exactly what the model put out.
+
+    ``scale``/``zero_point``: per-tensor quantisation the runtime itself reports, else None.
+    """
+
+    name: str
+    path: str
+    blob: Blob
+    dtype: str
+    shape: List[int]
+    scale: Optional[float] = None
+    zero_point: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class DeviceFile:
+    path: str
+    blob: Blob
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What really ran. ``nodes``: backend -> number of operators given to it.
+
+    ``planned``: what was asked for. ``fallbacks``: one line for each silent change of backend.
+    ``plan_sha256``: hash of the optimised graph (ONNX Runtime), None where there is none.
+    """
+
+    planned: str
+    nodes: Dict[str, int]
+    fallbacks: List[str] = field(default_factory=list)
+    plan_sha256: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Bit-repeatability: ``mismatches`` of ``count - 1`` later passes over ``samples`` samples.
+
+    ``first``: up to 20 [sample, repeat] pairs whose output hash differed from the first pass.
+    """
+
+    count: int
+    samples: int
+    mismatches: int = 0
+    first: List[List[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Summary of the sampler. Unreadable is None, never 0. Temperatures in degrees Celsius,
+
+    frequencies in kHz, memory in bytes. ``start``/``end``/``max`` map a sensor to its reading.
+    ``timing_valid`` is False when clocks or throttle flags moved while timing; ``reasons`` why.
+    """
+
+    samples: int
+    start: Dict[str, Optional[float]] = field(default_factory=dict)
+    end: Dict[str, Optional[float]] = field(default_factory=dict)
+    max: Dict[str, Optional[float]] = field(default_factory=dict)
+    throttled_before: Optional[int] = None
+    throttled_after: Optional[int] = None
+    timing_valid: bool = True
+    reasons: List[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """``files``: "latency_ns" (.npy int64 [samples], first pass), "sample_hashes" (.npy uint8
+
+    [samples, 32], sha256 over one sample's output bytes in tensor order), "telemetry" (.jsonl).
+    """
+
+    attempt: str
+    outputs: List[OutputTensor]
+    files: Dict[str, DeviceFile]
+    backend: Backend
+    repeats: Repeats
+    telemetry: Telemetry
+    environment: Dict[str, Any]
+    model_sha256: str
+    input_sha256: List[str]
+    load_ns: int
+    run_ns: int
+    started_unix: float
+    ended_unix: float
+
+
+def encode(message: Dict[str, Any]) -> bytes:
+    """One line, without its newline. NaN is refused: JSON has none."""
+    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode(line: bytes) -> Dict[str, Any]:
+    """A message, or WireError."""
+    try:
+        message = json.loads(line)
+    except ValueError as error:
+        raise WireError(f"not JSON: {line[:80]!r}") from error
+    if not isinstance(message, dict):
+        raise WireError(f"not an object: {line[:80]!r}")
+    return message
+
+
+def dump(value: Any) -> Dict[str, Any]:
+    """A dataclass of this module as plain JSON data."""
+    return dataclasses.asdict(value)
+
+
+def load(cls: Type[T], data: Any) -> T:
+    """Rebuild a dataclass of this module; unknown, missing or ill-typed fields are WireErrors."""
+    if not isinstance(data, dict):
+        raise WireError(f"{cls.__name__}: not an object")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise WireError(f"{cls.__name__}: unknown field {unknown[0]!r}")
+    try:
+        return cls(**{k: _coerce(hints[k], v, f"{cls.__name__}.{k}") for k, v in data.items()})
+    except TypeError as error:
+        raise WireError(f"{cls.__name__}: {error}") from error
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Union:
+        if value is None and type(None) in args:
+            return None
+        return _coerce(next(a for a in args if a is not type(None)), value, where)
+    if origin is list:
+        _expect(value, list, where)
+        return [_coerce(args[0], v, where) for v in value]
+    if origin is dict:
+        _expect(value, dict, where)
+        return {k: _coerce(args[1], v, where) for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return load(typing.cast("Type[Any]", hint), value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, bool):
+        raise WireError(f"{where}: expected int, got bool")
+    _expect(value, hint, where)
+    return value
+
+
+def _expect(value: Any, kind: Any, where: str) -> None:
+    if not isinstance(value, kind):
+        raise WireError(f"{where}: expected {kind.__name__}, got {type(value).__name__}")
