@@ -1,0 +1,75 @@
+"""Everything the comparisons need of one set of outputs, read once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.variance import lattice, tasks
+from orchestrator.variance.lattice import Array, Output
+from orchestrator.variance.tasks import Mask, Task, TaskError
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """``decisions`` as in tasks.decisions; ``correct`` bool [n], None without labels;
+
+    ``codes`` one int64 [n, elements] or None for each output; ``margins`` [n] in LSB or None;
+    ``nonfinite`` samples with NaN or infinity in any output; ``digest`` equal where all output
+    bytes, types and shapes are equal.
+    """
+
+    task: Task
+    outputs: tuple[Output, ...]
+    n: int
+    decisions: Array
+    correct: Mask | None
+    codes: tuple[NDArray[np.int64] | None, ...]
+    margins: NDArray[np.float64] | None
+    nonfinite: int
+    digest: str
+
+
+def read(
+    task: Task, outputs: Sequence[Output], labels: Array | None = None, inputs: Array | None = None
+) -> Answers:
+    """Raises TaskError where outputs, labels or inputs do not fit the task or each other."""
+    decisive = tasks.tensor(task, outputs)
+    counts = {o.values.shape[0] if o.values.ndim else 0 for o in outputs}
+    if len(counts) != 1 or not len(decisive.values):
+        raise TaskError("the outputs do not all have the same number (one at least) of samples")
+    if labels is not None:
+        tasks.check_labels(task, labels, outputs)
+    decided = tasks.decisions(task, outputs, inputs)
+    return Answers(
+        task=task,
+        outputs=tuple(outputs),
+        n=len(decided),
+        decisions=decided,
+        correct=None if labels is None else tasks.correct(task, decided, labels),
+        codes=tuple(lattice.codes(o) for o in outputs),
+        margins=tasks.margins(task, outputs),
+        nonfinite=_nonfinite(outputs),
+        digest=_digest(outputs),
+    )
+
+
+def _nonfinite(outputs: Sequence[Output]) -> int:
+    bad = np.zeros(len(outputs[0].values), dtype=bool)
+    for output in outputs:
+        if output.values.dtype.kind == "f":
+            bad |= ~np.isfinite(output.values.reshape(len(bad), -1)).all(axis=1)
+    return int(bad.sum())
+
+
+def _digest(outputs: Sequence[Output]) -> str:
+    found = hashlib.sha256()
+    for o in outputs:
+        lattice_of = (o.scale, o.zero_point, o.code_min, o.code_max)
+        found.update(repr((o.values.dtype.str, o.values.shape, lattice_of)).encode())
+        found.update(np.ascontiguousarray(o.values).tobytes())
+    return found.hexdigest()

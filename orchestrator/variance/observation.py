@@ -1,0 +1,66 @@
+"""What the store hands to the statistics: who answered, how it went, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.variance.lattice import Array, Output
+from orchestrator.variance.tasks import Task
+
+__all__ = ["Observation", "Output", "Row", "Truth"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Who answered. ``condition`` is "clean" or "repeat:N"."""
+
+    model: str
+    file: str
+    device: str
+    device_class: str
+    emulated: bool
+    runtime: str
+    inputs: str
+    condition: str
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One cell's current standing.
+
+    ``status``: ok, model_error, infra_error, timeout, cancelled, not_available or pending.
+    ``repeats`` passes over ``repeat_samples`` samples gave ``repeat_mismatches`` outputs whose
+    bytes differ from the first pass. ``isa``: the device's instruction-set flags.
+    """
+
+    row: Row
+    cell: str
+    status: str
+    attempt: str | None
+    outputs: tuple[Output, ...] = ()
+    codes_valid: bool = True
+    timing_valid: bool = True
+    planned_backend: str = ""
+    fallbacks: tuple[str, ...] = ()
+    isa: frozenset[str] = frozenset()
+    repeats: int = 1
+    repeat_samples: int = 0
+    repeat_mismatches: int = 0
+    error: str | None = None
+    file_sha256: str = ""
+    outputs_sha256: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known beforehand of (model, input set). ``labels`` [n, ...]; ``fp32`` the outputs of
+
+    the FP32 parent on the same samples in the same order; ``inputs`` [n, ...] real values.
+    """
+
+    task: Task
+    labels: Array | None
+    fp32: tuple[Output, ...] | None
+    fp32_attempt: str | None
+    inputs: Array | None = None
+    fp32_error: str | None = None
