@@ -1,0 +1,169 @@
+"""Whether this machine can run the farm, and whether running boards are sound."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import board as boards
+from . import debian, kernel, namespaces, rootfs
+from .config import HERE, Board, Definitions, FarmError, Paths
+
+PACKAGES = HERE / "packages.txt"
+NEEDED_BYTES = 3 * 1024**3
+EXIT_CANNOT = 3
+PROBE_OK = "probe ok"
+# Run on a board. LiteRT says on standard error, and nowhere else, that it could not count its
+# cores; it then runs without XNNPACK.
+BOARD_CHECK = (
+    "import numpy, onnxruntime, ai_edge_litert.interpreter, tflite_runtime.interpreter; "
+    "from importlib.metadata import version as v; "
+    "names = 'onnxruntime', 'ai-edge-litert', 'tflite-runtime'; "
+    "print(', '.join(n + ' ' + v(n) for n in names))"
+)
+
+
+def wanted_packages() -> list[str]:
+    """Return the Debian packages that this machine must have."""
+    lines = (line.partition("#")[0].strip() for line in PACKAGES.read_text("utf-8").splitlines())
+    # root maps users by itself
+    unneeded = {"uidmap"} if os.geteuid() == 0 else set()
+    return [line for line in lines if line and line not in unneeded]
+
+
+def missing_packages() -> list[str]:
+    """Return those of the needed Debian packages that are not installed."""
+    missing = []
+    for package in wanted_packages():
+        asked = subprocess.run(
+            ["dpkg-query", "-W", "-f=${db:Status-Status}", package],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if asked.stdout != "installed":
+            missing.append(package)
+    return missing
+
+
+def probe(folder: Path) -> None:
+    """Do in fresh namespaces what a board needs; raises OSError naming what is refused."""
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("probe", str(folder), "tmpfs")
+    for name in ("lower", "upper", "work", "root", "proc", "binfmt"):
+        (folder / name).mkdir()
+    layers = ",".join(f"{kind}dir={folder / kind}" for kind in ("lower", "upper", "work"))
+    kernel.mount("probe", str(folder / "root"), "overlay", 0, f"{layers},userxattr")
+    kernel.mount("probe", str(folder / "proc"), "proc")
+    kernel.mount("probe", str(folder / "binfmt"), "binfmt_misc")
+    if not (folder / "binfmt/register").exists():
+        raise OSError("mount binfmt_misc: the instance is blind")
+    print(PROBE_OK, flush=True)
+
+
+def namespace_problem() -> str | None:
+    """Say why boards could not have their own namespaces and mounts, None when they can."""
+    with tempfile.TemporaryDirectory(prefix="assay-farm-") as folder:
+        asked = subprocess.run(
+            [sys.executable, "-m", f"{__package__}.doctor", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=HERE.parent.parent,
+            timeout=30,
+        )
+    if PROBE_OK in asked.stdout:
+        return None
+    lines = [line for line in asked.stderr.splitlines() if line.strip()] or ["no reason given"]
+    reason = lines[0].removeprefix("error: ")
+    if "binfmt_misc" in reason:
+        reason += " (a binfmt_misc per user namespace needs Linux 6.7 or later)"
+    return f"namespaces: {reason}"
+
+
+def problems(paths: Paths, definitions: Definitions) -> Iterator[str]:
+    """Yield one line for everything that keeps the farm from running here."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        yield f"needs Linux on x86_64, this is {platform.system()} on {platform.machine()}"
+        return
+    if not shutil.which("dpkg-query"):
+        yield "needs a Debian system: there is no dpkg"
+        return
+    if missing := missing_packages():
+        yield f"Debian packages are missing: {' '.join(missing)}"
+    if reason := namespace_problem():
+        yield reason
+    everyone = list(definitions.boards.values())
+    if not all(rootfs.base_path(paths, b.arch, definitions.debian).is_dir() for b in everyone):
+        try:
+            debian.mirror()
+        except FarmError as error:
+            yield str(error)
+        existing = next(p for p in (paths.root, *paths.root.parents) if p.is_dir())
+        if not os.access(existing, os.W_OK):
+            yield f"{existing} is not writable"
+        free = shutil.disk_usage(existing).free
+        if free < NEEDED_BYTES:
+            yield f"{existing}: {free >> 20} MiB free, {NEEDED_BYTES >> 20} needed to build"
+    for board in everyone:
+        if not boards.running(paths, board.name):
+            try:
+                boards.check_address_free(board)
+            except FarmError as error:
+                yield f"{board.name}: {error}"
+
+
+def board_problem(paths: Paths, board: Board) -> str | None:
+    """Log into a board and import the runtimes; print what it has, return what is wrong."""
+    if not boards.running(paths, board.name):
+        return "not up"
+    try:
+        asked = subprocess.run(
+            boards.ssh(paths, board, f'uname -m; hostname; python3 -c "{BOARD_CHECK}"'),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    except subprocess.TimeoutExpired:
+        return "no answer within 120 s"
+    lines = asked.stdout.splitlines()
+    if asked.returncode != 0 or len(lines) != 3:
+        return (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+    machine, name, versions = lines
+    if (machine, name) != (rootfs.MACHINE[board.arch], board.name):
+        return f"says it is {name} ({machine})"
+    if "Error in cpuinfo" in asked.stderr:
+        return "LiteRT cannot count its cores and would run without XNNPACK"
+    print(f"{board.name:<14} {machine}, {versions}")
+    return None
+
+
+def main(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> int:
+    """Print why the farm cannot run here, one line each; 0 when it can."""
+    found = list(problems(paths, definitions))
+    if args.boards and not found:
+        for board in definitions.boards.values():
+            if reason := board_problem(paths, board):
+                found.append(f"{board.name}: {reason}")
+    for line in found:
+        print(f"cannot: {line}", file=sys.stderr)
+    if not found:
+        print("the virtual farm can run here")
+    return EXIT_CANNOT if found else 0
+
+
+if __name__ == "__main__":
+    # The probe's own process; it outlives its launcher only as long as its pipes are read.
+    try:
+        namespaces.start(lambda: probe(Path(sys.argv[1])), lambda pid: None)
+    except (FarmError, OSError) as problem:
+        sys.exit(f"error: {problem}")

@@ -1,0 +1,54 @@
+"""The few Linux system calls that Python 3.11 does not offer: namespaces and mounts."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+MS_NOSUID, MS_NODEV = 0x2, 0x4
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
+# glibc has no wrapper for pivot_root, so its number is needed.
+SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def unshare(flags: int) -> None:
+    """Move this process (for PID: its children) into new namespaces."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def mount(
+    source: str, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None
+) -> None:
+    """mount(2); raises OSError that names the target."""
+    result = _libc.mount(
+        source.encode(),
+        target.encode(),
+        fstype.encode() if fstype else None,
+        ctypes.c_ulong(flags),
+        data.encode() if data else None,
+    )
+    _check(result, f"mount {fstype or 'bind'} on {target}")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make new_root the root of this mount namespace and drop the old tree from sight.
+
+    ``put_old`` is a folder below ``new_root``; it is empty again afterwards.
+    """
+    os.chdir(new_root)
+    number = SYS_PIVOT_ROOT[platform.machine()]
+    _check(_libc.syscall(number, b".", put_old.encode()), "pivot_root")
+    os.chdir("/")
+    _check(_libc.umount2(b"/" + put_old.encode(), MNT_DETACH), "umount of the old root")
