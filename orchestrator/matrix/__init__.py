@@ -1,0 +1,1 @@
+"""YAML → strict models → cells. Imports no numpy and no runtime: planning is instant."""

@@ -1,0 +1,124 @@
+"""What a pydantic complaint means to the person who wrote the file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+
+@dataclass(frozen=True)
+class Problem:
+    id: str
+    what: str
+    mend: str | None
+    loc: tuple[str | int, ...]
+
+
+_SHAPES = {
+    "model_type": "should be a mapping of keys to values",
+    "dict_type": "should be a mapping of keys to values",
+    "model_attributes_type": "should be a mapping of keys to values",
+    "tuple_type": "should be a list",
+    "list_type": "should be a list",
+}
+
+
+def explain(error: ErrorDetails, data: Any, model: type[BaseModel]) -> Problem:
+    """One complaint in the file's own words.
+
+    A validator picks its own id by raising ``PydanticCustomError("E-...", ...)``; its context may
+    carry ``mend`` and ``at``, the place below the validated value.
+    """
+    kind, context = error["type"], error.get("ctx", {})
+    loc = (*error["loc"], *context.get("at", ()))
+    place = _show(loc, data)
+    if kind.startswith("E-"):
+        return Problem(kind, f"{place}: {error['msg']}", context.get("mend"), loc)
+    if kind == "extra_forbidden":
+        parent = _show(loc[:-1], data)
+        return Problem(
+            "E-MATRIX-KEY",
+            f"unknown key {loc[-1]!r} in {parent}",
+            _suggest(str(loc[-1]), sorted(_keys_at(model, loc[:-1]))),
+            loc,
+        )
+    if kind in ("missing", "union_tag_not_found"):
+        key = loc[-1] if kind == "missing" else context["discriminator"].strip("'")
+        parent = _show(loc[:-1] if kind == "missing" else loc, data)
+        return Problem("E-MATRIX-MISSING", f"key {key!r} is missing in {parent}", None, loc)
+    if kind == "union_tag_invalid":
+        key = context["discriminator"].strip("'")
+        return Problem(
+            "E-MATRIX-TYPE",
+            f"{place}.{key}: {context['tag']!r} is unknown",
+            f"one of {context['expected_tags']}",
+            (*loc, key),
+        )
+    message = _SHAPES.get(kind) or error["msg"].removeprefix("Value error, ")
+    message = message.removeprefix("Input ")
+    got = "" if isinstance(error["input"], dict | list) else f", got {error['input']!r:.60}"
+    mend = None
+    if kind == "string_type" and isinstance(error["input"], bool | int | float):
+        mend = "put it in quotes"
+    return Problem("E-MATRIX-TYPE", f"{place}: {message}{got}", mend, loc)
+
+
+def _show(loc: tuple[str | int, ...], data: Any) -> str:
+    """``models[0].task`` for people, without the tags of unions that pydantic adds."""
+    text, value = "", data
+    for i, part in enumerate(loc):
+        if isinstance(value, list) and isinstance(part, int):
+            text += f"[{part}]"
+            value = value[part] if 0 <= part < len(value) else None
+        elif isinstance(value, dict) and (part in value or i == len(loc) - 1):
+            text += f".{part}"
+            value = value.get(part)
+    return text.lstrip(".") or "the file"
+
+
+def _suggest(word: str, known: list[str]) -> str | None:
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known keys: {', '.join(known)}" if known else None
+
+
+def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> set[str]:
+    """The keys that the model's own JSON Schema allows at ``loc``."""
+    root = model.model_json_schema()
+    nodes = list(_options(root, root))
+    for part in loc:
+        inner = [
+            option
+            for node in nodes
+            if (child := _child(node, part)) is not None
+            for option in _options(child, root)
+        ]
+        tagged = [n for n in nodes if _tag(n) == part]
+        nodes = inner or tagged or nodes
+    return {key for node in nodes for key in node.get("properties", {})}
+
+
+def _options(node: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if "$ref" in node:
+        node = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    alternatives = node.get("anyOf") or node.get("oneOf")
+    if not alternatives:
+        yield node
+        return
+    for alternative in alternatives:
+        yield from _options(alternative, root)
+
+
+def _child(node: Mapping[str, Any], part: str | int) -> Mapping[str, Any] | None:
+    child = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
+    return child if isinstance(child, Mapping) else None
+
+
+def _tag(node: Mapping[str, Any]) -> Any:
+    return node.get("properties", {}).get("type", {}).get("const")

@@ -1,0 +1,92 @@
+"""The device inventory: which units there are and how each is reached."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from orchestrator.matrix.fields import Name, Spec, distinct, problem
+from orchestrator.transports.settings import TransportSettings
+
+RUNTIMES = ("default", "onnxruntime", "litert", "tflite-runtime")
+PYTHON = "${PYTHON}"
+"""Stands for the coordinator's own interpreter."""
+
+
+class Device(Spec):
+    """One unit. ``python`` names the interpreter per runtime, ``default`` for the others.
+
+    A runtime without one is "not available here". Interpreters on this machine may be given
+    relative to the inventory file; elsewhere an absolute path or a bare command name.
+    """
+
+    name: Name
+    class_: Name = Field(alias="class")
+    tags: Annotated[tuple[Name, ...], AfterValidator(lambda tags: distinct(tags, key=""))] = ()
+    transport: TransportSettings
+    python: dict[str, str]
+    env: dict[str, str] = Field(default_factory=dict)
+    notes: str = ""
+
+    @field_validator("python")
+    @classmethod
+    def _interpreters(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        transport = info.data.get("transport")
+        if transport is None:  # its own complaint has been made already
+            return value
+        base = (info.context or {}).get("base")
+        for key in value:
+            if key not in RUNTIMES:
+                raise problem(
+                    "E-MATRIX-KEY",
+                    f"{key!r} is not a runtime",
+                    mend=f"one of {', '.join(RUNTIMES)}",
+                    at=(key,),
+                )
+        find = _remote if transport.type == "ssh" else _local
+        return {key: find(key, path, base) for key, path in value.items()}
+
+    @field_validator("env")
+    @classmethod
+    def _variables(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, text in value.items():
+            if not key or "=" in key or "\0" in key + text:
+                raise problem("E-MATRIX-TYPE", f"{key!r} is not a variable name", at=(key,))
+        return value
+
+    def interpreter(self, runtime: str) -> str | None:
+        """The interpreter for a runtime, or None: not available here."""
+        return self.python.get(runtime, self.python.get("default"))
+
+
+def _local(key: str, path: str, base: Path | None) -> str:
+    if path == PYTHON:
+        return sys.executable
+    path = str(Path(path).expanduser())
+    if "/" not in path or base is None:
+        return path
+    # Not resolved: following a virtual environment's symlink would leave the environment.
+    return os.path.normpath(base / path)
+
+
+def _remote(key: str, path: str, base: Path | None) -> str:
+    if path == PYTHON or not path or path.startswith("~") or ("/" in path and path[0] != "/"):
+        raise problem(
+            "E-MATRIX-TYPE",
+            f"{path!r:.80} does not name an interpreter on another machine",
+            mend="an absolute path there, or a bare command name",
+            at=(key,),
+        )
+    return path
+
+
+class Inventory(Spec):
+    version: Literal[1]
+    devices: Annotated[tuple[Device, ...], AfterValidator(distinct)] = Field(min_length=1)
+
+    def device(self, name: str) -> Device:
+        return next(d for d in self.devices if d.name == name)

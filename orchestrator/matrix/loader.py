@@ -1,0 +1,125 @@
+"""From the path of a matrix file to everything it says, checked against what is on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import InputError
+from orchestrator.matrix import yamlfile
+from orchestrator.matrix.inventory import Device, Inventory
+from orchestrator.matrix.model import ImageInputs, Matrix, NpyInputs, Parent
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """``path``: the matrix file. The policy's path is ``matrix.policy``; signoff reads it."""
+
+    path: Path
+    matrix: Matrix
+    inventory: Inventory
+
+
+def load_matrix(path: Path) -> Loaded:
+    """Read a matrix and its inventories and check that every file it names is there.
+
+    Raises InputError: what `yamlfile.read` and `parse` raise, E-MODEL-MISSING, E-MODEL-SHA256,
+    E-INPUT-MISSING, E-POLICY-MISSING, and E-MATRIX-DUPLICATE for a device named in two
+    inventories.
+    """
+    document = yamlfile.read(path)
+    matrix = document.parse(Matrix)
+    inventory = load_inventories(matrix.inventory, where=document.where(("inventory",)))
+    _check_files(document, matrix)
+    return Loaded(path, matrix, inventory)
+
+
+def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> Inventory:
+    """All devices of several inventory files. ``where`` says who names them, for errors."""
+    devices: dict[str, Device] = {}
+    origin: dict[str, str] = {}
+    for path in paths:
+        if not path.is_file():
+            raise InputError("E-INVENTORY-MISSING", f"there is no inventory {path}", where=where)
+        document = yamlfile.read(path)
+        for i, device in enumerate(document.parse(Inventory).devices):
+            here = document.where(("devices", i, "name"))
+            if device.name in devices:
+                raise InputError(
+                    "E-MATRIX-DUPLICATE",
+                    f"device {device.name!r} is already named at {origin[device.name]}",
+                    where=here,
+                    mend="rename one of them",
+                )
+            devices[device.name], origin[device.name] = device, here
+    return Inventory.model_construct(version=1, devices=tuple(devices.values()))
+
+
+def _check_files(document: yamlfile.Document, matrix: Matrix) -> None:
+    for i, model in enumerate(matrix.models):
+        for j, file in enumerate(model.files):
+            _check_model(document, file, ("models", i, "files", j))
+        if model.fp32:
+            _check_model(document, model.fp32, ("models", i, "fp32"))
+    for i, spec in enumerate(matrix.inputs):
+        folder = isinstance(spec, ImageInputs)
+        _check_input(document, spec.path, ("inputs", i, "path"), folder)
+        if isinstance(spec, NpyInputs | ImageInputs) and spec.labels:
+            _check_input(document, spec.labels, ("inputs", i, "labels"), False)
+    if matrix.policy and not matrix.policy.is_file():
+        raise InputError(
+            "E-POLICY-MISSING",
+            f"there is no policy {matrix.policy}",
+            where=document.where(("policy",)),
+        )
+
+
+def _check_model(document: yamlfile.Document, file: Parent, loc: yamlfile.Loc) -> None:
+    if not file.path.is_file():
+        raise InputError(
+            "E-MODEL-MISSING",
+            f"there is no model file {file.path}",
+            where=document.where((*loc, "path")),
+        )
+    if file.sha256 and (actual := sha256_file(file.path)) != file.sha256:
+        raise InputError(
+            "E-MODEL-SHA256",
+            f"{file.path} has sha256 {actual}, the matrix demands {file.sha256}",
+            where=document.where((*loc, "sha256")),
+            mend="restore that file, or accept the new one by its sha256",
+        )
+
+
+def _check_input(document: yamlfile.Document, path: Path, loc: yamlfile.Loc, folder: bool) -> None:
+    if not (path.is_dir() if folder else path.is_file()):
+        kind = "folder" if folder else "file"
+        raise InputError(
+            "E-INPUT-MISSING", f"there is no input {kind} {path}", where=document.where(loc)
+        )
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 hex of a file's bytes. Raises InputError E-FILE-READ."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(
+            "E-FILE-READ", f"cannot be read: {error.strerror}", where=str(path)
+        ) from None
+    return digest.hexdigest()
+
+
+def sha256_path(path: Path) -> str:
+    """sha256 of a file, or of a folder: over each file's relative path and sha256, sorted."""
+    if not path.is_dir():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{sha256_file(file)}  {file.relative_to(path).as_posix()}\n".encode())
+    return digest.hexdigest()
