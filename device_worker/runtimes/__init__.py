@@ -1,0 +1,129 @@
+"""Inference runtimes behind one small Protocol, all listed in ``ADAPTERS``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Sequence
+
+from device_worker.errors import WorkerError
+from device_worker.wire import Backend, RuntimeSpec
+
+if TYPE_CHECKING:
+    from device_worker.arrays import Array
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """``shape``: None marks an axis of free length. ``scale``/``zero_point``: per tensor only."""
+
+    name: str
+    dtype: str
+    shape: List[Optional[int]]
+    scale: Optional[float] = None
+    zero_point: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Interface:
+    inputs: List[TensorInfo]
+    outputs: List[TensorInfo]
+
+
+class Runtime(Protocol):
+    """A loaded model. ``run`` returns exactly the bytes the runtime put out.
+
+    Every method raises WorkerError: model_error when the model cannot be run, infra_error when
+    the device failed (memory), not_available when the runtime does not offer what was asked.
+    ``load_ns`` is the time to load the model, without importing the runtime's library.
+    """
+
+    load_ns: int
+
+    def run(self, inputs: Sequence[Array]) -> List[Array]:
+        """One inference; C-contiguous arrays in ``describe().inputs`` order, outputs likewise."""
+
+    def describe(self) -> Interface: ...
+
+    def backend(self) -> Backend: ...
+
+    def version(self) -> Dict[str, Any]:
+        """Facts of the loaded library that its package metadata does not hold."""
+
+    def close(self) -> None: ...
+
+
+Opener = Callable[[str, RuntimeSpec], Runtime]
+
+
+def _onnxruntime(path: str, spec: RuntimeSpec) -> Runtime:
+    from device_worker.runtimes import onnx
+
+    return onnx.OnnxRuntime(path, spec)
+
+
+def _litert(path: str, spec: RuntimeSpec) -> Runtime:
+    from device_worker.runtimes import tflite
+
+    return tflite.TfliteRuntime(path, spec, tflite.LITERT)
+
+
+def _tflite_runtime(path: str, spec: RuntimeSpec) -> Runtime:
+    from device_worker.runtimes import tflite
+
+    return tflite.TfliteRuntime(path, spec, tflite.TFLITE_RUNTIME)
+
+
+ADAPTERS: Dict[str, Opener] = {
+    "onnxruntime": _onnxruntime,
+    "litert": _litert,
+    "tflite-runtime": _tflite_runtime,
+}
+
+FORMATS: Dict[str, str] = {
+    "onnxruntime": "onnx",
+    "litert": "tflite",
+    "tflite-runtime": "tflite",
+}
+
+
+def open_model(path: str, model_format: str, spec: RuntimeSpec) -> Runtime:
+    """Load the model at ``path`` in the runtime that ``spec`` names.
+
+    Raises WorkerError not_available (E-RUNTIME-UNKNOWN, E-RUNTIME-FORMAT, E-RUNTIME-MISSING,
+    E-RUNTIME-BROKEN, E-RUNTIME-OPTION) or model_error E-MODEL-LOAD.
+    """
+    opener = ADAPTERS.get(spec.runtime)
+    if opener is None:
+        raise WorkerError(
+            "not_available", "E-RUNTIME-UNKNOWN", "the worker has no runtime %r" % spec.runtime
+        )
+    if FORMATS.get(spec.runtime, model_format) != model_format:
+        raise WorkerError(
+            "not_available",
+            "E-RUNTIME-FORMAT",
+            "%s does not run %s files" % (spec.runtime, model_format),
+            "pair the model with a runtime of its format",
+        )
+    return opener(path, spec)
+
+
+def missing(runtime: str, error: BaseException) -> WorkerError:
+    """The runtime is not installed, or its own libraries do not load."""
+    if isinstance(error, ModuleNotFoundError):
+        code, what = "E-RUNTIME-MISSING", "%s is not installed: %s" % (runtime, error)
+    else:
+        code, what = "E-RUNTIME-BROKEN", "%s does not work here: %s" % (runtime, error)
+    return WorkerError("not_available", code, what, "install %s on the device" % runtime)
+
+
+def unsupported(runtime: str, option: str) -> WorkerError:
+    """The runtime has no such option: running without it would measure something else."""
+    return WorkerError(
+        "not_available", "E-RUNTIME-OPTION", "%s does not offer %s" % (runtime, option)
+    )
+
+
+def out_of_memory(runtime: str, message: str) -> WorkerError:
+    return WorkerError(
+        "infra_error", "E-WORKER-OOM", "%s ran out of memory: %s" % (runtime, message)
+    )

@@ -1,0 +1,1 @@
+"""Temperatures, clocks, throttle flags and memory while a model runs."""

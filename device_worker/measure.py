@@ -1,0 +1,275 @@
+"""One job: verify, load, warm up, run every sample, repeat, and say exactly what happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+from device_worker import environment
+from device_worker.arrays import Array
+from device_worker.attempts import folder
+from device_worker.cache import Cache, sha256_fd
+from device_worker.errors import WorkerError, storage
+from device_worker.outputs import Outputs, sample_digest, write_bytes, write_npy
+from device_worker.runtimes import Runtime, TensorInfo, open_model
+from device_worker.telemetry.sampler import Sampler
+from device_worker.wire import Blob, DeviceFile, InputTensor, Job, JobResult, Repeats
+
+Progress = Callable[[Dict[str, Any]], None]
+_REPORTED = 20
+_PROGRESS_NS = 1_000_000_000
+
+
+def run_job(job: Job, cache: Cache, root: str, progress: Progress) -> JobResult:
+    """Run ``job`` and leave its files in ``root/out/<attempt>/``; on failure leave nothing.
+
+    ``latency_ns`` holds the time of each call into the runtime's Python API, feeding inputs and
+    reading outputs included; hashing and writing are outside of it. ``run_ns`` is the wall time
+    of all passes, everything included. Raises WorkerError.
+    """
+    started = time.time()
+    target = folder(root, job.attempt)
+    _check_job(job)
+    with storage("making the attempt's folder"):
+        if os.path.isdir(target):
+            shutil.rmtree(target)
+        os.makedirs(target)
+    try:
+        with _model(job.model, cache) as (path, verify), _arrays(job, cache) as arrays:
+            runtime = _load(path, job, verify)
+            try:
+                result = _measure(job, runtime, arrays, target, progress, started)
+            finally:
+                runtime.close()
+            verify()
+            return result
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def _check_job(job: Job) -> None:
+    if job.samples < 1 or job.repeat < 1 or job.warmup < 0:
+        raise WorkerError("infra_error", "E-WIRE", "samples, repeat or warmup out of range")
+    for tensor in job.inputs:
+        if not tensor.shape or tensor.shape[0] < job.samples:
+            raise WorkerError(
+                "infra_error",
+                "E-INPUT-FORMAT",
+                "input %r has shape %s, the job needs %d samples"
+                % (tensor.name, tensor.shape, job.samples),
+            )
+
+
+def _load(path: str, job: Job, verify: Callable[[], None]) -> Runtime:
+    try:
+        return open_model(path, job.model_format, job.runtime)
+    except WorkerError as error:
+        if error.kind == "model_error":
+            verify()  # a file that changed under the runtime is not the model's fault
+        raise
+
+
+@contextlib.contextmanager
+def _model(blob: Blob, cache: Cache) -> Iterator[Tuple[str, Callable[[], None]]]:
+    """Path of the verified model, and a check that its bytes are still the same."""
+    fd = cache.open(blob, "E-MODEL-HASH")
+    path = cache.path(blob.sha256)
+
+    def verify() -> None:
+        with storage("hashing the model again"):
+            same = sha256_fd(fd) == blob.sha256
+        # Another session may evict the file meanwhile, which harms nobody; a new file in its
+        # place means that nobody knows which one the runtime read.
+        with contextlib.suppress(FileNotFoundError):
+            same = same and os.path.samestat(os.stat(path), os.fstat(fd))
+        if not same:
+            raise WorkerError(
+                "infra_error",
+                "E-MODEL-CHANGED",
+                "the bytes of model %s changed during the run" % blob.sha256[:12],
+                "find out who else writes to the device's cache",
+            )
+
+    try:
+        yield path, verify
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _arrays(job: Job, cache: Cache) -> Iterator[Dict[str, Array]]:
+    """The verified inputs by name, mapped instead of read: sets may be larger than memory."""
+    yield {tensor.name: _array(tensor, cache) for tensor in job.inputs}
+
+
+def _array(tensor: InputTensor, cache: Cache) -> Array:
+    os.close(cache.open(tensor.blob, "E-INPUT-HASH"))
+    try:
+        array = np.load(cache.path(tensor.blob.sha256), mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise WorkerError(
+            "infra_error", "E-INPUT-FORMAT", "input %r is no .npy: %s" % (tensor.name, error)
+        ) from error
+    found, declared = (str(array.dtype), list(array.shape)), (tensor.dtype, tensor.shape)
+    if found != declared:
+        raise WorkerError(
+            "infra_error",
+            "E-INPUT-FORMAT",
+            "input %r holds %s%s, the job says %s%s" % (tensor.name, *found, *declared),
+        )
+    return array  # type: ignore[no-any-return]  # np.load is untyped for mapped files
+
+
+def matched(wanted: Sequence[TensorInfo], given: Dict[str, Array]) -> List[Array]:
+    """The given arrays in the model's order, by name; a single one needs no matching name.
+
+    Raises WorkerError E-MODEL-INPUT (model_error) unless each sample, with a leading axis of 1,
+    fits the dtype and shape of the model.
+    """
+    names = [info.name for info in wanted]
+    if len(names) == len(given) == 1:
+        arrays = list(given.values())
+    elif set(names) == set(given):
+        arrays = [given[name] for name in names]
+    else:
+        raise _misfit("model takes %s, job gives %s" % (sorted(names), sorted(given)))
+    for info, array in zip(wanted, arrays):
+        sample = [1, *array.shape[1:]]
+        fits = len(sample) == len(info.shape) and all(
+            axis is None or axis == length for axis, length in zip(info.shape, sample)
+        )
+        if not fits or str(array.dtype) != info.dtype:
+            raise _misfit(
+                "input %r takes %s%s, a sample is %s%s"
+                % (info.name, info.dtype, info.shape, array.dtype, sample)
+            )
+    return arrays
+
+
+def _misfit(what: str) -> WorkerError:
+    mend = "one sample with a leading axis of 1 must fit the model's input"
+    return WorkerError("model_error", "E-MODEL-INPUT", what, mend)
+
+
+def _measure(
+    job: Job,
+    runtime: Runtime,
+    given: Dict[str, Array],
+    target: str,
+    progress: Progress,
+    started: float,
+) -> JobResult:
+    interface = runtime.describe()
+    arrays = matched(interface.inputs, given)
+    feed = [np.empty((1, *array.shape[1:]), array.dtype) for array in arrays]
+    for turn in range(job.warmup):
+        _fill(feed, arrays, turn % job.samples)
+        runtime.run(feed)
+
+    loop = _Loop(job, runtime, arrays, feed, progress)
+    sampler = Sampler(job.telemetry_hz)
+    outputs = Outputs(target, interface.outputs, job.samples)
+    try:
+        with storage("writing outputs"):
+            sampler.start()
+            begin = time.perf_counter_ns()
+            loop.first_pass(outputs)
+            repeats = loop.repeats()
+            run_ns = time.perf_counter_ns() - begin
+            readings = sampler.stop()
+            tensors = outputs.finish()
+            lines = "".join(json.dumps(row.as_json()) + "\n" for row in readings)
+            files: Dict[str, DeviceFile] = {
+                "latency_ns": write_npy(os.path.join(target, "latency_ns.npy"), loop.latency),
+                "sample_hashes": write_npy(os.path.join(target, "sample_hashes.npy"), loop.hashes),
+                "telemetry": write_bytes(os.path.join(target, "telemetry.jsonl"), lines.encode()),
+            }
+    finally:
+        sampler.stop()
+        outputs.close()
+    return JobResult(
+        attempt=job.attempt,
+        outputs=tensors,
+        files=files,
+        backend=runtime.backend(),
+        repeats=repeats,
+        telemetry=sampler.summary(),
+        environment=environment.describe(job.runtime, runtime.version()),
+        model_sha256=job.model.sha256,
+        input_sha256=[tensor.blob.sha256 for tensor in job.inputs],
+        load_ns=runtime.load_ns,
+        run_ns=run_ns,
+        started_unix=started,
+        ended_unix=time.time(),
+    )
+
+
+def _fill(feed: List[Array], arrays: List[Array], sample: int) -> None:
+    """Copy one sample out of the mapped files, so that no page fault falls into the timed call."""
+    for buffer, array in zip(feed, arrays):
+        buffer[0] = array[sample]
+
+
+class _Loop:
+    """Passes over the samples: ``latency`` int64 [samples] ns, ``hashes`` uint8 [samples, 32]."""
+
+    def __init__(
+        self,
+        job: Job,
+        runtime: Runtime,
+        arrays: List[Array],
+        feed: List[Array],
+        progress: Progress,
+    ) -> None:
+        self._job, self._runtime, self._arrays, self._feed = job, runtime, arrays, feed
+        self._progress, self._told = progress, time.perf_counter_ns()
+        self.latency: npt.NDArray[np.int64] = np.zeros(job.samples, np.int64)
+        self.hashes: npt.NDArray[np.uint8] = np.zeros((job.samples, 32), np.uint8)
+
+    def first_pass(self, outputs: Outputs) -> None:
+        run, feed, arrays, clock = (
+            self._runtime.run,
+            self._feed,
+            self._arrays,
+            time.perf_counter_ns,
+        )
+        for sample in range(self._job.samples):
+            _fill(feed, arrays, sample)
+            begin = clock()
+            found = run(feed)
+            end = clock()
+            self.latency[sample] = end - begin
+            self.hashes[sample] = np.frombuffer(outputs.add(found), np.uint8)
+            self._tell(end, "run", sample + 1, self._job.samples)
+
+    def repeats(self) -> Repeats:
+        """Run everything ``repeat - 1`` times more and compare with the first pass."""
+        samples, count = self._job.samples, self._job.repeat
+        expected = [row.tobytes() for row in self.hashes]
+        mismatches = 0
+        first: List[List[int]] = []
+        for repeat in range(1, count):
+            for sample in range(samples):
+                _fill(self._feed, self._arrays, sample)
+                if sample_digest(self._runtime.run(self._feed)) != expected[sample]:
+                    mismatches += 1
+                    if len(first) < _REPORTED:
+                        first.append([sample, repeat])
+                done = (repeat - 1) * samples + sample + 1
+                self._tell(time.perf_counter_ns(), "repeat", done, (count - 1) * samples)
+        return Repeats(count, samples, mismatches, first)
+
+    def _tell(self, now: int, phase: str, done: int, total: int) -> None:
+        if now - self._told >= _PROGRESS_NS:
+            self._told = now
+            self._progress(
+                {"attempt": self._job.attempt, "phase": phase, "done": done, "total": total}
+            )

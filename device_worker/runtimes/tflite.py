@@ -1,0 +1,230 @@
+"""TensorFlow Lite through LiteRT and through tflite-runtime: one API, two packages."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import importlib
+import math
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+import numpy as np
+
+from device_worker.arrays import Array
+from device_worker.errors import WorkerError, one_line
+from device_worker.runtimes import (
+    Interface,
+    TensorInfo,
+    missing,
+    out_of_memory,
+    unsupported,
+)
+from device_worker.wire import Backend, RuntimeSpec
+
+XNNPACK, BUILTIN, REFERENCE = "XNNPACK", "builtin", "reference"
+_RESOLVERS = {
+    "default": "AUTO",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
+_SUPPORTED = frozenset(
+    ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "ADD", "MUL")
+)
+"""Operators that every XNNPACK build takes in float32."""
+_CPU_TROUBLE = ("cpuinfo", "xnnpack")
+
+
+@dataclass(frozen=True)
+class Package:
+    """``quantised``: whether its default kernels hand int8/uint8 operators to XNNPACK."""
+
+    name: str
+    module: str
+    quantised: bool
+
+
+LITERT = Package("litert", "ai_edge_litert.interpreter", quantised=True)
+TFLITE_RUNTIME = Package("tflite-runtime", "tflite_runtime.interpreter", quantised=False)
+
+
+class TfliteRuntime:
+    """One interpreter with ``threads`` threads and the kernels that the spec names."""
+
+    def __init__(self, path: str, spec: RuntimeSpec, package: Package) -> None:
+        self._package, self._spec = package, spec
+        if spec.session:
+            raise unsupported(package.name, "session entry %r" % next(iter(spec.session)))
+        if spec.provider != RuntimeSpec(package.name).provider:
+            raise unsupported(package.name, "provider %r" % spec.provider)
+        with captured_stderr() as stderr:
+            self._load(path)
+        self._trouble = [
+            one_line(line)
+            for line in stderr
+            if any(mark in line.lower() for mark in _CPU_TROUBLE) and "INFO:" not in line
+        ]
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        self._feed = [item["index"] for item in self._inputs]
+        self._fetch = [item["index"] for item in self._outputs]
+
+    def run(self, inputs: Sequence[Array]) -> List[Array]:
+        interpreter = self._interpreter
+        try:
+            for index, value in zip(self._feed, inputs):
+                interpreter.set_tensor(index, value)
+            interpreter.invoke()
+            return [interpreter.get_tensor(index) for index in self._fetch]
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise self._blame(error, "E-MODEL-RUN") from error
+
+    def describe(self) -> Interface:
+        return Interface(
+            [_info(item) for item in self._inputs], [_info(item) for item in self._outputs]
+        )
+
+    def backend(self) -> Backend:
+        operators = self._interpreter._get_ops_details()
+        taken = delegated(operators)
+        plain = sum(1 for item in operators if not _is_delegate(item)) - len(taken)
+        builtin = REFERENCE if self._spec.kernels == "reference" else BUILTIN
+        nodes = {XNNPACK: len(taken), builtin: plain}
+        return Backend(
+            self._spec.kernels,
+            {name: count for name, count in nodes.items() if count},
+            self._fallbacks(operators, bool(taken)),
+        )
+
+    def version(self) -> Dict[str, Any]:
+        package = importlib.import_module(self._package.module.partition(".")[0])
+        return {"version": getattr(package, "__version__", None), "build_info": None}
+
+    def close(self) -> None:
+        del self._interpreter
+
+    def _load(self, path: str) -> None:
+        try:
+            module = importlib.import_module(self._package.module)
+        except (ImportError, AttributeError) as error:
+            raise missing(self._package.name, error) from error
+        resolver = _RESOLVERS.get(self._spec.kernels)
+        kinds = getattr(module, "OpResolverType", None)
+        if resolver is None or not hasattr(kinds, resolver):
+            raise unsupported(self._package.name, "kernels %r" % self._spec.kernels)
+        begin = time.perf_counter_ns()
+        try:
+            self._interpreter = module.Interpreter(
+                model_path=path,
+                num_threads=self._spec.threads,
+                experimental_op_resolver_type=getattr(kinds, resolver),
+            )
+            for item in self._interpreter.get_input_details():
+                signature = [int(axis) for axis in item["shape_signature"]]
+                if signature and signature[0] == -1:
+                    shape = [1, *(int(axis) for axis in item["shape"][1:])]
+                    self._interpreter.resize_tensor_input(item["index"], shape)
+            self._interpreter.allocate_tensors()
+            self.load_ns = time.perf_counter_ns() - begin
+        except (SystemError, ImportError) as error:
+            # Extension and NumPy were built for different ABIs: never the model's fault.
+            raise missing(self._package.name, error) from error
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise self._blame(error, "E-MODEL-LOAD") from error
+
+    def _blame(self, error: Exception, code: str) -> WorkerError:
+        text = one_line(str(error))
+        if isinstance(error, MemoryError) or "bad_alloc" in text:
+            return out_of_memory(self._package.name, text)
+        return WorkerError("model_error", code, text)
+
+    def _fallbacks(self, operators: List[Dict[str, Any]], delegate: bool) -> List[str]:
+        if self._spec.kernels != "default" or delegate:
+            return []
+        tensors = self._interpreter.get_tensor_details()
+        kinds = {item["index"]: np.dtype(item["dtype"]) for item in tensors}
+        names = sorted({item["op_name"] for item in operators if self._expected(item, kinds)})
+        if not names:
+            return []
+        evidence = "; ".join(self._trouble) or "no message from the runtime"
+        return ["XNNPACK not applied to %s: %s" % (", ".join(names), evidence)]
+
+    def _expected(self, operator: Dict[str, Any], kinds: Dict[int, Any]) -> bool:
+        """Whether this package's defaults would hand the operator to XNNPACK."""
+        if operator["op_name"] not in _SUPPORTED:
+            return False
+        kind = kinds[int(operator["outputs"][0])]
+        return kind == np.float32 or (self._package.quantised and kind in (np.int8, np.uint8))
+
+
+def delegated(operators: List[Dict[str, Any]]) -> Set[int]:
+    """Positions of the operators that delegate nodes replaced.
+
+    The list keeps replaced operators, and does not say which they are: walk back from each
+    delegate's outputs until its inputs.
+    """
+    producer: Dict[int, int] = {}
+    for position, item in enumerate(operators):
+        if not _is_delegate(item):
+            producer.update((int(tensor), position) for tensor in item["outputs"])
+    taken: Set[int] = set()
+    for item in operators:
+        if not _is_delegate(item):
+            continue
+        given = {int(tensor) for tensor in item["inputs"]}
+        waiting = collections.deque(int(tensor) for tensor in item["outputs"])
+        while waiting:
+            source = producer.get(waiting.popleft())
+            if source is not None and source not in taken:
+                taken.add(source)
+                sources = (int(tensor) for tensor in operators[source]["inputs"])
+                waiting.extend(tensor for tensor in sources if tensor not in given)
+    return taken
+
+
+def _is_delegate(operator: Dict[str, Any]) -> bool:
+    return "delegate" in str(operator["op_name"]).lower()
+
+
+def _info(item: Dict[str, Any]) -> TensorInfo:
+    signature = item.get("shape_signature", item["shape"])
+    scale, zero_point = _per_tensor(item)
+    return TensorInfo(
+        item["name"],
+        str(np.dtype(item["dtype"])),
+        [int(axis) if axis >= 0 else None for axis in signature],
+        scale,
+        zero_point,
+    )
+
+
+def _per_tensor(item: Dict[str, Any]) -> Tuple[Optional[float], Optional[int]]:
+    scale, zero_point = item["quantization"]
+    if not scale or not math.isfinite(scale) or len(item["quantization_parameters"]["scales"]) > 1:
+        return None, None
+    return float(scale), int(zero_point)
+
+
+@contextlib.contextmanager
+def captured_stderr() -> Iterator[List[str]]:
+    """Lines that anything in the process wrote to fd 2 meanwhile; passed on afterwards.
+
+    The runtime reports a lost delegate nowhere else.
+    """
+    lines: List[str] = []
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = file.read()
+            lines.extend(text.decode("utf-8", "replace").splitlines())
+            if text:
+                os.write(2, text)

@@ -1,0 +1,272 @@
+"""The session loop of wire.py: requests in on stdin, answers and heartbeats out on stdout.
+
+Three threads: the main one works off requests, a reader answers pings at any time and is the
+watchdog, a heartbeat thread keeps the lease alive and notices when it is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import queue
+import shutil
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any, Dict, List, NoReturn, Optional
+
+from device_worker import environment, wire
+from device_worker.cache import Cache, sha256_file
+from device_worker.channel import LineTooLongError, SilenceError, Writer, lines, take_stdio
+from device_worker.errors import (
+    EXIT_COORDINATOR_GONE,
+    EXIT_REFUSED,
+    EXIT_STALE,
+    WorkerError,
+    storage,
+)
+from device_worker.lease import Lease
+
+Message = Dict[str, Any]
+_FAREWELL = 5.0
+"""Seconds the main thread gets to finish after ``bye`` once stdin is closed."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Times in seconds, ``cache_limit`` in bytes."""
+
+    root: str
+    owner: str
+    token: int
+    watchdog: float = 60.0
+    heartbeat: float = 2.0
+    observe: float = 10.0
+    cache_limit: int = 4 << 30
+
+
+def bundle_sha256() -> str:
+    """Hex sha256 of the bundle this code was loaded from, hashed here; "" when not a bundle.
+
+    Raises WorkerError E-WORKER-HASH when ASSAY_WORKER_SHA256 names another one.
+    """
+    loader = getattr(sys.modules["device_worker"], "__loader__", None)
+    archive = getattr(loader, "archive", None)
+    expected = os.environ.get("ASSAY_WORKER_SHA256", "")
+    if archive is None:
+        return expected
+    with storage("hashing the worker bundle"):
+        found = sha256_file(archive)
+    if expected and found != expected:
+        raise WorkerError(
+            "infra_error",
+            "E-WORKER-HASH",
+            "worker bundle has sha256 %s, expected %s" % (found[:12], expected[:12]),
+            "push the bundle again",
+        )
+    return found
+
+
+def serve(settings: Settings) -> int:
+    """Serve one coordinator to its ``bye``; returns the exit status (see ``errors``)."""
+    read, write = take_stdio()
+    writer = Writer(write)
+    try:
+        writer.send(
+            {
+                "type": "hello",
+                "protocol": wire.PROTOCOL,
+                "pid": os.getpid(),
+                "python": platform.python_version(),
+                "clock_unix": time.time(),
+                "worker_sha256": bundle_sha256(),
+            }
+        )
+        with storage("making the worker's folder"):
+            os.makedirs(settings.root, exist_ok=True)
+        session = Session(settings, writer)
+        threading.Thread(target=session.read, args=(read,), daemon=True).start()
+        session.start()
+        return session.work()
+    except WorkerError as error:
+        writer.send(error.message())
+        return EXIT_STALE if error.kind == "stale" else EXIT_REFUSED
+    except BrokenPipeError:
+        return EXIT_COORDINATOR_GONE
+
+
+class Session:
+    def __init__(self, settings: Settings, writer: Writer) -> None:
+        self._settings, self._writer = settings, writer
+        self._root = os.path.realpath(settings.root)
+        self._lease = Lease(self._root, settings.owner, settings.token, settings.observe)
+        self._cache = Cache(self._root, settings.cache_limit)
+        self._requests: queue.Queue[Message] = queue.Queue()
+        self._leaving = threading.Event()
+
+    def start(self) -> None:
+        """Take the lease and start its heartbeat. A fresh lease starts with clean folders."""
+        if self._lease.acquire():
+            for folder in ("incoming", "out"):
+                shutil.rmtree(os.path.join(self._root, folder), ignore_errors=True)
+        with storage("making the worker's folders"):
+            for folder in ("incoming", "out", "cache"):
+                os.makedirs(os.path.join(self._root, folder), exist_ok=True)
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def read(self, fd: int) -> None:
+        """Reader thread: queue requests, answer pings, end the process with its coordinator."""
+        try:
+            for line in lines(fd, self._settings.watchdog):
+                request = wire.decode(line)
+                if request.get("op") == "ping":
+                    pong = {"type": "pong", "id": request.get("id"), "nonce": request.get("nonce")}
+                    self._writer.send(pong)
+                    continue
+                if request.get("op") == "bye":
+                    self._leaving.set()
+                self._requests.put(request)
+        except SilenceError:
+            _leave("nothing heard for %g s" % self._settings.watchdog)
+        except (LineTooLongError, wire.WireError) as error:
+            what = "request is no message: %s" % (str(error) or "line too long")
+            self._abandon(WorkerError("infra_error", "E-WIRE", what), EXIT_REFUSED)
+        except OSError as error:
+            _leave(str(error))
+        if self._leaving.is_set():
+            time.sleep(_FAREWELL)
+        _leave("stdin was closed")
+
+    def work(self) -> int:
+        """Main thread: one request after the other, to ``bye``."""
+        while True:
+            request = self._requests.get()
+            try:
+                self._writer.send(self._answer(request))
+            except WorkerError as error:
+                self._writer.send(error.message(request.get("id")))
+                if error.kind == "stale":
+                    return EXIT_STALE
+            if request.get("op") == "bye":
+                return 0
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(self._settings.heartbeat)
+            if self._leaving.is_set():
+                return
+            try:
+                self._writer.send({"type": "heartbeat", "counter": self._lease.beat()})
+            except WorkerError as error:
+                status = EXIT_STALE if error.kind == "stale" else EXIT_REFUSED
+                self._abandon(error, status)
+            except OSError as error:
+                _leave(str(error))
+
+    def _answer(self, request: Message) -> Message:
+        try:
+            reply = self._perform(str(request.get("op")), request)
+        except MemoryError as error:
+            raise WorkerError(
+                "infra_error", "E-WORKER-OOM", "the device ran out of memory", "use fewer samples"
+            ) from error
+        except wire.WireError as error:
+            raise WorkerError("infra_error", "E-WIRE", str(error)) from error
+        except (WorkerError, BrokenPipeError):
+            raise
+        except Exception as error:  # a bug must reach the coordinator as a message
+            traceback.print_exc()
+            raise WorkerError(
+                "infra_error", "E-WORKER-BUG", "%s: %s" % (type(error).__name__, error)
+            ) from error
+        return {**reply, "id": request.get("id")}
+
+    def _perform(self, op: str, request: Message) -> Message:
+        if op == "noop":
+            return {"type": "done"}
+        if op == "facts":
+            return {"type": "facts", "environment": environment.describe()}
+        if op == "have":
+            return {"type": "have", "present": self._cache.have(_texts(request, "sha256"))}
+        if op == "adopt":
+            self._cache.adopt(_text(request, "sha256"), _text(request, "path"))
+            return {"type": "adopted"}
+        if op == "run":
+            return self._run(request)
+        if op == "forget":
+            self._forget(_text(request, "attempt"))
+            return {"type": "forgotten"}
+        if op == "bye":
+            self._lease.release()
+            return {"type": "bye"}
+        raise wire.WireError("unknown op %r" % op[:40])
+
+    def _run(self, request: Message) -> Message:
+        job = wire.load(wire.Job, request.get("job"))
+        measure = _measure()
+
+        def progress(fields: Message) -> None:
+            self._writer.send({"type": "progress", "id": request.get("id"), **fields})
+
+        self._lease.check()
+        try:
+            result = measure.run_job(job, self._cache, self._root, progress)
+        finally:
+            self._cache.unpin()
+        self._lease.check()
+        return {"type": "result", "result": wire.dump(result)}
+
+    def _forget(self, attempt: str) -> None:
+        from device_worker.attempts import folder
+
+        with storage("deleting an attempt's files"):
+            path = folder(self._root, attempt)
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+
+    def _abandon(self, error: WorkerError, status: int) -> NoReturn:
+        """Say why and end the process, whatever the main thread is doing."""
+        try:
+            self._writer.send(error.message())
+        except OSError:
+            _leave(str(error))
+        os._exit(status)
+
+
+def _measure() -> Any:
+    """The measuring module, which needs NumPy: devices without it must still say so plainly."""
+    try:
+        import numpy  # noqa: F401  # only to learn whether it is there
+    except ImportError as error:
+        raise WorkerError(
+            "infra_error",
+            "E-NUMPY-MISSING",
+            "NumPy cannot be imported on the device: %s" % error,
+            "install numpy for the device's python3",
+        ) from error
+    from device_worker import measure
+
+    return measure
+
+
+def _leave(why: str) -> NoReturn:
+    """End without releasing the lease: the coordinator may only have lost the link."""
+    sys.stderr.write("assay worker: leaving: %s\n" % why)
+    sys.stderr.flush()
+    os._exit(EXIT_COORDINATOR_GONE)
+
+
+def _text(request: Message, key: str) -> str:
+    value = request.get(key)
+    if not isinstance(value, str):
+        raise wire.WireError("%s: expected str" % key)
+    return value
+
+
+def _texts(request: Message, key: str) -> List[str]:
+    value: Optional[Any] = request.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise wire.WireError("%s: expected a list of str" % key)
+    return value
