@@ -1,0 +1,117 @@
+"""What all transports share about files on this side, and the nonce of ``ping``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TypeAlias
+
+from orchestrator.errors import AssayError
+from orchestrator.transports import failures
+from orchestrator.transports.base import Transport
+
+CHUNK = 256 * 1024
+
+LEAVE = 1.0
+"""Seconds that a process still running has to end when its transport is left."""
+
+Chunks: TypeAlias = Iterator[bytes]
+Write: TypeAlias = Callable[[bytes], object]
+Wrong: TypeAlias = Callable[[OSError], AssayError]
+
+
+@contextlib.contextmanager
+def raising(wrong: Wrong) -> Iterator[None]:
+    """OSError in the block becomes ``wrong(error)``."""
+    try:
+        yield
+    except OSError as error:
+        raise wrong(error) from error
+
+
+def our_file(path: Path) -> Wrong:
+    """InputError E-LOCAL-FILE: the copy on this side is at fault."""
+    return lambda error: failures.local_file(path, error)
+
+
+@contextlib.contextmanager
+def opened(path: Path, wrong: Wrong) -> Iterator[IO[bytes]]:
+    with raising(wrong):
+        source = path.open("rb")
+    with source:
+        yield source
+
+
+def chunks(source: IO[bytes], wrong: Wrong) -> Chunks:
+    """The rest of an open file."""
+    while True:
+        with raising(wrong):
+            data = source.read(CHUNK)
+        if not data:
+            return
+        yield data
+
+
+@contextlib.contextmanager
+def replacing(path: Path, wrong: Wrong) -> Iterator[Write]:
+    """Write beside ``path``; it takes that name only if the block ends well."""
+    part = path.with_name(part_name())
+    with raising(wrong):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        sink = part.open("xb", buffering=0)
+
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        with raising(wrong):
+            while rest:
+                rest = rest[sink.write(rest) or 0 :]
+
+    try:
+        with sink:
+            yield write
+        with raising(wrong):
+            part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+class Sized:
+    """Passes on a stream that begins with its length in decimal and a newline."""
+
+    def __init__(self, write: Write) -> None:
+        self._write, self._head = write, b""
+        self.left: int | None = None
+        """Bytes still to come; None before the length came, negative for too many."""
+
+    def feed(self, data: bytes) -> None:
+        if self.left is None:
+            size, newline, data = (self._head + data).partition(b"\n")
+            if not newline:
+                self._head = size[:64]
+                return
+            self.left = int(size)
+        self.left -= len(data)
+        self._write(data)
+
+
+def part_name() -> str:
+    """Short and without the final name, which may already have the longest length allowed."""
+    return f".{secrets.token_hex(8)}.part"
+
+
+def ping(transport: Transport, device: str, timeout: float) -> float:
+    """Round trip in seconds of a nonce through a process on the device; E-LINK if it is lost."""
+    nonce = secrets.token_hex(16)
+    start = time.monotonic()
+    done = transport.run(["printf", "%s", nonce], timeout=timeout)
+    if done.returncode != 0 or done.stdout != nonce.encode():
+        raise failures.link_down(device, "a ping came back with other bytes than it went out")
+    return time.monotonic() - start

@@ -1,0 +1,95 @@
+"""How a device is reached: strict settings as they stand in the inventory file.
+
+No transport is imported here, so reading an inventory stays fast.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Folder = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]+$")]
+
+Host = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-]\S*$")]
+"""No leading dash: a host name ends up on the command line of ``ssh -W`` and ProxyCommand."""
+
+
+class LocalSettings(_Strict):
+    """This machine, as a device of its own."""
+
+    type: Literal["local"] = "local"
+    root: Folder = "~/.cache/assay/device/local"
+
+
+class SshSettings(_Strict):
+    """A device behind sshd. ``None`` means: from ``~/.ssh/config``, else OpenSSH's default.
+
+    ``root`` is absolute or relative to the remote home. Times are in seconds.
+    """
+
+    type: Literal["ssh"] = "ssh"
+    host: Host
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    user: Annotated[str, StringConstraints(pattern=r"^[^\s\x00-]\S*$")] | None = None
+    key: str | None = None
+    known_hosts: str | None = None
+    config: bool = True
+    agent: bool = True
+    root: Folder = ".cache/assay/device"
+    connect_timeout: Annotated[float, Field(gt=0)] = 20.0
+    keepalive: Annotated[float, Field(gt=0)] = 5.0
+
+
+FaultKind = Literal["drop", "stall", "corrupt", "slow", "disk_full", "garbage", "huge_line"]
+FaultPoint = Literal["run", "start", "push", "pull", "read"]
+
+_POINTS: dict[FaultKind, frozenset[FaultPoint]] = {
+    "drop": frozenset({"run", "start", "push", "pull", "read"}),
+    "stall": frozenset({"run", "start", "push", "pull", "read"}),
+    "slow": frozenset({"run", "start", "push", "pull", "read"}),
+    "corrupt": frozenset({"run", "push", "pull", "read"}),
+    "disk_full": frozenset({"push"}),
+    "garbage": frozenset({"run", "read"}),
+    "huge_line": frozenset({"read"}),
+}
+
+
+class Fault(_Strict):
+    """One scripted failure: calls (for ``read``: lines) ``after + 1 … after + times`` meet it.
+
+    ``times`` None: for ever. ``seconds``: length of a ``stall`` (None: for ever) or ``slow``
+    (None: 0.1). Calls are counted per device root, across connections and processes, so that a
+    retry on a new connection meets the next call of the script, not the first again.
+    """
+
+    kind: FaultKind
+    on: FaultPoint
+    after: Annotated[int, Field(ge=0)] = 0
+    times: Annotated[int, Field(ge=1)] | None = 1
+    seconds: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.on not in _POINTS[self.kind]:
+            can = ", ".join(sorted(_POINTS[self.kind]))
+            raise ValueError(f"a {self.kind} fault cannot happen on {self.on} (only on: {can})")
+        return self
+
+
+class FakeSettings(_Strict):
+    """A device whose processes really run here, with scripted faults in between."""
+
+    type: Literal["fake"] = "fake"
+    root: Folder
+    faults: list[Fault] = Field(default_factory=list)
+
+
+TransportSettings = Annotated[
+    LocalSettings | SshSettings | FakeSettings, Field(discriminator="type")
+]
