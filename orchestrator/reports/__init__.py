@@ -1,0 +1,1 @@
+"""Renderers of one result document: terminal, HTML, JSON. No queries, no decisions."""

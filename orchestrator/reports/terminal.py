@@ -1,0 +1,139 @@
+"""The final table, the verdict per class and the overall verdict, for people and for pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.reports import format as fmt
+from orchestrator.reports.headline import available, headline
+
+STYLES: Mapping[str, str] = {
+    "pass": "green",
+    "fail": "bold red",
+    "inconclusive": "yellow",
+    "error": "magenta",
+    "timeout": "magenta",
+    fmt.NOT_AVAILABLE: "dim",
+}
+
+_HEADINGS = (
+    "model.file",
+    "device",
+    "runtime",
+    "verdict",
+    "accuracy (95 % CI)",
+    "C→I/I→C",
+    "bit-exact vs ref (95 % CI)",
+    "max LSB",
+    "disagree",
+)
+_VERDICT, _ACCURACY, _BIT_EXACT, _MAX_LSB = (3, 4, 6, 7)
+
+
+def render(document: Mapping[str, Any], console: Console, report: Path | None = None) -> None:
+    """Print rows, classes, and last the overall verdict with its reasons and the report's path.
+
+    On a terminal a table that fits it; elsewhere plain columns two or more spaces apart, one line
+    per row, nothing cut. Colour follows the console (so ``NO_COLOR``).
+    """
+    _rows(document["rows"], console)
+    _line(console)
+    for group in document["classes"]:
+        name = _device(group["device_class"], group["emulated"])
+        reason = f"  {group['reasons'][0]}" if group["reasons"] else ""
+        _verdict_line(console, f"class {name}: ", group["verdict"], reason)
+    _line(console)
+    _line(console, headline(document), STYLES[document["verdict"]])
+    for reason in document["reasons"]:
+        _line(console, f"  {reason}")
+    if report is not None:
+        _line(console, f"Report: {report}")
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    if console.is_terminal:
+        _table(rows, console)
+        return
+    lines = [_cells(row) for row in rows]
+    notes = ["", *(_note(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *lines, strict=True)]
+    for cells, note in zip([_HEADINGS, *lines], notes, strict=True):
+        padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        _line(console, f"{padded}  {note}".rstrip())
+
+
+def _table(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Rows under their model file's name; shorter columns where the screen has no room."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    roomy = console.width >= 140
+    headings = {} if roomy else {_BIT_EXACT: "bit-exact", _MAX_LSB: "LSB"}
+    for index, heading in enumerate(_HEADINGS[1:], start=1):
+        table.add_column(headings.get(index, heading), overflow="fold")
+    previous = ""
+    for row in rows:
+        cells = _cells(row)
+        if cells[0] != previous:
+            table.add_section()
+            table.add_row(Text(cells[0], "bold"))
+            previous = cells[0]
+        short = {} if roomy else _short(row)
+        texts = [Text(short.get(index, cell)) for index, cell in enumerate(cells)]
+        texts[_VERDICT].stylize(STYLES[cells[_VERDICT]])
+        table.add_row(*texts[1:])
+    console.print(table)
+    for row in rows:
+        if not available(row):
+            _line(console, f"{fmt.NOT_AVAILABLE}: {row['id']}: {_note(row)}", "dim")
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    fp32, versus = row["fp32"] or {}, row["vs_reference"] or {}
+    flips = (fp32.get("c_to_i"), fp32.get("i_to_c"))
+    reference = "reference" if row["is_reference"] else None
+    cells = (
+        f"{row['model']}.{row['file']}",
+        _device(row["device"], row["emulated"]),
+        row["runtime"],
+        row["verdict"] if available(row) else fmt.NOT_AVAILABLE,
+        fmt.rate(row["accuracy"], level=False),
+        fmt.DASH if None in flips else f"{flips[0]}/{flips[1]}",
+        reference or fmt.rate(versus.get("bit_exact"), level=False),
+        fmt.number(versus.get("max_lsb")),
+        fmt.counts(versus.get("disagreement")),
+    )
+    return tuple(fmt.printable(cell) for cell in cells)
+
+
+def _short(row: Mapping[str, Any]) -> dict[int, str]:
+    """The wide cells of a row in fewer characters, by column."""
+    short = {_ACCURACY: fmt.counts_in_range(row["accuracy"])}
+    if row["vs_reference"]:
+        short[_BIT_EXACT] = fmt.counts(row["vs_reference"]["bit_exact"])
+    return short
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    """Why a row is not there: without it "not available here" leaves the reader guessing."""
+    return "" if available(row) else fmt.printable("; ".join(row["reasons"]))
+
+
+def _device(name: str, emulated: bool) -> str:
+    return f"{name} (emulated)" if emulated else name
+
+
+def _verdict_line(console: Console, before: str, verdict: str, after: str) -> None:
+    line = Text(fmt.printable(before))
+    line.append(fmt.words(verdict), STYLES[verdict])
+    line.append(fmt.printable(after))
+    console.print(line, soft_wrap=True)
+
+
+def _line(console: Console, text: str = "", style: str = "") -> None:
+    console.print(Text(fmt.printable(text), style), soft_wrap=True)
