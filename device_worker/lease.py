@@ -42,12 +42,13 @@ class Lease:
             with self._locked() as state:
                 self._refuse_stale(state)
                 holder = state["owner"]
-                foreign = holder is not None and holder != self._owner
-                if not foreign or time.monotonic() >= give_up:
+                if holder is None or holder == self._owner:
                     return self._take(state)
                 now = (holder, state["token"], state["counter"])
-            if seen is not None and now != seen:
-                raise self._held("by %r, which is alive" % holder)
+                if seen is not None and now != seen:
+                    raise self._held("by %r, which is alive" % holder)
+                if time.monotonic() >= give_up:
+                    return self._take(state)
             seen = now
             time.sleep(min(_POLL, self._observe))
 

@@ -17,6 +17,7 @@ from device_worker.arrays import Array
 from device_worker.attempts import folder
 from device_worker.cache import Cache, sha256_fd
 from device_worker.errors import WorkerError, storage
+from device_worker.feed import Feed, load
 from device_worker.outputs import Outputs, sample_digest, write_bytes, write_npy
 from device_worker.runtimes import Runtime, TensorInfo, open_model
 from device_worker.telemetry.sampler import Sampler
@@ -42,7 +43,8 @@ def run_job(job: Job, cache: Cache, root: str, progress: Progress) -> JobResult:
             shutil.rmtree(target)
         os.makedirs(target)
     try:
-        with _model(job.model, cache) as (path, verify), _arrays(job, cache) as arrays:
+        arrays = {tensor.name: _array(tensor, cache) for tensor in job.inputs}
+        with _model(job.model, cache) as (path, verify):
             runtime = _load(path, job, verify)
             try:
                 result = _measure(job, runtime, arrays, target, progress, started)
@@ -104,16 +106,11 @@ def _model(blob: Blob, cache: Cache) -> Iterator[Tuple[str, Callable[[], None]]]
         os.close(fd)
 
 
-@contextlib.contextmanager
-def _arrays(job: Job, cache: Cache) -> Iterator[Dict[str, Array]]:
-    """The verified inputs by name, mapped instead of read: sets may be larger than memory."""
-    yield {tensor.name: _array(tensor, cache) for tensor in job.inputs}
-
-
 def _array(tensor: InputTensor, cache: Cache) -> Array:
+    """The verified input, exactly of the dtype and shape that the job says."""
     os.close(cache.open(tensor.blob, "E-INPUT-HASH"))
     try:
-        array = np.load(cache.path(tensor.blob.sha256), mmap_mode="r", allow_pickle=False)
+        array = load(cache.path(tensor.blob.sha256))
     except (ValueError, EOFError, OSError) as error:
         raise WorkerError(
             "infra_error", "E-INPUT-FORMAT", "input %r is no .npy: %s" % (tensor.name, error)
@@ -125,7 +122,7 @@ def _array(tensor: InputTensor, cache: Cache) -> Array:
             "E-INPUT-FORMAT",
             "input %r holds %s%s, the job says %s%s" % (tensor.name, *found, *declared),
         )
-    return array  # type: ignore[no-any-return]  # np.load is untyped for mapped files
+    return array
 
 
 def matched(wanted: Sequence[TensorInfo], given: Dict[str, Array]) -> List[Array]:
@@ -168,13 +165,11 @@ def _measure(
     started: float,
 ) -> JobResult:
     interface = runtime.describe()
-    arrays = matched(interface.inputs, given)
-    feed = [np.empty((1, *array.shape[1:]), array.dtype) for array in arrays]
+    feed = Feed(matched(interface.inputs, given))
     for turn in range(job.warmup):
-        _fill(feed, arrays, turn % job.samples)
-        runtime.run(feed)
+        runtime.run(feed.sample(turn % job.samples))
 
-    loop = _Loop(job, runtime, arrays, feed, progress)
+    loop = _Loop(job, runtime, feed, progress)
     sampler = Sampler(job.telemetry_hz)
     outputs = Outputs(target, interface.outputs, job.samples)
     try:
@@ -212,39 +207,21 @@ def _measure(
     )
 
 
-def _fill(feed: List[Array], arrays: List[Array], sample: int) -> None:
-    """Copy one sample out of the mapped files, so that no page fault falls into the timed call."""
-    for buffer, array in zip(feed, arrays):
-        buffer[0] = array[sample]
-
-
 class _Loop:
     """Passes over the samples: ``latency`` int64 [samples] ns, ``hashes`` uint8 [samples, 32]."""
 
-    def __init__(
-        self,
-        job: Job,
-        runtime: Runtime,
-        arrays: List[Array],
-        feed: List[Array],
-        progress: Progress,
-    ) -> None:
-        self._job, self._runtime, self._arrays, self._feed = job, runtime, arrays, feed
+    def __init__(self, job: Job, runtime: Runtime, feed: Feed, progress: Progress) -> None:
+        self._job, self._runtime, self._feed = job, runtime, feed
         self._progress, self._told = progress, time.perf_counter_ns()
         self.latency: npt.NDArray[np.int64] = np.zeros(job.samples, np.int64)
         self.hashes: npt.NDArray[np.uint8] = np.zeros((job.samples, 32), np.uint8)
 
     def first_pass(self, outputs: Outputs) -> None:
-        run, feed, arrays, clock = (
-            self._runtime.run,
-            self._feed,
-            self._arrays,
-            time.perf_counter_ns,
-        )
+        run, take, clock = self._runtime.run, self._feed.sample, time.perf_counter_ns
         for sample in range(self._job.samples):
-            _fill(feed, arrays, sample)
+            given = take(sample)
             begin = clock()
-            found = run(feed)
+            found = run(given)
             end = clock()
             self.latency[sample] = end - begin
             self.hashes[sample] = np.frombuffer(outputs.add(found), np.uint8)
@@ -258,8 +235,8 @@ class _Loop:
         first: List[List[int]] = []
         for repeat in range(1, count):
             for sample in range(samples):
-                _fill(self._feed, self._arrays, sample)
-                if sample_digest(self._runtime.run(self._feed)) != expected[sample]:
+                found = self._runtime.run(self._feed.sample(sample))
+                if sample_digest(found) != expected[sample]:
                     mismatches += 1
                     if len(first) < _REPORTED:
                         first.append([sample, repeat])

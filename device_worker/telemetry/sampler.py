@@ -37,7 +37,8 @@ class Sampler:
     def stop(self) -> List[Reading]:
         """Takes the last reading and returns all. A hung sensor read is left behind."""
         self._stop.set()
-        self._thread.join(_PATIENCE)
+        if not self._hung and self._thread.ident is not None:
+            self._thread.join(_PATIENCE)
         self._hung = self._thread.is_alive()
         return list(self._readings)
 
@@ -71,7 +72,7 @@ def summarise(readings: List[Reading], *, hung: bool = False) -> Telemetry:
     rows = [_flat(reading) for reading in readings]
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
-        values = [value for value in (row.get(name) for row in rows) if value is not None]
+        values = _values(rows, name)
         if name.startswith("freq/") and values:
             low, high = min(values), max(values)
             if high - low > _CLOCK_TOLERANCE * high:
@@ -84,7 +85,7 @@ def summarise(readings: List[Reading], *, hung: bool = False) -> Telemetry:
         samples=len(readings),
         start=dict(rows[0]),
         end=dict.fromkeys(names) if hung else dict(rows[-1]),
-        max={name: _highest(rows, name) for name in names},
+        max={name: max(_values(rows, name), default=None) for name in names},
         throttled_before=readings[0].throttled,
         throttled_after=None if hung else readings[-1].throttled,
         timing_valid=not reasons,
@@ -100,5 +101,5 @@ def _flat(reading: Reading) -> Dict[str, Optional[float]]:
     return row
 
 
-def _highest(rows: List[Dict[str, Optional[float]]], name: str) -> Optional[float]:
-    return max((row[name] for row in rows if row.get(name) is not None), default=None)  # type: ignore[type-var]  # None filtered
+def _values(rows: List[Dict[str, Optional[float]]], name: str) -> List[float]:
+    return [value for value in (row.get(name) for row in rows) if value is not None]
