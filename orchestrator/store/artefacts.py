@@ -1,0 +1,161 @@
+"""Content-addressed files: ``<folder>/<first 2 hex digits>/<sha256>``, written once, durable."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from orchestrator.errors import InfraError
+from orchestrator.store.faults import file_fault
+from orchestrator.store.records import Blob
+
+CHUNK = 1 << 20
+
+
+class Artefacts:
+    """The folder is made on the first put. Safe from many threads and processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put_bytes(self, data: bytes) -> Blob:
+        """Keep ``data``. Raises InfraError E-DISK-FULL, E-STORE-READONLY, E-STORE-OPEN."""
+        return self._put([data])
+
+    def put_file(self, source: Path, *, expect: str | None = None) -> Blob:
+        """Keep a copy of ``source``; its hash is taken from the very bytes that are written.
+
+        Raises InfraError E-ARTEFACT-CORRUPT when it is not ``expect``, and as put_bytes.
+        """
+        try:
+            with source.open("rb") as stream:
+                return self._put(_chunks(stream), expect)
+        except OSError as error:
+            raise file_fault(error, source) from error
+
+    def path(self, sha256: str) -> Path:
+        """Where the file is. Raises InfraError E-ARTEFACT-MISSING."""
+        path = self.place(sha256)
+        if not path.is_file():
+            raise InfraError(
+                "E-ARTEFACT-MISSING",
+                "an artefact is not there",
+                where=str(path),
+                mend="restore it from a backup, or run the cell again",
+                retryable=False,
+            )
+        return path
+
+    def read(self, sha256: str, *, verify: bool = True) -> bytes:
+        """The content. Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT."""
+        path = self.path(sha256)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise file_fault(error, path) from error
+        if verify and (found := hashlib.sha256(data).hexdigest()) != sha256:
+            raise _corrupt(path, found)
+        return data
+
+    def verify(self, sha256: str) -> None:
+        """Hash the file without holding it. Raises as ``read``."""
+        path = self.path(sha256)
+        try:
+            with path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise file_fault(error, path) from error
+        if found != sha256:
+            raise _corrupt(path, found)
+
+    def require(self, blobs: Iterable[Blob]) -> None:
+        """Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT unless all are there in size."""
+        for blob in blobs:
+            path = self.path(blob.sha256)
+            if (size := path.stat().st_size) != blob.size:
+                raise _corrupt(path, f"{size} bytes for {blob.size}")
+
+    def remove(self, sha256: str) -> None:
+        """Delete the file if it is there; nothing may refer to it any more."""
+        path = self.place(sha256)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise file_fault(error, path) from error
+
+    def place(self, sha256: str) -> Path:
+        """Where the file is or would be. ValueError unless it is 64 lower-case hex digits."""
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ValueError(f"not a sha256: {sha256!r}")
+        return self.folder / sha256[:2] / sha256
+
+    def _put(self, chunks: Iterable[bytes], expect: str | None = None) -> Blob:
+        digest, size = hashlib.sha256(), 0
+        partial: Path | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".partial-", dir=self.folder)
+            partial = Path(name)
+            with os.fdopen(handle, "wb") as stream:
+                for chunk in chunks:
+                    digest.update(chunk)
+                    size += len(chunk)
+                    stream.write(chunk)
+                sha256 = digest.hexdigest()
+                if expect is not None and sha256 != expect:
+                    raise _corrupt(partial, sha256, expect)
+                final = self.place(sha256)
+                if not _is_whole(final, sha256):
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                    final.parent.mkdir(exist_ok=True)
+                    partial.chmod(0o644)
+                    partial.replace(final)
+                    _sync_folder(final.parent)
+            return Blob(sha256, size)
+        except OSError as error:
+            raise file_fault(error, self.folder) from error
+        finally:
+            if partial is not None:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    """Whether the file is there with the right content: a spoilt one is put again, not kept."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    while chunk := stream.read(CHUNK):
+        yield chunk
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; a new sub-folder's own name too."""
+    for path in (folder, folder.parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _corrupt(path: Path, found: str, expect: str | None = None) -> InfraError:
+    return InfraError(
+        "E-ARTEFACT-CORRUPT",
+        f"artefact {expect or path.name} has content {found}",
+        where=str(path),
+        mend="delete the file and restore it, or run the cell again",
+        retryable=False,
+    )

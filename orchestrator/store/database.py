@@ -1,0 +1,380 @@
+"""``Store``: the system of record behind one object, safe from many threads and processes.
+
+Every method is one short transaction and may raise InfraError E-STORE-LOCKED, E-STORE-READONLY,
+E-DISK-FULL and the other E-STORE-* of store/faults.py; docstrings name only what comes on top.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy import Connection, insert, select, text, update
+from sqlmodel import col
+
+from orchestrator.errors import InfraError, InputError
+from orchestrator.queue.placement import Prefer, matching
+from orchestrator.queue.states import RUN_STEPS, AttemptState, CellState, RunState
+from orchestrator.store import attempts, leases
+from orchestrator.store.artefacts import Artefacts
+from orchestrator.store.engine import Database, insert_missing
+from orchestrator.store.faults import file_fault, missing, value_fault
+from orchestrator.store.migrate import current, migrate
+from orchestrator.store.owner import owner_is_dead
+from orchestrator.store.reader import Reader, Row, as_json
+from orchestrator.store.records import (
+    AttemptRecord,
+    BaselineKey,
+    CellSpec,
+    Claim,
+    Finish,
+    Json,
+    Lease,
+    LeaseInfo,
+    Owner,
+    Reading,
+    sha256_of,
+)
+from orchestrator.store.schema import check
+from orchestrator.store.sqlite import DATABASE
+from orchestrator.store.tables import Baseline, Cell, Device, Environment, Run, Slot, Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LOST = AttemptRecord(
+    AttemptState.CANCELLED,
+    error_id="E-COORDINATOR-LOST",
+    error="the coordinator that ran this attempt is gone",
+)
+RELEASED = AttemptRecord(
+    AttemptState.CANCELLED,
+    error_id="E-CANCELLED",
+    error="the coordinator gave the device back before the attempt ended",
+)
+
+
+class Store(Reader):
+    """One folder: ``assay.db`` and ``artefacts/``. Reading methods are those of ``Reader``."""
+
+    def __init__(self, database: Database, artefacts: Artefacts) -> None:
+        super().__init__(self._select)
+        self.database = database
+        self.artefacts = artefacts
+
+    @classmethod
+    def open(cls, root: Path, *, readonly: bool = False, busy_timeout: float = 10.0) -> Self:
+        """The store in folder ``root``, made on first use; ``busy_timeout`` is in seconds.
+
+        Raises InputError E-STORE-MISSING (readonly and not there), InfraError E-STORE-OLD,
+        E-STORE-NEW, E-STORE-CORRUPT.
+        """
+        path = root / DATABASE
+        if readonly and not path.is_file():
+            raise missing(path)
+        try:
+            if not readonly:
+                root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise file_fault(error, root) from error
+        database = Database(path, readonly=readonly, busy_timeout=busy_timeout)
+        try:
+            with database.read() as connection:
+                revision = current(connection, database)
+            if revision is None:
+                if readonly:
+                    raise missing(path)
+                _, revision = migrate(database, create_only=True)
+            check(revision, path)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, Artefacts(root / "artefacts"))
+
+    def close(self) -> None:
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # Runs ------------------------------------------------------------------------------------
+
+    def create_run(
+        self, *, name: str, frozen: Json, cells: Sequence[CellSpec], retry_infra: int = 2
+    ) -> str:
+        """Queue a run; its ID, like 20261121-0112-quickstart-3f2a.
+
+        ``frozen`` is whatever is needed to resume (matrix, inventory, hashes), as JSON data.
+        Raises InputError E-SLOTS when the slots cannot all have a unit of their own, InfraError
+        E-STORE-VALUE; ValueError when cells of one slot differ in candidates.
+        """
+        slots: dict[str, Sequence[str]] = {}
+        for cell in sorted(cells, key=lambda cell: cell.position):
+            if list(slots.setdefault(cell.slot, cell.candidates)) != list(cell.candidates):
+                raise ValueError(f"cells of slot {cell.slot!r} differ in candidates")
+        _check_units(slots)
+        slug = "".join(c if c.isalnum() and c.isascii() else "-" for c in name).strip("-")[:40]
+        stamp = time.strftime("%Y%m%d-%H%M", time.gmtime())
+        run = f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
+        slot_rows = [
+            {"run": run, "name": slot, "position": n, "candidates": list(units)}
+            for n, (slot, units) in enumerate(slots.items())
+        ]
+        with self.database.write() as connection:
+            connection.execute(
+                insert(Run).values(
+                    id=run,
+                    name=name,
+                    state=RunState.QUEUED,
+                    retry_infra=retry_infra,
+                    created=time.time(),
+                    frozen=frozen,
+                )
+            )
+            if slot_rows:
+                connection.execute(insert(Slot), slot_rows)
+                connection.execute(insert(Cell), [_cell_row(run, cell) for cell in cells])
+        return run
+
+    def set_run_state(self, run: str, state: RunState) -> None:
+        """Move the run on; setting the state it has is allowed, so that resume may repeat it.
+
+        Raises InfraError E-RUN-STATE for a step that queue/states.py does not allow.
+        """
+        before = [state, *(s for s, steps in RUN_STEPS.items() if state in steps)]
+        with self.database.write() as connection:
+            moved = connection.execute(
+                update(Run)
+                .where(col(Run.id) == run, col(Run.state).in_(before))
+                .values(state=state)
+            )
+            if moved.rowcount != 1:
+                raise InfraError(
+                    "E-RUN-STATE", f"run {run!r} cannot become {state}", retryable=False
+                )
+
+    # Devices and leases ----------------------------------------------------------------------
+
+    def upsert_device(self, name: str, device_class: str, emulated: bool, identity: Json) -> None:
+        """Record that the unit was seen now, and what it is."""
+        now = time.time()
+        seen: dict[str, Any] = {
+            "device_class": device_class,
+            "emulated": emulated,
+            "identity": identity,
+            "last_seen": now,
+        }
+        with self.database.write() as connection:
+            insert_missing(connection, Device, name=name, first_seen=now, **seen)
+            connection.execute(update(Device).where(col(Device.name) == name).values(**seen))
+
+    def acquire_lease(self, device: str, owner: Owner) -> Lease | None:
+        """The device, or None while somebody holds it who is not known to be dead.
+
+        A dead owner on this host loses the lease here and now; one elsewhere is for a LeaseWatch
+        and ``expire``. Raises InfraError E-DEVICE-UNKNOWN (upsert_device comes first).
+        """
+        with self.database.write() as connection:
+            lease = leases.grant(connection, device, owner, time.time())
+            if isinstance(lease, LeaseInfo) and owner_is_dead(lease.owner):
+                _expire(connection, lease)
+                lease = leases.grant(connection, device, owner, time.time())
+        return lease if isinstance(lease, Lease) else None
+
+    def renew(self, held: Sequence[Lease]) -> set[str]:
+        """Heartbeat: bump the counter of every lease; the devices whose lease was lost."""
+        with self.database.write() as connection:
+            return {lease.device for lease in held if not leases.renew(connection, lease)}
+
+    def release(self, lease: Lease) -> None:
+        """Give the device back; attempts still running under the lease are cancelled."""
+        with self.database.write() as connection:
+            if leases.free(connection, lease):
+                attempts.cancel(connection, lease.device, lease.token, RELEASED)
+
+    def expire(self, seen: LeaseInfo) -> int | None:
+        """Take away a lease observed dead; its running attempts are cancelled, their cells wait.
+
+        Returns the number of cells put back, or None when the lease moved since it was ``seen``.
+        """
+        with self.database.write() as connection:
+            return _expire(connection, seen)
+
+    # Attempts --------------------------------------------------------------------------------
+
+    def claim(self, run: str, lease: Lease, *, prefer: Prefer | None = None) -> Claim | None:
+        """The next cell for the leased unit, with a new running attempt; None when there is none.
+
+        The first claim binds the unit to a slot of the run, and every cell of the slot then goes
+        to that unit. Raises InfraError E-LEASE-STALE.
+        """
+        with self.database.write() as connection:
+            return attempts.claim(connection, run, lease, prefer, time.time())
+
+    def finish(self, attempt: str, token: int, record: AttemptRecord) -> Finish:
+        """End an attempt and move its cell on (queue/retry.py). Durable when it returns.
+
+        Delivering the same record again is answered with ``already``. Raises InfraError
+        E-LEASE-STALE (the lease was lost; the result is not counted), E-ATTEMPT-FINAL (ended
+        before with another content), E-ATTEMPT-UNKNOWN, E-ARTEFACT-MISSING, E-STORE-VALUE.
+        """
+        digest = self._digest(record)
+        with self.database.write() as connection:
+            # Inside the transaction: compaction deletes files only while it holds the write lock.
+            self.artefacts.require(record.artefacts.values())
+            return attempts.finish(connection, attempt, token, record, digest)
+
+    def cancel_running(self, lease: Lease, reason: str = "the operator interrupted the run") -> int:
+        """Cancel what runs under the lease and keep the lease; how many attempts.
+
+        Raises InfraError E-LEASE-STALE.
+        """
+        record = AttemptRecord(AttemptState.CANCELLED, error_id="E-CANCELLED", error=reason)
+        with self.database.write() as connection:
+            leases.require(connection, lease.device, lease.token)
+            return attempts.cancel(connection, lease.device, lease.token, record)
+
+    def close_pending(self, run: str, cells: Iterable[str], record: AttemptRecord) -> int:
+        """Give up cells that no unit took (queue timeout, unreachable device); how many.
+
+        Cells that are not pending are left alone. ``record`` must end a cell: ValueError for
+        ``cancelled`` or ``retryable``. Raises InfraError E-STORE-VALUE.
+        """
+        self._digest(record)
+        with self.database.write() as connection:
+            return attempts.close_pending(connection, run, cells, record, time.time())
+
+    def unit_lost(self, run: str, device: str) -> list[str]:
+        """The unit will not come back: free its slot for another unit, unless a cell of the slot
+
+        is running or done (then the slot's results belong to this unit). The slots freed.
+        """
+        with self.database.write() as connection:
+            used = select(col(Cell.slot)).where(
+                col(Cell.run) == run, col(Cell.state) != CellState.PENDING
+            )
+            mine = (
+                col(Slot.run) == run,
+                col(Slot.unit) == device,
+                col(Slot.name).not_in(used),
+            )
+            slots = list(connection.execute(select(col(Slot.name)).where(*mine)).scalars())
+            connection.execute(update(Slot).where(*mine).values(unit=None))
+            return slots
+
+    # Environments, baselines, verdicts, packed samples ---------------------------------------
+
+    def environment(self, data: Json) -> str:
+        """Keep an environment; its key, the sha256 of its canonical JSON. E-STORE-VALUE."""
+        try:
+            sha256 = sha256_of(data)
+        except (ValueError, TypeError) as error:
+            raise value_fault(error, self.database.path) from error
+        with self.database.write() as connection:
+            insert_missing(connection, Environment, sha256=sha256, data=data)
+        return sha256
+
+    def baseline_get(self, key: BaselineKey) -> Json | None:
+        """What ``baseline_put`` stored under ``key``, None before that."""
+        found = self._select("SELECT data FROM baseline WHERE key = :key", {"key": key.digest()})
+        return as_json(found[0]["data"]) if found else None
+
+    def baseline_put(self, key: BaselineKey, data: Json) -> Json:
+        """Store a baseline once; returns what is stored, which is the first one put.
+
+        The environment in ``key`` must have been kept before. Raises InfraError E-STORE-VALUE.
+        """
+        with self.database.write() as connection:
+            insert_missing(
+                connection,
+                Baseline,
+                key=key.digest(),
+                model_sha256=key.model_sha256,
+                inputs=list(key.inputs),
+                environment=key.environment,
+                created=time.time(),
+                data=data,
+            )
+        stored = self.baseline_get(key)
+        assert stored is not None, "baselines are never deleted"
+        return stored
+
+    def save_verdict(self, run: str, document: Json) -> None:
+        """Keep a verdict document; ``verdict(run)`` answers with the newest."""
+        with self.database.write() as connection:
+            connection.execute(
+                insert(Verdict).values(run=run, created=time.time(), document=document)
+            )
+
+    def compact(self, run: str) -> int:
+        """Pack latency and telemetry files of finished attempts into Parquet; files packed."""
+        from orchestrator.store.compact import compact
+
+        return compact(self, run)
+
+    def latency(self, run: str) -> dict[str, NDArray[np.int64]]:
+        """Attempt -> latency of each sample in ns, [samples]; packed or not."""
+        from orchestrator.store.compact import latency
+
+        return latency(self, run)
+
+    def telemetry(self, run: str) -> dict[str, list[Reading]]:
+        """Attempt -> telemetry readings in order of time; packed or not."""
+        from orchestrator.store.compact import telemetry
+
+        return telemetry(self, run)
+
+    def _select(self, sql: str, values: Mapping[str, Any]) -> list[Row]:
+        with self.database.read() as connection:
+            return [dict(row) for row in connection.execute(text(sql), values).mappings()]
+
+    def _digest(self, record: AttemptRecord) -> str:
+        try:
+            return record.digest()
+        except (ValueError, TypeError) as error:
+            raise value_fault(error, self.database.path) from error
+
+
+def upgrade(root: Path, *, busy_timeout: float = 10.0) -> tuple[str | None, str]:
+    """Migrate the store in ``root``; (revision before, revision now).
+
+    Raises InputError E-STORE-MISSING, InfraError E-STORE-NEW, E-STORE-CORRUPT, E-STORE-*.
+    """
+    path = root / DATABASE
+    if not path.is_file():
+        raise missing(path)
+    database = Database(path, readonly=False, busy_timeout=busy_timeout)
+    try:
+        return migrate(database)
+    finally:
+        database.close()
+
+
+def _expire(connection: Connection, seen: LeaseInfo) -> int | None:
+    if not leases.take_away(connection, seen):
+        return None
+    return attempts.cancel(connection, seen.device, seen.token, LOST)
+
+
+def _check_units(slots: Mapping[str, Sequence[str]]) -> None:
+    placed = matching(slots)
+    for slot, units in slots.items():
+        if slot not in placed:
+            raise InputError(
+                "E-SLOTS",
+                f"slot {slot!r} is left without a unit of its own"
+                f" (candidates: {', '.join(units) or 'none'})",
+                mend="add a unit to the inventory or ask for fewer",
+            )
+
+
+def _cell_row(run: str, cell: CellSpec) -> dict[str, Any]:
+    row = {name: value for name, value in vars(cell).items() if name != "candidates"}
+    return {**row, "run": run, "state": CellState.PENDING, "failures": 0}

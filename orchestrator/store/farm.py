@@ -1,0 +1,27 @@
+"""The name under which this store's leases are known on devices: one per store, for ever."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from orchestrator.store.faults import file_fault
+
+
+def farm_id(root: Path) -> str:
+    """Random, made once; two farms that share a device tell each other apart by it."""
+    path = root / "farm-id"
+    try:
+        if not path.exists():
+            part = root / f"farm-id.{os.getpid()}.{secrets.token_hex(4)}"
+            part.write_text(f"farm-{secrets.token_hex(8)}\n")
+            try:
+                os.link(part, path)  # fails where another coordinator was first
+            except FileExistsError:
+                pass
+            finally:
+                part.unlink()
+        return path.read_text().strip()
+    except OSError as error:
+        raise file_fault(error, path) from error
