@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from .config import HERE, Board, FarmError, Paths
 from .proctree import ProcessId, end, is_alive
 
 READY_TIMEOUT_S = 60.0
+# Tells a board's first process to do without a user namespace of its own.
+HOST_USERS = "host-users"
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ def last_words(log: Path) -> str:
     return text[-1].removeprefix("error: ") if text else "no reason given"
 
 
-def start(paths: Paths, board: Board) -> BoardState:
+def start(paths: Paths, board: Board, *, own_users: bool = True) -> BoardState:
     """Start a board and wait until its sshd answers."""
+    options = [] if own_users else [HOST_USERS]
     check_address_free(board)
     folder = paths.run / board.name
     shutil.rmtree(folder, ignore_errors=True)
@@ -97,11 +101,13 @@ def start(paths: Paths, board: Board) -> BoardState:
     log = folder / "log"
     with log.open("wb") as output:
         launcher = subprocess.run(
-            [sys.executable, "-m", f"{__package__}.init", board.name],
+            [sys.executable, "-m", f"{__package__}.init", board.name, *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             cwd=HERE.parent.parent,
+            # Root on the board can read this environment, and it may hold the user's secrets.
+            env={"PATH": os.defpath, "ASSAY_FARM_DIR": str(paths.root)},
             # A session of its own: Ctrl-C in the user's terminal is not meant for boards.
             start_new_session=True,
             check=False,

@@ -8,19 +8,13 @@ import shutil
 import socket
 from pathlib import Path
 
-from . import kernel, sysfs
+from . import binfmt, kernel, sysfs
 from .config import Board, Paths
-from .rootfs import MACHINE, base_path, qemu_path, qemu_version
+from .rootfs import base_path, qemu_path, qemu_version
 
 SSHD_CONFIG = "/etc/ssh/assay_sshd_config"
 DISK_SIZE = "512m"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-# Start of a little-endian 64-bit AArch64 ELF file (program or shared object), and the bits of it
-# that count.
-ELF_MAGIC = r"\x7f\x45\x4c\x46\x02\x01\x01" + r"\x00" * 9 + r"\x02\x00\xb7\x00"
-ELF_MASK = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
-# Flag P hands over argv[0]. No flag F: the path is then looked up in the board's own root.
-BINFMT_RULE = f":assay-aarch64:M::{ELF_MAGIC}:{ELF_MASK}:/.qemu/wrap:P"
 
 
 def sshd_config(board: Board) -> str:
@@ -64,6 +58,7 @@ def write_files(root: Path, paths: Paths, board: Board, version: str) -> None:
     texts = {
         ".qemu/cpu": f"{board.qemu_cpu}\n",
         ".farm-cpuinfo": sysfs.cpuinfo(board),
+        "var/log/lastlog": "",  # or sshd complains into every terminal
         "etc/hostname": f"{board.name}\n",
         "etc/hosts": f"127.0.0.1 localhost\n{board.address} {board.name}\n",
         "etc/assay-board.json": identity(board, version),
@@ -94,7 +89,7 @@ def mount_devices(dev: Path) -> None:
         (dev / name).symlink_to(target)
 
 
-def enter(paths: Paths, board: Board, suite: str) -> None:
+def enter(paths: Paths, board: Board, suite: str, *, own_binfmt: bool) -> None:
     """Build the board's root and make it the root of this process (pid 1 of its namespaces)."""
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     state = paths.run / board.name
@@ -115,10 +110,10 @@ def enter(paths: Paths, board: Board, suite: str) -> None:
     kernel.mount("proc", str(root / "proc"), "proc")
     kernel.mount(str(root / ".farm-cpuinfo"), str(root / "proc/cpuinfo"), flags=kernel.MS_BIND)
     mount_devices(root / "dev")
-    if MACHINE[board.arch] == "aarch64":
+    if own_binfmt and board.arch == "arm64":
         (root / ".qemu/binfmt").mkdir()
         kernel.mount("binfmt", str(root / ".qemu/binfmt"), "binfmt_misc")
-        (root / ".qemu/binfmt/register").write_text(BINFMT_RULE, encoding="ascii")
+        (root / ".qemu/binfmt/register").write_text(binfmt.RULE, encoding="ascii")
     kernel.pivot_root(str(root), ".old")
     os.umask(0o022)
     socket.sethostname(board.name)

@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import binfmt, debian, kernel, namespaces, rootfs
 from . import board as boards
-from . import debian, kernel, namespaces, rootfs
 from .config import HERE, Board, Definitions, FarmError, Paths
 
 PACKAGES = HERE / "packages.txt"
@@ -63,6 +63,7 @@ def probe(folder: Path) -> None:
     kernel.mount("probe", str(folder / "root"), "overlay", 0, f"{layers},userxattr")
     kernel.mount("probe", str(folder / "proc"), "proc")
     kernel.mount("probe", str(folder / "binfmt"), "binfmt_misc")
+    # Seen once mounted at the usual place: a mount that succeeds and shows nothing.
     if not (folder / "binfmt/register").exists():
         raise OSError("mount binfmt_misc: the instance is blind")
     print(PROBE_OK, flush=True)
@@ -83,8 +84,6 @@ def namespace_problem() -> str | None:
         return None
     lines = [line for line in asked.stderr.splitlines() if line.strip()] or ["no reason given"]
     reason = lines[0].removeprefix("error: ")
-    if "binfmt_misc" in reason:
-        reason += " (a binfmt_misc per user namespace needs Linux 6.7 or later)"
     return f"namespaces: {reason}"
 
 
@@ -98,7 +97,9 @@ def problems(paths: Paths, definitions: Definitions) -> Iterator[str]:
         return
     if missing := missing_packages():
         yield f"Debian packages are missing: {' '.join(missing)}"
-    if reason := namespace_problem():
+    if os.geteuid() != 0 and not binfmt.per_namespace():
+        yield "without root, boards need Linux 6.7 or later (a binfmt_misc per user namespace)"
+    elif reason := namespace_problem():
         yield reason
     everyone = list(definitions.boards.values())
     if not all(rootfs.base_path(paths, b.arch, definitions.debian).is_dir() for b in everyone):
@@ -164,6 +165,10 @@ def main(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> in
 if __name__ == "__main__":
     # The probe's own process; it outlives its launcher only as long as its pipes are read.
     try:
-        namespaces.start(lambda: probe(Path(sys.argv[1])), lambda pid: None)
+        namespaces.start(
+            lambda: probe(Path(sys.argv[1])),
+            lambda pid: None,
+            own_users=binfmt.per_namespace(),
+        )
     except (FarmError, OSError) as problem:
         sys.exit(f"error: {problem}")

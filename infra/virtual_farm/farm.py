@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from . import binfmt, doctor, rootfs
 from . import board as boards
-from . import doctor, rootfs
 from .config import Definitions, FarmError, Paths, UsageError, load_definitions
 from .sensors import read_control
 from .thermal import CONTROLS
@@ -36,7 +36,7 @@ def farm_lock(paths: Paths) -> Iterator[None]:
         yield
 
 
-def each(chosen: list[str], action: Callable[[str], str]) -> int:
+def each(chosen: list[str], action: Callable[[str], str], parallel: int) -> int:
     """Apply an action to boards in parallel, print a line for each, return the exit code."""
 
     def attempt(name: str) -> tuple[bool, str]:
@@ -46,7 +46,7 @@ def each(chosen: list[str], action: Callable[[str], str]) -> int:
             return False, f"error: {error}"
 
     failed = False
-    with ThreadPoolExecutor(PARALLEL) as pool:
+    with ThreadPoolExecutor(max(1, parallel)) as pool:
         for name, (good, line) in zip(chosen, pool.map(attempt, chosen), strict=True):
             failed = failed or not good
             print(f"{name:<14} {line}", file=sys.stdout if good else sys.stderr, flush=True)
@@ -60,6 +60,9 @@ def up(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> int:
         rootfs.prepare(paths, wanted, definitions.debian)
         if not any(boards.running(paths, name) for name in definitions.boards):
             rootfs.remove_outdated(paths, definitions.boards.values(), definitions.debian)
+        own_users = binfmt.per_namespace()
+        if not own_users:
+            binfmt.register_on_host(paths)
         everyone = list(definitions.boards.values())
         boards.ensure_keys(paths, list(definitions.boards))
         boards.write_known_hosts(paths, everyone)
@@ -71,10 +74,10 @@ def up(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> int:
                 return f"already up  {where}"
             boards.stop(paths, name)
             begun = time.monotonic()
-            boards.start(paths, board)
+            boards.start(paths, board, own_users=own_users)
             return f"up  {where}  ({time.monotonic() - begun:.1f} s)"
 
-        return each([board.name for board in wanted], start)
+        return each([board.name for board in wanted], start, PARALLEL)
 
 
 def down(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> int:
@@ -87,7 +90,13 @@ def down(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> in
     with farm_lock(paths):
         if not args.names and paths.run.is_dir():
             names += [p.name for p in paths.run.iterdir() if p.name not in definitions.boards]
-        code = each(names, lambda name: "down" if boards.stop(paths, name) else "was not up")
+
+        def stop(name: str) -> str:
+            return "down" if boards.stop(paths, name) else "was not up"
+
+        code = each(names, stop, len(names))  # mere waiting: all at once
+        if not any(boards.running(paths, name) for name in definitions.boards):
+            binfmt.unregister_on_host(paths)
         if not args.names and code == 0:
             shutil.rmtree(paths.run, ignore_errors=True)
             rootfs.remove_leftovers(paths)

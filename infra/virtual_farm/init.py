@@ -1,8 +1,8 @@
 """The first process of a board: builds its root, starts its sshd, moves its sensors.
 
-Started by board.py as ``python3 -m infra.virtual_farm.init NAME``. Everything the board is (mounts,
-processes, the registration of its emulator) lives in namespaces of its own, so that the host
-stays as it was and nothing is left when this process ends.
+Started by board.py as ``python3 -m infra.virtual_farm.init NAME [host-users]``. Everything the
+board is (mounts, processes, the registration of its emulator) lives in namespaces of its own, so
+that the host stays as it was and nothing is left when this process ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from typing import NoReturn
 
 from . import boardroot, namespaces, sensors
-from .board import BoardState, write_state
+from .board import HOST_USERS, BoardState, write_state
 from .config import Board, FarmError, Paths, load_definitions
 from .proctree import identify
 
@@ -68,10 +68,11 @@ def serve(board: Board) -> NoReturn:
 def main(argv: list[str]) -> int:
     """Bring a board up; returns in the launching process only, when the board has begun."""
     paths, definitions = Paths.from_environment(), load_definitions()
-    board = definitions.select(argv)[0]
+    board = definitions.select(argv[:1])[0]
+    own_users = HOST_USERS not in argv[1:]
 
     def inside() -> NoReturn:
-        boardroot.enter(paths, board, definitions.debian)
+        boardroot.enter(paths, board, definitions.debian, own_binfmt=own_users)
         serve(board)
 
     def record(pid: int) -> None:
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
             raise FarmError("the board ended at once")
         write_state(paths, board.name, BoardState(process, board.address, board.port))
 
-    namespaces.start(inside, record)
+    namespaces.start(inside, record, own_users=own_users)
     return 0
 
 

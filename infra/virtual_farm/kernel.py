@@ -42,6 +42,11 @@ def mount(
     _check(result, f"mount {fstype or 'bind'} on {target}")
 
 
+def unmount(target: str) -> None:
+    """Detach a mount at once; it ends when its last user does."""
+    _check(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
 def pivot_root(new_root: str, put_old: str) -> None:
     """Make new_root the root of this mount namespace and drop the old tree from sight.
 
@@ -51,4 +56,4 @@ def pivot_root(new_root: str, put_old: str) -> None:
     number = SYS_PIVOT_ROOT[platform.machine()]
     _check(_libc.syscall(number, b".", put_old.encode()), "pivot_root")
     os.chdir("/")
-    _check(_libc.umount2(b"/" + put_old.encode(), MNT_DETACH), "umount of the old root")
+    unmount(f"/{put_old}")

@@ -13,13 +13,7 @@ from . import kernel
 from .command import run
 from .config import FarmError
 
-FLAGS = (
-    kernel.CLONE_NEWUSER
-    | kernel.CLONE_NEWNS
-    | kernel.CLONE_NEWUTS
-    | kernel.CLONE_NEWIPC
-    | kernel.CLONE_NEWPID
-)
+FLAGS = kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWPID
 # sshd's unprivileged child needs a second user, Debian's base system up to 65534.
 IDS = 65536
 
@@ -77,9 +71,12 @@ def run_and_exit(action: Callable[[], object]) -> None:
         os._exit(code)
 
 
-def start(inside: Callable[[], object], record: Callable[[int], None]) -> int:
+def start(
+    inside: Callable[[], object], record: Callable[[int], None], *, own_users: bool = True
+) -> int:
     """Run ``inside`` as pid 1 of new namespaces; return its pid as the host sees it.
 
+    ``own_users`` adds a user namespace, without which only root may do any of this.
     ``record`` is called with that pid before ``inside`` may begin: should this process be killed
     in between, the new one ends as well instead of running unknown to anybody.
     """
@@ -91,7 +88,7 @@ def start(inside: Callable[[], object], record: Callable[[int], None]) -> int:
         os.close(go_write)
 
         def unshare_and_fork() -> None:
-            kernel.unshare(FLAGS)
+            kernel.unshare(FLAGS | kernel.CLONE_NEWUSER if own_users else FLAGS)
             os.write(ready_write, b"mapme\n")
             if os.read(go_read, 1) != b"m":
                 return
@@ -107,7 +104,8 @@ def start(inside: Callable[[], object], record: Callable[[int], None]) -> int:
     with os.fdopen(ready_read, encoding="ascii") as ready, os.fdopen(go_write, "wb", 0) as go:
         try:
             if ready.readline() == "mapme\n":
-                map_ids(middle)
+                if own_users:
+                    map_ids(middle)
                 go.write(b"m")
                 if (answer := ready.readline().strip()).isdigit():
                     record(int(answer))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+COLLECT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ def end(process: ProcessId, timeout_s: float = 20.0) -> bool:
         if not is_alive(process):
             return True
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-        return bool(select.select([handle], [], [], timeout_s)[0])
+        ended = bool(select.select([handle], [], [], timeout_s)[0])
     finally:
         os.close(handle)
+    # Give the host's init a moment to collect it, so that nothing at all is left to be seen.
+    patience = time.monotonic() + COLLECT_S
+    while ended and identify(process.pid) == process and time.monotonic() < patience:
+        time.sleep(0.01)
+    return ended

@@ -13,8 +13,19 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.virtual_farm import (
+    binfmt,
+    boardroot,
+    command,
+    debian,
+    doctor,
+    farm,
+    proctree,
+    rootfs,
+    sensors,
+    sysfs,
+)
 from infra.virtual_farm import board as boards
-from infra.virtual_farm import boardroot, command, debian, doctor, farm, rootfs, sensors, sysfs
 from infra.virtual_farm.config import FarmError, Paths, UsageError, load_definitions, parse_board
 from infra.virtual_farm.namespaces import subordinate_range
 from infra.virtual_farm.proctree import ProcessId, end, identify, is_alive
@@ -282,7 +293,10 @@ def sleeper() -> Any:
         process.kill()
 
 
-def test_only_the_recorded_process_is_ended(sleeper: subprocess.Popen[bytes]) -> None:
+def test_only_the_recorded_process_is_ended(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proctree, "COLLECT_S", 0)  # nobody else collects our own child
     process = identify(sleeper.pid)
     assert process is not None
     assert is_alive(process)
@@ -328,6 +342,40 @@ def test_subordinate_ids() -> None:
     assert subordinate_range(table, "ann", 1000) == (100000, 65536)
     assert subordinate_range(table, "ben", 1001) == (200000, 65536)
     assert subordinate_range(table, "cat", 1002) is None
+
+
+# --- registration of the emulator
+
+
+@pytest.mark.parametrize(
+    ("release", "own"),
+    [
+        ("6.7.0", True),
+        ("6.18.44-x", True),
+        ("7.0", True),
+        ("6.1.0-40-amd64", False),
+        ("5.15", False),
+    ],
+)
+def test_kernels_with_a_binfmt_per_namespace(release: str, own: bool) -> None:
+    assert binfmt.per_namespace(release) is own
+
+
+def test_the_rule_fits_an_aarch64_program() -> None:
+    _, name, kind, offset, magic, mask, wrapper, flags = binfmt.RULE.split(":")
+    assert (name, kind, offset, wrapper, flags) == (binfmt.NAME, "M", "", "/.qemu/wrap", "P")
+    wanted = bytes.fromhex(magic.replace("\\x", ""))
+    bits = bytes.fromhex(mask.replace("\\x", ""))
+    header = bytes.fromhex("7f454c460201010000000000000000000300b700")  # as of a PIE
+    assert bytes(h & b for h, b in zip(header, bits, strict=True)) == wanted
+    x86 = Path(sys.executable).resolve().read_bytes()[:20]
+    assert bytes(h & b for h, b in zip(x86, bits, strict=True)) != wanted
+    assert len(binfmt.RULE) < 256  # the kernel takes no more
+
+
+def test_taking_back_what_was_never_registered_is_nothing(tmp_path: Path) -> None:
+    binfmt.unregister_on_host(Paths(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- building
