@@ -1,0 +1,1 @@
+"""Input sets, what the models take, and the exact tensors that devices get."""

@@ -36,27 +36,32 @@ CPU_PROVIDER = "CPUExecutionProvider"
 MAX_REPEATS = 100_000
 
 
-class Classification(Spec):
+class _Task(Spec):
+    output: int = Field(default=0, ge=0)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides right and wrong: the keyword arguments of variance's task of this type."""
+        return self.model_dump(exclude={"type", "labels"})
+
+
+class Classification(_Task):
     """Argmax of one output tensor; ``labels`` name the classes in output order."""
 
     type: Literal["classification"]
-    output: int = Field(default=0, ge=0)
     labels: tuple[str, ...] | None = None
 
 
-class Regression(Spec):
+class Regression(_Task):
     """One output tensor; right means within ``tolerance`` of the truth (output units)."""
 
     type: Literal["regression"]
-    output: int = Field(default=0, ge=0)
     tolerance: float = Field(gt=0)
 
 
-class Anomaly(Spec):
+class Anomaly(_Task):
     """A score per sample, anomalous above ``threshold``."""
 
     type: Literal["anomaly"]
-    output: int = Field(default=0, ge=0)
     score: Literal["output", "max_output", "mse_to_input"]
     threshold: float
 

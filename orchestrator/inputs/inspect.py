@@ -1,0 +1,159 @@
+"""What a model file takes and gives, read in a limited subprocess.
+
+A model may be truncated or hostile; the coordinator must survive reading it. The child applies
+limits to itself before it opens the file, and answers with one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError
+
+TIMEOUT = 120.0
+"""Seconds of wall time for one file; the child's CPU limit is below it."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output. ``shape`` includes the batch axis, -1 is dynamic, None unknown.
+
+    ``scale``/``zero_point``/``code_min``/``code_max``: per-tensor quantisation, of an integer
+    tensor its own, of a float output that of the integers it is dequantised from; else None.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None
+    scale: float | None = None
+    zero_point: int | None = None
+    code_min: int | None = None
+    code_max: int | None = None
+
+    def elements(self) -> int | None:
+        """Elements of one sample, None where unknown. A first axis of 1 or -1 is the batch."""
+        if self.shape is None or -1 in self.shape[1:]:
+            return None
+        return math.prod(abs(n) for n in self.shape)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """``operators``: kind → count, all subgraphs. ``quantised``: tensors that carry a scale
+
+    (TFLite) or nodes that quantise (ONNX); 0 for a model computed in float throughout.
+    """
+
+    path: str
+    format: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    operators: Mapping[str, int]
+    quantised: int
+
+
+def inspect(path: Path) -> ModelInfo:
+    """Read a .onnx or .tflite file.
+
+    Raises InputError E-MODEL-UNREADABLE (missing, truncated, garbage, too large to read within
+    the limits) or E-MODEL-EXTERNAL-DATA (an ONNX model in several files).
+    """
+    path = path.absolute()
+    package = Path(__file__).parents[2]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-B", "-m", "orchestrator.inputs.inspect_child", str(path)],
+            cwd=package,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _unreadable(path, f"reading it took longer than {TIMEOUT:.0f} s") from None
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise _unreadable(path, f"reading it ended with {name}")
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        tail = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise _unreadable(path, f"reading it failed: {tail[:200]}") from None
+    if "error" in answer:
+        raise InputError(answer["error"], answer["what"], where=str(path), mend=answer.get("mend"))
+    return _model(path, answer)
+
+
+def single_input(info: ModelInfo) -> TensorInfo:
+    """The only input. Raises InputError E-MODEL-INPUTS: several are not supported yet."""
+    if len(info.inputs) != 1:
+        names = ", ".join(t.name for t in info.inputs)
+        raise InputError(
+            "E-MODEL-INPUTS",
+            f"{len(info.inputs)} inputs ({names}); models with exactly one are supported",
+            where=info.path,
+        )
+    return info.inputs[0]
+
+
+def check_parent(int8: ModelInfo, fp32: ModelInfo) -> None:
+    """Raises InputError E-FP32-PARENT unless ``fp32`` can be the float parent of ``int8``.
+
+    Same number of outputs, same elements per sample, float arithmetic and float outputs. An
+    integer input that is no quantised tensor (token ids) must be one in both.
+    """
+    mine, theirs = single_input(int8), single_input(fp32)
+
+    def wrong(what: str) -> InputError:
+        return InputError(
+            "E-FP32-PARENT",
+            f"{what}, so it is not the FP32 parent of {int8.path}",
+            where=fp32.path,
+            mend="name the float model that this file was quantised from",
+        )
+
+    if fp32.quantised:
+        raise wrong(f"{fp32.quantised} of its tensors or operators are quantised")
+    if len(int8.outputs) != len(fp32.outputs):
+        raise wrong(f"it has {len(fp32.outputs)} outputs, not {len(int8.outputs)}")
+    pairs = [("input", mine, theirs)]
+    pairs += [("output", a, b) for a, b in zip(int8.outputs, fp32.outputs, strict=True)]
+    for kind, a, b in pairs:
+        if None not in (a.elements(), b.elements()) and a.elements() != b.elements():
+            raise wrong(
+                f"its {kind} {b.name!r} has {b.elements()} elements a sample, not {a.elements()}"
+            )
+        plain_integers = kind == "input" and a.dtype == b.dtype and a.scale is None
+        if not b.dtype.startswith("float") and not plain_integers:
+            raise wrong(f"its {kind} {b.name!r} is {b.dtype}, not float")
+
+
+def _unreadable(path: Path, what: str) -> InputError:
+    return InputError("E-MODEL-UNREADABLE", what, where=str(path))
+
+
+def _model(path: Path, answer: Mapping[str, Any]) -> ModelInfo:
+    def tensors(key: str) -> tuple[TensorInfo, ...]:
+        return tuple(
+            TensorInfo(**{**t, "shape": None if t["shape"] is None else tuple(t["shape"])})
+            for t in answer[key]
+        )
+
+    return ModelInfo(
+        str(path),
+        answer["format"],
+        tensors("inputs"),
+        tensors("outputs"),
+        answer["operators"],
+        answer["quantised"],
+    )
