@@ -22,7 +22,6 @@ from orchestrator.store import attempts, leases
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.engine import Database, insert_missing
 from orchestrator.store.faults import file_fault, missing, value_fault
-from orchestrator.store.migrate import current, migrate
 from orchestrator.store.owner import owner_is_dead
 from orchestrator.store.reader import Reader, Row, as_json
 from orchestrator.store.records import (
@@ -84,11 +83,11 @@ class Store(Reader):
         database = Database(path, readonly=readonly, busy_timeout=busy_timeout)
         try:
             with database.read() as connection:
-                revision = current(connection, database)
+                revision = database.revision(connection)
             if revision is None:
                 if readonly:
                     raise missing(path)
-                _, revision = migrate(database, create_only=True)
+                revision = _migrate(database, create_only=True)[1]
             check(revision, path)
         except BaseException:
             database.close()
@@ -352,9 +351,16 @@ def upgrade(root: Path, *, busy_timeout: float = 10.0) -> tuple[str | None, str]
         raise missing(path)
     database = Database(path, readonly=False, busy_timeout=busy_timeout)
     try:
-        return migrate(database)
+        return _migrate(database)
     finally:
         database.close()
+
+
+def _migrate(database: Database, *, create_only: bool = False) -> tuple[str | None, str]:
+    # Alembic takes 0.1 s to load, and only a new or an old store needs it.
+    from orchestrator.store.migrate import migrate
+
+    return migrate(database, create_only=create_only)
 
 
 def _expire(connection: Connection, seen: LeaseInfo) -> int | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel, insert
@@ -16,6 +16,7 @@ from sqlmodel import SQLModel, insert
 from orchestrator.errors import InfraError
 from orchestrator.store.faults import database_fault, value_fault
 from orchestrator.store.records import canonical
+from orchestrator.store.schema import foreign
 from orchestrator.store.sqlite import open_sqlite
 
 
@@ -44,6 +45,16 @@ class Database:
             connection = plain.execution_options(assay_write=True)
             with connection.begin():
                 yield connection
+
+    def revision(self, connection: Connection) -> str | None:
+        """The schema's revision, None when the database is empty. InfraError E-STORE-CORRUPT."""
+        tables = inspect(connection).get_table_names()
+        if "alembic_version" not in tables:
+            if tables:
+                raise foreign(self.path)
+            return None
+        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        return None if found is None else str(found)
 
     def close(self) -> None:
         self.engine.dispose()

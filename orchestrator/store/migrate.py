@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, inspect, text
 
 from orchestrator.store.engine import Database
-from orchestrator.store.schema import HEAD, HISTORY, MIGRATIONS, check, foreign
-
-
-def current(connection: Connection, database: Database) -> str | None:
-    """The revision of the database, None when it is empty. Raises InfraError E-STORE-CORRUPT."""
-    tables = inspect(connection).get_table_names()
-    if "alembic_version" not in tables:
-        if tables:
-            raise foreign(database.path)
-        return None
-    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return None if found is None else str(found)
+from orchestrator.store.schema import HEAD, HISTORY, MIGRATIONS, check
 
 
 def migrate(database: Database, *, create_only: bool = False) -> tuple[str | None, str]:
@@ -28,7 +16,7 @@ def migrate(database: Database, *, create_only: bool = False) -> tuple[str | Non
     Raises InfraError E-STORE-NEW, E-STORE-CORRUPT, E-STORE-*.
     """
     with database.write() as connection:
-        before = current(connection, database)
+        before = database.revision(connection)
         if before is not None and before not in HISTORY:
             check(before, database.path)
         if before == HEAD or (create_only and before is not None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -16,8 +17,8 @@ def open_sqlite(path: Path, *, readonly: bool, busy_timeout: float) -> sqlite3.C
     Raises sqlite3.Error.
     """
     uri = path.absolute().as_uri() + ("?mode=ro" if readonly else "?mode=rwc")
-    if readonly and not _can_make_shm(path):
-        # A WAL database needs its -shm file even to be read; without one nobody writes either.
+    if readonly and _untouchable(path):
+        # Reading a WAL database creates side files; where that is forbidden nobody writes either.
         uri += "&immutable=1"
     connection = sqlite3.connect(
         uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False
@@ -33,11 +34,10 @@ def open_sqlite(path: Path, *, readonly: bool, busy_timeout: float) -> sqlite3.C
     return connection
 
 
-def _can_make_shm(path: Path) -> bool:
-    import os
-
-    beside = path.with_name(path.name + "-shm")
-    return beside.exists() or os.access(path.parent, os.W_OK)
+def _untouchable(path: Path) -> bool:
+    """The folder may not be written, and no writer's side files lie in it."""
+    beside = any(path.with_name(path.name + end).exists() for end in ("-wal", "-shm"))
+    return not beside and not os.access(path.parent, os.W_OK)
 
 
 def _use_wal(connection: sqlite3.Connection, patience: float) -> None:
