@@ -1,0 +1,128 @@
+"""The FP32 parents, each run once per input set on the coordinator's machine and kept by hash.
+
+A baseline goes the way every cell goes (same worker, same adapters), to a throw-away device.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import uuid
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from device_worker import wire
+from orchestrator.errors import AssayError, InfraError
+from orchestrator.fanout.executor import Executor
+from orchestrator.fanout.hub import Hub
+from orchestrator.fanout.order import Finished, Order, Target
+from orchestrator.frozen import FrozenRun
+from orchestrator.store.database import Store
+from orchestrator.store.records import BaselineKey
+from orchestrator.transports.settings import LocalSettings
+
+RUNTIME_OF = {"onnx": "onnxruntime", "tflite": "litert"}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """``outputs``: sha256 of each output's .npy. ``error`` is set where the parent did not run."""
+
+    attempt: str | None
+    outputs: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def baselines(store: Store, fan: Executor, frozen: FrozenRun) -> dict[tuple[str, str], Baseline]:
+    """(model, inputs) -> its FP32 parent's answers; computed where the store lacks them."""
+    found: dict[tuple[str, str], Baseline] = {}
+    running: dict[tuple[str, str], tuple[BaselineKey, Future[Finished]]] = {}
+    for spec in frozen.matrix.models:
+        for inputs in spec.inputs:
+            tensor = frozen.staging.tensors.get(f"{spec.name}/{inputs}")
+            if spec.fp32 is None or tensor is None:
+                continue
+            job = _job(frozen, spec.name, inputs)
+            environment = store.environment(_here(job.runtime.runtime))
+            key = BaselineKey(job.model.sha256, [tensor.sha256], environment)
+            kept = store.baseline_get(key)
+            if kept is not None:
+                found[spec.name, inputs] = Baseline(kept["attempt"], tuple(kept["outputs"]))
+                continue
+            blobs = {
+                b.sha256: str(store.artefacts.path(b.sha256))
+                for b in (job.model, job.inputs[0].blob)
+            }
+            running[spec.name, inputs] = key, fan.compute(run_alone, job, blobs)
+    for name, (key, future) in running.items():
+        found[name] = _keep(store, key, future)
+    return found
+
+
+def run_alone(job: wire.Job, blobs: dict[str, str]) -> Finished:
+    """Run one job in a worker of its own on this machine, in a folder that goes away."""
+    with tempfile.TemporaryDirectory(prefix="assay-baseline-") as folder:
+        hub = Hub(Path(folder) / "spool")
+        try:
+            target = Target(
+                "baseline", "baseline", LocalSettings(root=f"{folder}/device"), "baseline", 1
+            )
+            return hub.run(Order(target, job, sys.executable, blobs))
+        finally:
+            hub.close()
+
+
+def _keep(store: Store, key: BaselineKey, future: Future[Finished]) -> Baseline:
+    try:
+        finished = future.result()
+    except AssayError as error:
+        return Baseline(None, error=str(error))
+    if finished.failure is not None or finished.result is None:
+        return Baseline(None, error=finished.failure.text if finished.failure else "no result")
+    outputs = [
+        store.artefacts.put_bytes(finished.files[f"output-{i}"]).sha256
+        for i in range(len(finished.result["outputs"]))
+    ]
+    store.baseline_put(key, {"attempt": finished.attempt, "outputs": outputs})
+    return Baseline(finished.attempt, tuple(outputs))
+
+
+def _job(frozen: FrozenRun, model: str, inputs: str) -> wire.Job:
+    parent, tensor = frozen.staging.models[model], frozen.staging.tensors[f"{model}/{inputs}"]
+    return wire.Job(
+        attempt=uuid.uuid4().hex,
+        model=wire.Blob(parent.sha256, parent.size),
+        model_format=parent.format,
+        inputs=[
+            wire.InputTensor(
+                parent.input_name,
+                wire.Blob(tensor.sha256, tensor.size),
+                tensor.dtype,
+                list(tensor.shape),
+            )
+        ],
+        runtime=wire.RuntimeSpec(runtime=RUNTIME_OF[parent.format]),
+        samples=tensor.shape[0],
+    )
+
+
+def _here(runtime: str) -> dict[str, Any]:
+    """What an FP32 answer depends on here: runtime, its version, NumPy, the CPU's flags."""
+    from importlib.metadata import version
+
+    package = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}[runtime]
+    return {"runtime": runtime, "version": version(package), "cpu": _cpu_flags()}
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError as error:
+        raise InfraError("E-CPUINFO", f"cannot read /proc/cpuinfo: {error.strerror}") from error
+    for line in text.splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return sorted(flags.split())
+    return []

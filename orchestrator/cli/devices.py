@@ -1,0 +1,104 @@
+"""devices list, devices trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.options import AsJson, print_json, print_text
+from orchestrator.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, help="The units of an inventory and how they are reached.")
+
+InventoryFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--inventory",
+        "-i",
+        metavar="FILE",
+        help="Inventory file; repeatable. [default: all of matrices/inventories]",
+        show_default=False,
+    ),
+]
+
+
+@app.command("list")
+def list_devices(inventory: InventoryFiles = None, as_json: AsJson = False) -> None:
+    """List the devices of the inventory. Asks none of them anything.
+
+    Example: assay devices list -i matrices/inventories/virtual-farm.yaml
+    """
+    rows = [
+        {
+            "name": d.name,
+            "class": d.class_,
+            "tags": list(d.tags),
+            "transport": d.transport.type,
+            "address": _address(d.transport),
+        }
+        for d in _load(inventory).devices
+    ]
+    if as_json:
+        print_json({"schema": "assay.devices/1", "devices": rows})
+        return
+    for row in rows:
+        tags = ",".join(row["tags"]) or "-"
+        print_text(
+            f"{row['name']:<20}  {row['class']:<16}  {row['transport']:<6}"
+            f"  {row['address']:<28}  {tags}"
+        )
+
+
+@app.command()
+def trust(
+    name: Annotated[str, typer.Argument(help="Device name.")],
+    inventory: InventoryFiles = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Trust without asking.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Accept a changed host key (after checking why).")
+    ] = False,
+) -> None:
+    """Show a device's SSH host key and, when you agree, remember it.
+
+    Example: assay devices trust pi-desk-3
+    """
+    from orchestrator.transports.settings import SshSettings
+    from orchestrator.transports.trust import fetch_host_key
+    from orchestrator.transports.trust import trust as remember
+
+    devices = {d.name: d for d in _load(inventory).devices}
+    if name not in devices:
+        raise InputError(
+            "E-DEVICE-UNKNOWN",
+            f"no device {name!r} in the inventory",
+            mend=f"known: {', '.join(sorted(devices))}",
+        )
+    settings = devices[name].transport
+    if not isinstance(settings, SshSettings):
+        raise InputError("E-DEVICE-TRANSPORT", f"{name} is not reached over ssh: nothing to trust")
+    key = fetch_host_key(settings, device=name)
+    print_text(f"{name} ({_address(settings)}) shows {key.algorithm} {key.fingerprint}")
+    if not yes and not typer.confirm("Compare it with the device's own. Trust it?", err=True):
+        raise typer.Exit(2)
+    remember(settings, key, replace=replace)
+    print_text(f"{name}: trusted")
+
+
+def _load(files: list[Path] | None) -> Any:
+    from orchestrator.matrix.loader import load_inventories
+
+    paths = files or sorted(Path("matrices/inventories").glob("*.yaml"))
+    if not paths:
+        raise InputError(
+            "E-INVENTORY-MISSING", "no inventory given", mend="name one with --inventory FILE"
+        )
+    return load_inventories(tuple(paths))
+
+
+def _address(transport: Any) -> str:
+    if transport.type == "ssh":
+        user = f"{transport.user}@" if transport.user else ""
+        return f"{user}{transport.host}" + (f":{transport.port}" if transport.port else "")
+    return str(transport.root)

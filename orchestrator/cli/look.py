@@ -1,0 +1,249 @@
+"""status, logs, variance, signoff, report, version: the commands that only look."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.options import (
+    VERDICT_EXIT,
+    AsJson,
+    RunId,
+    StoreFolder,
+    print_json,
+    print_text,
+    store_folder,
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=_STATUS)(status)
+    app.command(help=_LOGS)(logs)
+    app.command(help=_VARIANCE)(variance)
+    app.command(help=_SIGNOFF)(signoff)
+    app.command(help=_REPORT)(report)
+    app.command(help="Print the version.")(version)
+
+
+_STATUS = """What the newest run (or RUN) has done and what is left; --all lists the runs.
+
+Example: assay status --json
+"""
+_LOGS = """Every attempt of a run: cell, unit, outcome, duration, and the error where there was one.
+
+Example: assay logs 20261121 'qemu-a53-*'
+"""
+_VARIANCE = """How rows, pairs and the fleet differ, from what the store holds of a run.
+
+Example: assay variance --json
+"""
+_SIGNOFF = """Judge a run again, under its own policy or another one.
+
+Example: assay signoff --policy matrices/policies/default.yaml
+"""
+_REPORT = """Write the HTML report of a run.
+
+Example: assay report --out /tmp/report.html
+"""
+
+
+def status(
+    run: RunId = None,
+    store: StoreFolder = None,
+    all_runs: Annotated[bool, typer.Option("--all", help="List the newest runs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    from orchestrator.store.glance import glance
+
+    with glance(store_folder(store)) as reader:
+        runs = reader.runs() if all_runs else [reader.run(run)]
+        leases = reader.leases()
+    if as_json:
+        print_json(
+            {
+                "schema": "assay.status/1",
+                "runs": [_run_json(r) for r in runs],
+                "leases": [
+                    {"device": x.device, "token": x.token, "host": x.owner.host, "pid": x.owner.pid}
+                    for x in leases
+                ],
+            }
+        )
+        return
+    for info in runs:
+        cells = "  ".join(f"{count} {state}" for state, count in info.cells.items() if count)
+        done = "  ".join(f"{count} {outcome}" for outcome, count in info.outcomes.items() if count)
+        print_text(f"{info.id}  {info.state}  {cells}" + (f"  ({done})" if done else ""))
+    for lease in leases:
+        print_text(f"leased: {lease.device} to {lease.owner.host} pid {lease.owner.pid}")
+
+
+def logs(
+    run: RunId = None,
+    cells: Annotated[str, typer.Argument(metavar="[GLOB]", help="Cell IDs to show.")] = "*",
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    from orchestrator.store.glance import glance
+
+    with glance(store_folder(store)) as reader:
+        attempts = reader.attempts(reader.run(run).id, results=False)
+    shown = [a for a in attempts if fnmatchcase(a.cell, cells)]
+    if as_json:
+        print_json(
+            {
+                "schema": "assay.logs/1",
+                "attempts": [
+                    {
+                        "id": a.id,
+                        "cell": a.cell,
+                        "number": a.number,
+                        "device": a.device,
+                        "outcome": a.state.value,
+                        "error_id": a.error_id,
+                        "error": a.error,
+                        "started_unix": a.started,
+                        "ended_unix": a.ended,
+                        "artefacts": {r: b.sha256 for r, b in a.artefacts.items()},
+                    }
+                    for a in shown
+                ],
+            }
+        )
+        return
+    for a in shown:
+        took = f"{a.ended - a.started:.2f} s" if a.started and a.ended else "-"
+        line = f"{a.id[:12]}  {a.cell}  #{a.number}  {a.device or '-'}  {a.state}  {took}"
+        print_text(line + (f"  {a.error}" if a.error else ""))
+
+
+def variance(run: RunId = None, store: StoreFolder = None, as_json: AsJson = False) -> None:
+    document = _judged(run, store)
+    if as_json:
+        parts = ("schema", "assay_version", "run", "rows", "pairs", "fleet", "coverage", "latency")
+        print_json({part: document[part] for part in parts})
+        return
+    from rich.console import Console
+
+    from orchestrator.reports.variance import render
+
+    render(document, Console())
+
+
+def signoff(
+    run: RunId = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Another policy (YAML) than the run's own.")
+    ] = None,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> int:
+    document = _judged(run, store, policy)
+    if as_json:
+        print_json(document)
+    else:
+        from rich.console import Console
+
+        from orchestrator.reports.terminal import render
+
+        render(document, Console())
+    return VERDICT_EXIT[document["verdict"]]
+
+
+def report(
+    run: RunId = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")
+    ] = None,
+    store: StoreFolder = None,
+) -> None:
+    document = _judged(run, store)
+    print_text(str(write_report(document, store_folder(store), out)))
+
+
+def version(as_json: AsJson = False) -> None:
+    from importlib.metadata import version as installed
+
+    number = installed("assay")
+    if as_json:
+        print_json({"schema": "assay.version/1", "assay": number})
+    else:
+        print_text(f"assay {number}")
+
+
+def show(document: dict[str, Any], folder: Path, report: Path | None, as_json: bool) -> None:
+    """Write the report, then print the document as JSON or as the final table."""
+    path = write_report(document, folder, report)
+    if as_json:
+        from orchestrator.reports.jsonout import dumps
+
+        print_text(dumps(document))
+        typer.echo(f"Report: {path}", err=True)
+        return
+    from rich.console import Console
+
+    from orchestrator.reports.terminal import render
+
+    render(document, Console(), path)
+
+
+def write_report(document: dict[str, Any], folder: Path, out: Path | None) -> Path:
+    """The HTML file, whole or not at all. Raises InputError E-REPORT-WRITE."""
+    from orchestrator.errors import InputError
+    from orchestrator.reports.html import render
+
+    path = out or folder / "reports" / f"{document['run']['id']}.html"
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(render(document), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            "E-REPORT-WRITE", f"cannot write: {error.strerror}", where=str(path)
+        ) from None
+    return path
+
+
+def _judged(run: str | None, folder: Path | None, policy: Path | None = None) -> dict[str, Any]:
+    """The kept document of a run, or a new one where there is none or another policy is asked."""
+    from orchestrator.fanout.inprocess import InProcess
+    from orchestrator.frozen import load_run
+    from orchestrator.run import judge
+    from orchestrator.store.database import Store
+
+    root = store_folder(folder)
+    with Store.open(root, readonly=True) as store:
+        run_id = store.run(run).id
+        kept = store.verdict(run_id) if policy is None else None
+        settled = store.run(run_id).state == "done"
+    if kept is not None and settled:
+        return kept
+    with Store.open(root) as store:
+        other = None
+        if policy is not None:
+            from orchestrator.matrix.yamlfile import load
+            from orchestrator.signoff.policy import Policy
+
+            other = load(policy, Policy)
+        frozen = load_run(store.frozen(run_id))
+        fan = InProcess(frozen.devices, root / "spool")
+        try:
+            return judge(store, run_id, frozen, fan, other)
+        finally:
+            fan.close()
+
+
+def _run_json(info: Any) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "name": info.name,
+        "state": info.state.value,
+        "created_unix": info.created,
+        "cells": {k.value: v for k, v in info.cells.items()},
+        "outcomes": {k.value: v for k, v in info.outcomes.items()},
+    }

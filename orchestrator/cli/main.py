@@ -1,0 +1,60 @@
+"""`assay`: parse, call, print, exit code. Commands import what they need when they run, so that
+
+`plan`, `status`, `logs`, `devices list` and `version` start without NumPy, Ray or a runtime.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from orchestrator.cli import devices, look, store, work
+from orchestrator.errors import AssayError, Exit
+
+app = typer.Typer(
+    name="assay",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help=(
+        "A device farm for INT8 models: the same bytes on every device, and a verdict with reasons."
+        "\n\nExit codes: 0 pass, 1 the model failed a gate, 2 usage or bad input, 3 infrastructure"
+        " error, 4 timed out, 5 inconclusive or not covered, 130 interrupted."
+    ),
+)
+work.register(app)
+look.register(app)
+app.add_typer(devices.app, name="devices")
+app.add_typer(store.app, name="store")
+
+
+def main() -> None:
+    """Entry point: every failure is one line on stderr and its own exit code."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, prog_name="assay", standalone_mode=False)
+    except AssayError as error:
+        print(f"assay: {error}", file=sys.stderr)  # noqa: T201  the one place that prints errors
+        return error.exit_code
+    except typer.TyperException as error:
+        # Typer's parser errors print themselves with the command's usage line.
+        show = getattr(error, "show", None)
+        show() if callable(show) else print(f"assay: {error}", file=sys.stderr)  # noqa: T201
+        return Exit.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        print("assay: interrupted", file=sys.stderr)  # noqa: T201
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.PASS
+    return code if isinstance(code, int) else Exit.PASS
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Options that several commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.errors import Exit
+
+StoreFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        envvar="ASSAY_STORE",
+        metavar="DIR",
+        help="Folder of the database and artefacts. [default: .assay]",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (versioned schema) on stdout.")]
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        "-s",
+        metavar="GLOB",
+        help="Only cells whose ID matches; repeatable; a leading ! takes cells away.",
+    ),
+]
+RunId = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN]", help="Run ID or its beginning. [default: the newest run]"),
+]
+MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX", help="Matrix file (YAML).")]
+
+
+def store_folder(given: Path | None) -> Path:
+    return given if given is not None else Path(".assay")
+
+
+def print_json(data: Any) -> None:
+    import json
+
+    print_text(json.dumps(data, indent=2, sort_keys=True, allow_nan=False))
+
+
+def print_text(text: str) -> None:
+    """Results go to stdout; everything else (progress, messages) to stderr."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def plain() -> bool:
+    """No colour and no live display: not a terminal, a dumb one, or NO_COLOR."""
+    return not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
+
+
+VERDICT_EXIT = {
+    "pass": Exit.PASS,
+    "fail": Exit.FAIL,
+    "error": Exit.INFRA,
+    "timeout": Exit.TIMEOUT,
+    "inconclusive": Exit.INCONCLUSIVE,
+}

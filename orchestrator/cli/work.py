@@ -1,0 +1,238 @@
+"""plan, run, submit, resume: the commands that move work."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.options import (
+    VERDICT_EXIT,
+    AsJson,
+    MatrixFile,
+    RunId,
+    Select,
+    StoreFolder,
+    plain,
+    print_json,
+    print_text,
+    store_folder,
+)
+from orchestrator.errors import Exit
+
+if TYPE_CHECKING:
+    from orchestrator.fanout.executor import Executor
+    from orchestrator.reports.progress import Progress
+    from orchestrator.work_off import Stop
+
+
+class Engine(StrEnum):
+    RAY = "ray"
+    INPROCESS = "inprocess"
+
+
+ExecutorKind = Annotated[
+    Engine,
+    typer.Option(
+        "--executor",
+        envvar="ASSAY_EXECUTOR",
+        help="ray (RAY_ADDRESS joins a cluster) or inprocess (threads, for a debugger).",
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Where the HTML report goes. [default: STORE/reports/RUN.html]",
+        show_default=False,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=_PLAN)(plan)
+    app.command(help=_RUN)(run)
+    app.command(help=_SUBMIT)(submit)
+    app.command(help=_RESUME)(resume)
+
+
+_PLAN = """Print the cells of a matrix and the total work; touch nothing.
+
+Example: assay plan matrices/quickstart.yaml --select '*-repeat:*'
+"""
+_RUN = """Queue a matrix, work it off, judge it, and write the report.
+
+Example: assay run matrices/virtual-farm.yaml --select 'qemu-a72-*' --json
+"""
+_SUBMIT = """Queue a matrix without working it off; prints the run's ID.
+
+Example: assay submit matrices/quickstart.yaml && assay resume
+"""
+_RESUME = """Work off what is left of a run: queued, interrupted, or its coordinator was killed.
+
+Example: assay resume 20261121
+"""
+
+
+def plan(matrix: MatrixFile, select: Select = None, as_json: AsJson = False) -> None:
+    from orchestrator.matrix.loader import load_matrix
+    from orchestrator.matrix.plan import expand
+    from orchestrator.matrix.plan import select as choose
+    from orchestrator.matrix.work import total_work
+
+    loaded = load_matrix(matrix)
+    cells = choose(expand(loaded.matrix, loaded.inventory).cells, select or [])
+    work = total_work(loaded.matrix, cells)
+    if as_json:
+        rows = [{**vars(c), "inferences": work.inferences[c.id]} for c in cells]
+        print_json({"schema": "assay.plan/1", "cells": rows, "inferences": work.total})
+        return
+    for cell in cells:
+        print_text(cell.id)
+    devices = len({c.slot for c in cells})
+    print_text(f"{len(cells)} cells on {devices} devices, {work.total:,} inferences")
+
+
+def run(
+    matrix: MatrixFile,
+    select: Select = None,
+    store: StoreFolder = None,
+    executor: ExecutorKind = Engine.RAY,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+) -> int:
+    from orchestrator.run import enqueue, finish
+    from orchestrator.run import plan as plan_run
+    from orchestrator.store.database import Store
+
+    planned = plan_run(matrix, select or [])
+    with (
+        Store.open(store_folder(store)) as opened,
+        _interruptible() as stop,
+        _fan(executor, planned.devices, store_folder(store)) as fan,
+        _progress(len(planned.cells)) as progress,
+    ):
+        run_id = enqueue(opened, planned, fan.compute)
+        progress.message(f"run {run_id}")
+        document = finish(opened, run_id, fan, progress, stop)
+    return _answer(document, run_id, store_folder(store), report, as_json)
+
+
+def submit(
+    matrix: MatrixFile, select: Select = None, store: StoreFolder = None, as_json: AsJson = False
+) -> None:
+    from orchestrator.run import enqueue
+    from orchestrator.run import plan as plan_run
+    from orchestrator.staging import here
+    from orchestrator.store.database import Store
+
+    planned = plan_run(matrix, select or [])
+    with Store.open(store_folder(store)) as opened:
+        run_id = enqueue(opened, planned, here)
+    if as_json:
+        print_json({"schema": "assay.submitted/1", "run": run_id, "cells": len(planned.cells)})
+    else:
+        print_text(run_id)
+
+
+def resume(
+    run: RunId = None,
+    store: StoreFolder = None,
+    executor: ExecutorKind = Engine.RAY,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+) -> int:
+    from orchestrator.frozen import load_run
+    from orchestrator.run import finish
+    from orchestrator.store.database import Store
+
+    with Store.open(store_folder(store)) as opened:
+        run_id = opened.run(run).id
+        devices = load_run(opened.frozen(run_id)).devices
+        with (
+            _interruptible() as stop,
+            _fan(executor, devices, store_folder(store)) as fan,
+            _progress(len(opened.cells(run_id))) as progress,
+        ):
+            document = finish(opened, run_id, fan, progress, stop)
+    return _answer(document, run_id, store_folder(store), report, as_json)
+
+
+def _answer(
+    document: dict[str, Any] | None,
+    run_id: str,
+    folder: Path,
+    report: Path | None,
+    as_json: bool,
+) -> int:
+    from orchestrator.cli.look import show
+
+    if document is None:
+        typer.echo(f"assay: interrupted; go on with: assay resume {run_id}", err=True)
+        return Exit.INTERRUPTED
+    show(document, folder, report, as_json)
+    return VERDICT_EXIT[document["verdict"]]
+
+
+@contextmanager
+def _fan(kind: Engine, devices: Sequence[str], folder: Path) -> Iterator[Executor]:
+    spool = (folder / "spool").absolute()
+    fan: Executor
+    if kind is Engine.RAY:
+        from orchestrator.fanout.cluster import Cluster
+
+        fan = Cluster(devices, spool)
+    else:
+        from orchestrator.fanout.inprocess import InProcess
+
+        fan = InProcess(devices, spool)
+    try:
+        yield fan
+    finally:
+        fan.close()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Progress]:
+    import sys
+
+    from orchestrator.reports.progress import PlainProgress, RichProgress
+
+    progress: Progress
+    if plain():
+        progress = PlainProgress(sys.stderr)
+    else:
+        from rich.console import Console
+
+        progress = RichProgress(Console(stderr=True))
+    progress.start(total)
+    try:
+        yield progress
+    finally:
+        progress.stop()
+
+
+@contextmanager
+def _interruptible() -> Iterator[Stop]:
+    """First Ctrl-C: no new cells, running ones end. Second: running ones are cancelled."""
+    from orchestrator.work_off import Stop
+
+    stop = Stop()
+
+    def asked(signum: int, frame: object) -> None:
+        if stop.draining.is_set():
+            stop.now.set()
+        stop.draining.set()
+
+    before = {s: signal.signal(s, asked) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,257 @@
+"""Store → variance → sign-off → document: what a run's attempts amount to.
+
+A verdict is a function of the attempts, the policy and nothing else, so it may be asked again at
+any time, of a run that is still going on as well.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.baseline import Baseline
+from orchestrator.frozen import FrozenRun
+from orchestrator.queue.states import AttemptState, CellState
+from orchestrator.reports import document
+from orchestrator.signoff.judge import judge
+from orchestrator.signoff.policy import Policy
+from orchestrator.staging import StagedOutput
+from orchestrator.store.database import Store
+from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, sha256_of
+from orchestrator.variance import tasks
+from orchestrator.variance.observation import Observation, Output, Row, Truth
+
+MEASURED_ONLY = Policy.model_validate({"name": "(no policy: measured only)", "reference": []})
+"""Names no reference, so no row can pass: a verdict needs somebody's policy."""
+
+Compute = Callable[..., Future[Any]]
+
+
+def conclude(
+    store: Store,
+    run_id: str,
+    frozen: FrozenRun,
+    parents: Mapping[tuple[str, str], Baseline],
+    compute: Compute,
+    policy: Policy | None = None,
+) -> Json:
+    """The result document (``assay.result/1``) of a run as it stands; kept as its verdict."""
+    cells, attempts = store.cells(run_id), {a.id: a for a in store.attempts(run_id)}
+    devices = {d.name: d for d in store.devices()}
+    observations = [_observe(store, frozen, c, attempts, devices) for c in cells]
+    truths = {
+        (model, inputs): _truth(store, frozen, model, inputs, parents.get((model, inputs)))
+        for model, inputs in sorted({(c.model, c.inputs) for c in cells})
+    }
+    signoff = compute(_judge, policy or frozen.policy, observations, truths).result()
+    rows = {a: row["id"] for row in signoff["rows"] for a in row["attempts"]}
+    run = store.run(run_id)
+    result = document.build(
+        run={
+            "id": run.id,
+            "name": run.name,
+            "created_unix": run.created,
+            "state": run.state.value,
+            "matrix_sha256": sha256_of(store.frozen(run_id)),
+        },
+        signoff=signoff,
+        coverage=_coverage(cells),
+        latency=_latency(store, run_id, rows, cells, attempts, observations),
+        traces=_traces(store, run_id, rows, cells),
+        attempts=[_attempt(a) for a in attempts.values()],
+    )
+    store.save_verdict(run_id, result)
+    return result
+
+
+def _judge(
+    policy: Policy | None,
+    observations: Sequence[Observation],
+    truths: Mapping[tuple[str, str], Truth],
+) -> Json:
+    return judge(policy or MEASURED_ONLY, observations, truths).to_json()
+
+
+def _observe(
+    store: Store,
+    frozen: FrozenRun,
+    cell: CellInfo,
+    attempts: Mapping[str, AttemptInfo],
+    devices: Mapping[str, DeviceInfo],
+) -> Observation:
+    attempt = attempts.get(cell.attempt or "")
+    environment = (
+        store.environment_data(attempt.environment) if attempt and attempt.environment else {}
+    )
+    staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
+    unit = (attempt.device if attempt else None) or cell.unit or cell.slot
+    row = Row(
+        model=cell.model,
+        file=cell.file,
+        device=unit,
+        device_class=frozen.class_of(cell.slot, unit),
+        emulated=_emulated(environment, devices.get(unit)),
+        runtime=cell.runtime,
+        inputs=cell.inputs,
+        condition=cell.condition,
+    )
+    status = cell.outcome.value if cell.outcome else CellState.PENDING.value
+    if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
+        error = attempt.error if attempt else None
+        return Observation(row, cell.id, status, cell.attempt, error=error)
+    result, backend, repeats = attempt.result, attempt.result["backend"], attempt.result["repeats"]
+    return Observation(
+        row,
+        cell.id,
+        status,
+        attempt.id,
+        outputs=tuple(
+            _output(store, attempt, i, lattice) for i, lattice in enumerate(staged.outputs)
+        ),
+        codes_valid=bool(attempt.codes_valid),
+        timing_valid=bool(attempt.timing_valid),
+        planned_backend=backend["planned"],
+        fallbacks=tuple(backend["fallbacks"]),
+        isa=frozenset(environment.get("isa_flags") or ()),
+        repeats=repeats["count"],
+        repeat_samples=repeats["samples"],
+        repeat_mismatches=repeats["mismatches"],
+        file_sha256=result["model_sha256"],
+        outputs_sha256=tuple(o["blob"]["sha256"] for o in result["outputs"]),
+    )
+
+
+def _output(store: Store, attempt: AttemptInfo, i: int, lattice: StagedOutput) -> Output:
+    return Output(
+        lattice.name,
+        _array(store, attempt.artefacts[f"output-{i}"].sha256),
+        lattice.scale,
+        lattice.zero_point,
+        lattice.code_min,
+        lattice.code_max,
+    )
+
+
+def _truth(
+    store: Store, frozen: FrozenRun, model: str, inputs: str, parent: Baseline | None
+) -> Truth:
+    staged, spec = frozen.staging.sets[inputs], frozen.matrix.model(model).task
+    task = _task(spec.model_dump())
+    fp32 = None
+    if parent is not None and parent.error is None:
+        names = [o.name for o in frozen.staging.models[model].outputs]
+        fp32 = tuple(
+            Output(name, _array(store, sha), None, None, None, None)
+            for name, sha in zip(names, parent.outputs, strict=True)
+        )
+    return Truth(
+        task=task,
+        labels=_array(store, staged.labels) if staged.labels else None,
+        fp32=fp32,
+        fp32_attempt=parent.attempt if parent else None,
+        inputs=_array(store, staged.x) if isinstance(task, tasks.Anomaly) else None,
+        fp32_error=parent.error if parent else None,
+    )
+
+
+def _task(fields: dict[str, Any]) -> tasks.Task:
+    kinds = {
+        "classification": tasks.Classification,
+        "regression": tasks.Regression,
+        "anomaly": tasks.Anomaly,
+    }
+    kind = kinds[fields.pop("type")]
+    fields.pop("labels", None)
+    made: tasks.Task = kind(**fields)
+    return made
+
+
+def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool:
+    board = environment.get("board") or {}
+    return bool(board.get("emulated")) or (device is not None and device.emulated)
+
+
+def _coverage(cells: Sequence[CellInfo]) -> dict[str, int]:
+    count = Counter(c.outcome.value if c.outcome else CellState.PENDING.value for c in cells)
+    return {"planned": len(cells), **count}
+
+
+def _latency(
+    store: Store,
+    run_id: str,
+    rows: Mapping[str, str],
+    cells: Sequence[CellInfo],
+    attempts: Mapping[str, AttemptInfo],
+    observations: Sequence[Observation],
+) -> dict[str, Json]:
+    """Percentiles over the clean cell's first pass, microseconds."""
+    clean = _clean(cells)
+    emulated = {o.attempt: o.row.emulated for o in observations}
+    found: dict[str, Json] = {}
+    for attempt, series in store.latency(run_id).items():
+        if attempt not in clean or attempt not in rows or not len(series):
+            continue
+        p50, p90, p99 = np.percentile(np.asarray(series) / 1000.0, (50, 90, 99))
+        found[rows[attempt]] = {
+            "n": len(series),
+            "p50_us": round(float(p50), 3),
+            "p90_us": round(float(p90), 3),
+            "p99_us": round(float(p99), 3),
+            "emulated": emulated.get(attempt, False),
+            "timing_valid": bool(attempts[attempt].timing_valid),
+        }
+    return found
+
+
+def _traces(
+    store: Store, run_id: str, rows: Mapping[str, str], cells: Sequence[CellInfo]
+) -> list[Json]:
+    latency, telemetry, traces = store.latency(run_id), store.telemetry(run_id), []
+    for attempt in sorted(_clean(cells) & set(rows) & set(latency), key=lambda a: rows[a]):
+        readings = telemetry.get(attempt, [])
+        times = sorted({r.t_s for r in readings})
+        at = {t: i for i, t in enumerate(times)}
+        series: dict[str, dict[str, list[float | None]]] = {"temp": {}, "freq": {}}
+        for reading in readings:
+            kind, _, name = reading.sensor.partition("/")
+            if kind in series:
+                series[kind].setdefault(name, [None] * len(times))[at[reading.t_s]] = reading.value
+        traces.append(
+            {
+                "row": rows[attempt],
+                "attempt": attempt,
+                "t_s": times,
+                "temp_c": series["temp"],
+                "freq_khz": series["freq"],
+                "latency_us": [round(ns / 1000, 3) for ns in latency[attempt]],
+            }
+        )
+    return traces
+
+
+def _clean(cells: Sequence[CellInfo]) -> set[str]:
+    return {c.attempt for c in cells if c.attempt is not None and c.condition == "clean"}
+
+
+def _attempt(attempt: AttemptInfo) -> Json:
+    return {
+        "id": attempt.id,
+        "cell": attempt.cell,
+        "device": attempt.device,
+        "outcome": attempt.state.value,
+        "error": attempt.error,
+        "number": attempt.number,
+        "started_unix": attempt.started,
+        "ended_unix": attempt.ended,
+    }
+
+
+def _array(store: Store, sha256: str) -> NDArray[Any]:
+    loaded: NDArray[Any] = np.load(io.BytesIO(store.artefacts.read(sha256)), allow_pickle=False)
+    return loaded

@@ -1,0 +1,156 @@
+"""A leased device: the link, its worker processes (one per Python), and what its cache holds."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from device_worker import wire
+from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, worker_bundle
+from orchestrator.devices.worker import Worker
+from orchestrator.errors import InfraError
+from orchestrator.transports.base import Transport
+
+START_S = 120.0
+"""Start of a worker, first import of nothing but the standard library: slow boards, slow disks."""
+
+TRANSFER_FLOOR_S = 60.0
+TRANSFER_BYTES_PER_S = 50_000.0
+"""Deadline of a transfer: a floor, and the slowest link (0.4 Mbit/s) we still call a link."""
+
+
+class Limits(NamedTuple):
+    """Deadlines in seconds of one cell on the device, and of silence on its channel."""
+
+    cell: float = 1200.0
+    silence: float = 180.0
+
+
+class DeviceSession:
+    """Context manager around one open transport. One thread at a time."""
+
+    def __init__(
+        self, transport: Transport, *, device: str, owner: str, token: int, limits: Limits
+    ) -> None:
+        self._transport, self._device, self._limits = transport, device, limits
+        self._owner, self._token = owner, token
+        self._workers: dict[str, Worker] = {}
+        self.bytes_pushed = 0
+
+    def __enter__(self) -> Self:
+        self._transport.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+        self._transport.__exit__(exc_type, exc, tb)
+
+    def worker(self, python: str, env: Mapping[str, str] | None = None) -> Worker:
+        """The warm worker under this interpreter, started (and its bundle pushed) if need be."""
+        if python not in self._workers:
+            self._workers[python] = self._start(python, env)
+        return self._workers[python]
+
+    def drop(self, python: str) -> None:
+        """Kill the worker under this interpreter; the next use starts a new one."""
+        worker = self._workers.pop(python, None)
+        if worker is not None:
+            worker.kill()
+
+    def ensure(self, worker: Worker, blobs: Mapping[str, Path]) -> None:
+        """Bring every blob (sha256 -> local file) into the device's cache; send only what lacks."""
+        present = worker.ask("have", sha256=sorted(blobs), timeout=self._limits.silence)
+        for sha in sorted(set(blobs) - set(present.get("present", []))):
+            remote = self._transport.root() / "incoming" / f"{sha[:16]}-{secrets.token_hex(4)}"
+            size = blobs[sha].stat().st_size
+            self._transport.push(blobs[sha], remote, timeout=_transfer_deadline(size))
+            self.bytes_pushed += size
+            worker.ask("adopt", sha256=sha, path=str(remote), timeout=self._limits.silence)
+
+    def run(
+        self,
+        worker: Worker,
+        job: wire.Job,
+        into: Path,
+        progress: Callable[[int], None] | None = None,
+    ) -> wire.JobResult:
+        """Run a job and pull its files into the folder ``into``, each checked against its hash.
+
+        Files are named ``output-<i>.npy`` and by their role in JobResult.files.
+        """
+        result = worker.run(job, timeout=self._limits.cell, progress=progress)
+        if result.attempt != job.attempt or result.model_sha256 != job.model.sha256:
+            raise InfraError(
+                "E-WORKER-GARBAGE", "worker answered for another job", where=self._device
+            )
+        for name, file in local_files(result):
+            self._pull(file, into / name)
+        worker.ask("forget", attempt=job.attempt, timeout=self._limits.silence)
+        return result
+
+    def _pull(self, file: wire.DeviceFile, local: Path) -> None:
+        self._transport.pull(
+            PurePosixPath(file.path), local, timeout=_transfer_deadline(file.blob.size)
+        )
+        with local.open("rb") as stream:
+            got = hashlib.file_digest(stream, "sha256").hexdigest()
+        if got != file.blob.sha256:
+            local.unlink()
+            raise InfraError(
+                "E-TRANSFER-HASH",
+                f"{local.name} changed on its way from the device",
+                where=self._device,
+            )
+
+    def _start(self, python: str, env: Mapping[str, str] | None) -> Worker:
+        bundle = worker_bundle()
+        remote = self._transport.root() / "worker" / bundle.name
+        owned = ("--owner", self._owner, "--token", str(self._token))
+        args = ("session", "--root", str(self._transport.root()), *owned)
+        argv = [python, "-c", BOOTSTRAP, str(remote), bundle.sha256, *args]
+        for attempt in range(2):
+            channel = self._transport.start(argv, env=env)
+            worker = Worker(channel, where=self._device, silence=self._limits.silence)
+            try:
+                worker.greet(START_S)
+                return worker
+            except InfraError:
+                worker.kill()
+                if attempt == 1 or channel.returncode() not in (MISSING, CORRUPT):
+                    raise
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(bundle.data)
+                file.flush()
+                size = len(bundle.data)
+                self._transport.push(Path(file.name), remote, timeout=_transfer_deadline(size))
+                self.bytes_pushed += size
+        raise AssertionError("unreachable: the loop returns or raises")
+
+
+def local_files(result: wire.JobResult) -> Iterable[tuple[str, wire.DeviceFile]]:
+    """(local name, device file) of everything a result refers to."""
+    for i, output in enumerate(result.outputs):
+        yield f"output-{i}", wire.DeviceFile(output.path, output.blob)
+    yield from result.files.items()
+
+
+def describe(worker: Worker, timeout: float) -> dict[str, Any]:
+    """The environment the worker reports of its device."""
+    facts = worker.ask("facts", timeout=timeout).get("environment", {})
+    return facts if isinstance(facts, dict) else {}
+
+
+def _transfer_deadline(size: int) -> float:
+    return TRANSFER_FLOOR_S + size / TRANSFER_BYTES_PER_S

@@ -1,0 +1,177 @@
+"""One warm worker process on a device, spoken to in the messages of device_worker.wire."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from device_worker import wire
+from orchestrator.errors import (
+    AssayError,
+    DeadlineError,
+    InfraError,
+    ModelError,
+    NotAvailableError,
+)
+from orchestrator.transports.base import Channel
+
+KEEPALIVE_S = 10.0
+"""A ping is sent this often while a job runs: the worker ends itself when it hears nothing."""
+
+_GARBAGE_LIMIT = 20
+
+_PYTHON_MISSING = {126, 127}
+_PYTHON_OLD = 78
+_STALE = 75
+
+
+class Worker:
+    """Not thread-safe: one thread drives one worker."""
+
+    def __init__(self, channel: Channel, *, where: str, silence: float) -> None:
+        self._channel, self._where, self._silence = channel, where, silence
+        self._id = 0
+        self.hello: dict[str, Any] = {}
+
+    def greet(self, timeout: float) -> None:
+        """Wait for the hello. Raises InfraError naming why the process did not get that far."""
+        message = self._read(time.monotonic() + timeout)
+        if message.get("type") == "error":
+            raise self._failure(message)
+        if message.get("type") != "hello" or message.get("protocol") != wire.PROTOCOL:
+            raise InfraError(
+                "E-WORKER-PROTOCOL",
+                f"worker speaks {message.get('protocol')!r}, this farm speaks {wire.PROTOCOL}",
+                where=self._where,
+                retryable=False,
+            )
+        self.hello = message
+
+    def ask(self, op: str, *, timeout: float, **fields: Any) -> dict[str, Any]:
+        """Send one request and return its reply."""
+        self._id += 1
+        self._channel.send(wire.encode({"op": op, "id": self._id, **fields}))
+        return self._reply(self._id, timeout, None)
+
+    def ping(self, timeout: float) -> float:
+        """Round trip of a nonce through the worker itself, in seconds."""
+        nonce, start = secrets.token_hex(8), time.monotonic()
+        if self.ask("ping", nonce=nonce, timeout=timeout).get("nonce") != nonce:
+            raise InfraError("E-WORKER-GARBAGE", "ping came back changed", where=self._where)
+        return time.monotonic() - start
+
+    def run(
+        self, job: wire.Job, *, timeout: float, progress: Callable[[int], None] | None = None
+    ) -> wire.JobResult:
+        """Run a job to its result. Raises DeadlineError E-CELL-TIMEOUT / E-SILENCE and the
+
+        worker's own errors as ModelError, InfraError or NotAvailableError.
+        """
+        self._id += 1
+        self._channel.send(wire.encode({"op": "run", "id": self._id, "job": wire.dump(job)}))
+        reply = self._reply(self._id, timeout, progress)
+        try:
+            return wire.load(wire.JobResult, reply.get("result"))
+        except wire.WireError as error:
+            raise InfraError("E-WORKER-GARBAGE", str(error), where=self._where) from error
+
+    def close(self) -> None:
+        """Say goodbye if the worker still listens; the channel's close kills it otherwise."""
+        try:
+            self._channel.send(wire.encode({"op": "bye", "id": 0}))
+        except AssayError:
+            pass  # already gone: nobody to say goodbye to
+        finally:
+            self._channel.close()
+
+    def kill(self) -> None:
+        self._channel.close(0.0)
+
+    def _reply(
+        self, ident: int, timeout: float, progress: Callable[[int], None] | None
+    ) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
+        while True:
+            message = self._read(deadline)
+            kind = message.get("type")
+            if kind == "error" and message.get("id") in (ident, None):
+                raise self._failure(message)
+            if message.get("id") != ident:
+                continue
+            if kind != "progress":
+                return message
+            if progress is not None:
+                progress(int(message.get("done", 0)))
+
+    def _read(self, deadline: float) -> dict[str, Any]:
+        """Next message that is not a heartbeat. Silence is counted from the last line heard."""
+        heard, garbage = time.monotonic(), 0
+        while True:
+            now = time.monotonic()
+            if now >= deadline:
+                raise DeadlineError(
+                    "E-CELL-TIMEOUT", "no answer before the deadline", where=self._where
+                )
+            if now - heard >= self._silence:
+                raise DeadlineError(
+                    "E-SILENCE", f"worker silent for {self._silence:.0f} s", where=self._where
+                )
+            wait = min(KEEPALIVE_S, deadline - now, heard + self._silence - now)
+            try:
+                line = self._channel.read_line(max(wait, 0.001))
+            except DeadlineError:
+                if self.hello:
+                    self._channel.send(wire.encode({"op": "ping", "id": -1, "nonce": ""}))
+                continue
+            if line is None:
+                raise self._ended()
+            try:
+                message = wire.decode(line)
+            except wire.WireError as error:
+                garbage += 1
+                if garbage >= _GARBAGE_LIMIT:
+                    raise InfraError(
+                        "E-WORKER-GARBAGE", f"worker prints {error}", where=self._where
+                    ) from error
+                continue
+            heard = time.monotonic()
+            if message.get("type") not in ("heartbeat", "pong") or message.get("id", -1) > 0:
+                return message
+
+    def _ended(self) -> InfraError:
+        code, tail = self._channel.returncode(), self._channel.stderr_tail().strip()
+        last = tail.splitlines()[-1] if tail else "no message"
+        if code in _PYTHON_MISSING:
+            return InfraError(
+                "E-DEVICE-PYTHON",
+                f"cannot start Python: {last}",
+                where=self._where,
+                mend="set 'python' of this device in the inventory",
+                retryable=False,
+            )
+        if code == _PYTHON_OLD:
+            return InfraError("E-DEVICE-PYTHON", last, where=self._where, retryable=False)
+        if code == _STALE:
+            return InfraError("E-LEASE-STALE", last, where=self._where, retryable=False)
+        if code in (-9, 137):
+            return InfraError(
+                "E-WORKER-KILLED",
+                "worker was killed (SIGKILL; the out-of-memory killer does this)",
+                where=self._where,
+            )
+        return InfraError("E-WORKER-DIED", f"worker ended (exit {code}): {last}", where=self._where)
+
+    def _failure(self, message: dict[str, Any]) -> AssayError:
+        code, what = str(message.get("code", "E-WORKER-ERROR")), str(message.get("what", ""))
+        mend = message.get("mend") or None
+        match message.get("kind"):
+            case "model_error":
+                return ModelError(code, what, where=self._where, mend=mend)
+            case "not_available":
+                return NotAvailableError(code, what, where=self._where, mend=mend)
+            case "stale":
+                return InfraError(code, what, where=self._where, mend=mend, retryable=False)
+            case _:
+                return InfraError(code, what, where=self._where, mend=mend)

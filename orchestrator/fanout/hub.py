@@ -1,0 +1,200 @@
+"""A hub drives many devices, each from its own thread; the work is waiting for links.
+
+Runs as a Ray actor (cluster.py) or inside the coordinator (inprocess.py); knows neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from device_worker import wire
+from orchestrator.devices.session import DeviceSession, Limits, describe
+from orchestrator.devices.worker import Worker
+from orchestrator.errors import AssayError, InfraError, NotAvailableError
+from orchestrator.fanout.order import Failure, Finished, Order, Target
+from orchestrator.fanout.spool import Spool
+from orchestrator.transports import open_transport
+
+_COOL_POLL_S = 2.0
+
+
+class Hub:
+    """Thread-safe: orders of different devices run side by side, of one device in turn."""
+
+    def __init__(self, spool: Path) -> None:
+        self._spool = Spool(spool)
+        self._blobs = spool / "blobs"
+        self._sessions: dict[str, tuple[Target, DeviceSession]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def run(self, order: Order) -> Finished:
+        """Carry out one order; never raises for anything a device or a model did."""
+        with self._lock(order.target.device):
+            finished = self._run(order)
+        self._spool.keep(finished)
+        return finished
+
+    def lacks(self, paths: dict[str, str]) -> list[str]:
+        """Which blobs (sha256 -> path at the coordinator) this hub cannot read on its own disk."""
+        return [
+            s for s, path in paths.items() if not (Path(path).exists() or self._own(s).exists())
+        ]
+
+    def receive(self, sha256: str, data: bytes) -> None:
+        """Keep a blob that the coordinator's disk has and this hub's has not."""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise InfraError("E-TRANSFER-HASH", f"blob {sha256[:12]} changed on its way to the hub")
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        part = self._own(sha256).with_suffix(f".{threading.get_ident()}.part")
+        part.write_bytes(data)
+        part.replace(self._own(sha256))
+
+    def spooled(self) -> list[str]:
+        return self._spool.pending()
+
+    def redeliver(self, attempt: str) -> Finished:
+        return self._spool.load(attempt)
+
+    def forget(self, attempts: list[str]) -> None:
+        self._spool.forget(attempts)
+
+    def let_go(self, device: str) -> None:
+        """End the session with a device (its lease is given back)."""
+        with self._lock(device):
+            self._close(device)
+
+    def close(self) -> None:
+        for device in list(self._sessions):
+            self.let_go(device)
+
+    def _run(self, order: Order) -> Finished:
+        started, failure, result, notes = time.time(), None, None, tuple[str, ...]()
+        files: dict[str, bytes] = {}
+        session: DeviceSession | None = None
+        pushed = 0
+        try:
+            if order.python is None:
+                raise NotAvailableError(
+                    "E-RUNTIME-MISSING",
+                    f"no Python for {order.job.runtime.runtime} in the inventory",
+                    where=order.target.device,
+                )
+            session = self._session(order.target, order.limits)
+            pushed = -session.bytes_pushed
+            result, files, notes = self._carry_out(session, order, order.python)
+        except AssayError as error:
+            failure = Failure.of(error)
+            self._after_failure(order, failure)
+        if session is not None:
+            pushed += session.bytes_pushed
+        return Finished(
+            attempt=order.job.attempt,
+            device=order.target.device,
+            token=order.target.token,
+            started_unix=started,
+            ended_unix=time.time(),
+            failure=failure,
+            result=None if failure else result,
+            files={} if failure else files,
+            bytes_pushed=max(pushed, 0),
+            timing_notes=notes,
+        )
+
+    def _carry_out(
+        self, session: DeviceSession, order: Order, python: str
+    ) -> tuple[dict[str, Any], dict[str, bytes], tuple[str, ...]]:
+        worker = session.worker(python, order.env)
+        session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
+        notes = _gate(worker, order)
+        with tempfile.TemporaryDirectory(prefix="assay-") as folder:
+            result = session.run(worker, order.job, Path(folder))
+            _check_identity(order.target, result.environment)
+            files = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
+        return wire.dump(result), files, notes
+
+    def _after_failure(self, order: Order, failure: Failure) -> None:
+        """Start clean next time: a worker that failed is not trusted to be warm."""
+        device = order.target.device
+        if failure.outcome == "infra_error":
+            self._close(device)
+        elif device in self._sessions and order.python is not None:
+            self._sessions[device][1].drop(order.python)
+
+    def _session(self, target: Target, limits: Limits) -> DeviceSession:
+        known = self._sessions.get(target.device)
+        if known is not None and known[0] == target:
+            return known[1]
+        self._close(target.device)
+        transport = open_transport(target.transport, device=target.device)
+        session = DeviceSession(
+            transport,
+            device=target.device,
+            owner=target.owner,
+            token=target.token,
+            limits=limits,
+        )
+        session.__enter__()
+        self._sessions[target.device] = (target, session)
+        return session
+
+    def _close(self, device: str) -> None:
+        known = self._sessions.pop(device, None)
+        if known is not None:
+            known[1].__exit__(None, None, None)
+
+    def _lock(self, device: str) -> threading.Lock:
+        with self._guard:
+            return self._locks.setdefault(device, threading.Lock())
+
+    def _own(self, sha256: str) -> Path:
+        return self._blobs / sha256
+
+    def _readable(self, sha256: str, path: str) -> Path:
+        return Path(path) if Path(path).exists() else self._own(sha256)
+
+
+def _check_identity(target: Target, environment: dict[str, Any]) -> None:
+    """An emulated board says what it is; the inventory may not call it something else."""
+    board = environment.get("board") or {}
+    says = board.get("class", target.device_class)
+    if says != target.device_class:
+        raise InfraError(
+            "E-DEVICE-IDENTITY",
+            f"the inventory calls it {target.device_class!r}, the device says {says!r}",
+            where=target.device,
+            mend="correct 'class' in the inventory",
+            retryable=False,
+        )
+
+
+def _gate(worker: Worker, order: Order) -> tuple[str, ...]:
+    """Wait until the device is cool enough; say so when it never was, or cannot be known."""
+    limit = order.max_start_c
+    if limit is None:
+        return ()
+    deadline = time.monotonic() + order.settle_s
+    while True:
+        hottest = _hottest(describe(worker, order.limits.silence))
+        if hottest is None:
+            return (f"start temperature unknown: cannot be shown to be under {limit:g} °C",)
+        if hottest <= limit:
+            return ()
+        if time.monotonic() >= deadline:
+            return (f"started at {hottest:g} °C, over the limit of {limit:g} °C",)
+        time.sleep(_COOL_POLL_S)
+
+
+def _hottest(environment: dict[str, Any]) -> float | None:
+    temps = environment.get("temps_c")
+    known = [t for t in temps.values() if t is not None] if isinstance(temps, dict) else []
+    return max(known, default=None)

@@ -1,0 +1,89 @@
+"""What goes to a hub and what comes back: plain data that any process can unpickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_worker import wire
+from orchestrator.devices.session import Limits
+from orchestrator.errors import (
+    AssayError,
+    DeadlineError,
+    InfraError,
+    ModelError,
+    NotAvailableError,
+)
+from orchestrator.transports.settings import TransportSettings
+
+
+@dataclass(frozen=True)
+class Target:
+    """One unit and the lease under which it is driven."""
+
+    device: str
+    device_class: str
+    transport: TransportSettings
+    owner: str
+    token: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt. ``blobs``: sha256 -> path of the file in a store the hub can read.
+
+    ``python`` is the interpreter on the device, None when the inventory names none for the runtime.
+    """
+
+    target: Target
+    job: wire.Job
+    python: str | None
+    blobs: dict[str, str]
+    limits: Limits = field(default_factory=Limits)
+    env: dict[str, str] = field(default_factory=dict)
+    max_start_c: float | None = None
+    settle_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error in the form that is stored: outcome, stable ID, one line, and may it be retried?"""
+
+    outcome: str
+    id: str
+    text: str
+    retryable: bool
+
+    @classmethod
+    def of(cls, error: AssayError) -> Failure:
+        match error:
+            case ModelError():
+                return cls("model_error", error.id, str(error), False)
+            case NotAvailableError():
+                return cls("not_available", error.id, str(error), False)
+            case DeadlineError(id="E-CELL-TIMEOUT" | "E-SILENCE"):
+                return cls("timeout", error.id, str(error), False)
+            case InfraError():
+                return cls("infra_error", error.id, str(error), error.retryable)
+            case _:
+                return cls("infra_error", error.id, str(error), False)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished attempt. ``files``: name -> bytes, "output-<i>" and JobResult.files' roles."""
+
+    attempt: str
+    device: str
+    token: int
+    started_unix: float
+    ended_unix: float
+    failure: Failure | None = None
+    result: dict[str, Any] | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    bytes_pushed: int = 0
+    timing_notes: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        return self.failure.outcome if self.failure else "ok"

@@ -1,0 +1,53 @@
+"""All that a run needs, kept with it: no later command reads the user's files again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.matrix.frozen import freeze, thaw
+from orchestrator.matrix.inventory import Inventory
+from orchestrator.matrix.model import Matrix
+from orchestrator.signoff.policy import Policy
+from orchestrator.staging import Staging
+
+
+@dataclass(frozen=True)
+class FrozenRun:
+    """``slots``: slot -> names of the units that may take it."""
+
+    matrix: Matrix
+    inventory: Inventory
+    policy: Policy | None
+    staging: Staging
+    slots: dict[str, tuple[str, ...]]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the units that any cell of the run may go to."""
+        return tuple(sorted({unit for units in self.slots.values() for unit in units}))
+
+    def class_of(self, slot: str, unit: str) -> str:
+        """The device class of a unit, or of the slot where no unit was ever bound."""
+        classes = {d.name: d.class_ for d in self.inventory.devices}
+        return classes.get(unit, slot.partition("#")[0])
+
+    def dump(self) -> dict[str, Any]:
+        data = freeze(self.matrix, self.inventory, self.policy)
+        return {
+            **data,
+            "staging": self.staging.model_dump(mode="json"),
+            "slots": {slot: list(units) for slot, units in self.slots.items()},
+        }
+
+
+def load_run(data: dict[str, Any]) -> FrozenRun:
+    """The inverse of `FrozenRun.dump`. Raises InputError E-FROZEN."""
+    thawed = thaw(data)
+    return FrozenRun(
+        matrix=thawed.matrix,
+        inventory=thawed.inventory,
+        policy=None if thawed.policy is None else Policy.model_validate(thawed.policy),
+        staging=Staging.model_validate(data["staging"]),
+        slots={slot: tuple(units) for slot, units in data["slots"].items()},
+    )

@@ -1,0 +1,105 @@
+"""The data flow on one screen.
+
+matrix → plan → stage → queue → lease → fan-out → results → store → variance → sign-off → document
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.fanout.executor import Executor
+from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.inventory import Inventory
+from orchestrator.matrix.loader import load_matrix
+from orchestrator.matrix.model import Matrix
+from orchestrator.matrix.plan import Cell, expand, select
+from orchestrator.matrix.yamlfile import load
+from orchestrator.reports.progress import Progress
+from orchestrator.signoff.policy import Policy
+from orchestrator.staging import Compute, stage
+from orchestrator.store.database import Store
+from orchestrator.store.owner import this_process
+from orchestrator.store.records import CellSpec
+from orchestrator.work_off import Stop, work_off
+
+
+@dataclass(frozen=True)
+class Planned:
+    """``devices``: names of the units that any of the cells may go to."""
+
+    matrix: Matrix
+    inventory: Inventory
+    policy: Policy | None
+    cells: tuple[Cell, ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(sorted({name for cell in self.cells for name in cell.candidates}))
+
+
+def plan(path: Path, patterns: Sequence[str]) -> Planned:
+    """Read a matrix file and everything it names, expand, select. Touches no device or store."""
+    loaded = load_matrix(path)
+    policy = load(loaded.matrix.policy, Policy) if loaded.matrix.policy else None
+    cells = select(expand(loaded.matrix, loaded.inventory).cells, patterns)
+    return Planned(loaded.matrix, loaded.inventory, policy, cells)
+
+
+def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
+    """Stage the artefacts, then queue the cells; the run's ID. Nothing is queued on an error."""
+    matrix, inventory, cells = planned.matrix, planned.inventory, planned.cells
+    staging = stage(matrix, cells, store.artefacts, compute)
+    slots = {cell.slot: cell.candidates for cell in cells}
+    frozen = FrozenRun(matrix, inventory, planned.policy, staging, slots)
+    known = {device.name: device for device in store.devices()}
+    for name in planned.devices:
+        # Whether a unit is emulated is for the unit to say; until it has, what it said last.
+        seen = known.get(name)
+        emulated, identity = (seen.emulated, seen.identity) if seen else (False, {})
+        store.upsert_device(name, inventory.device(name).class_, emulated, identity)
+    return store.create_run(
+        name=matrix.name,
+        frozen=frozen.dump(),
+        retry_infra=matrix.retry.infra,
+        cells=[
+            CellSpec(
+                id=cell.id,
+                slot=cell.slot,
+                candidates=cell.candidates,
+                model=cell.model,
+                file=cell.file,
+                inputs=cell.inputs,
+                condition=cell.condition,
+                runtime=cell.runtime,
+                env_key=matrix.runtime(cell.runtime).runtime,
+                position=position,
+            )
+            for position, cell in enumerate(cells)
+        ],
+    )
+
+
+def finish(
+    store: Store, run_id: str, fan: Executor, progress: Progress, stop: Stop
+) -> dict[str, Any] | None:
+    """Work the run off and judge it: the result document, or None when stopped before the end."""
+    frozen = load_run(store.frozen(run_id))
+    work_off(store, fan, run_id, frozen, progress, stop, this_process())
+    if stop.draining.is_set():
+        return None
+    store.compact(run_id)
+    return judge(store, run_id, frozen, fan)
+
+
+def judge(
+    store: Store, run_id: str, frozen: FrozenRun, fan: Executor, policy: Policy | None = None
+) -> dict[str, Any]:
+    """The document of a run as it stands, under its own policy or another one."""
+    from orchestrator.baseline import baselines
+    from orchestrator.conclude import conclude
+
+    parents = baselines(store, fan, frozen)
+    return conclude(store, run_id, frozen, parents, fan.compute, policy)

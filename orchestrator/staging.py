@@ -1,0 +1,213 @@
+"""From files the user named to immutable artefacts: models, exact input tensors, labels.
+
+Everything a run needs later is put under its hash here, once, before the run exists; afterwards
+the user's files are never read again, so changing one cannot change a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.errors import InputError
+from orchestrator.matrix.loader import sha256_file
+from orchestrator.matrix.model import InputSpec, Layout, Matrix, Parent
+from orchestrator.matrix.plan import Cell
+from orchestrator.store.artefacts import Artefacts
+from orchestrator.store.records import Blob
+
+
+class _Staged(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StagedTensor(_Staged):
+    """A .npy in the artefact store, [samples, ...] exactly as the model takes it."""
+
+    sha256: str
+    size: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class StagedOutput(_Staged):
+    """One output of a model; the lattice of its values where one is known."""
+
+    name: str
+    scale: float | None = None
+    zero_point: int | None = None
+    code_min: int | None = None
+    code_max: int | None = None
+
+
+class StagedModel(_Staged):
+    sha256: str
+    size: int
+    format: str
+    input_name: str
+    outputs: tuple[StagedOutput, ...]
+
+
+class StagedSet(_Staged):
+    """An input set as the user gave it: ``x`` and ``labels`` are artefacts (.npy)."""
+
+    n: int
+    x: str
+    labels: str | None
+
+
+class Staging(_Staged):
+    """Keys: "model.file" and "model" (its FP32 parent), each with "/inputs" for its tensors."""
+
+    models: dict[str, StagedModel]
+    tensors: dict[str, StagedTensor]
+    sets: dict[str, StagedSet]
+
+
+class Compute(Protocol):
+    """Runs a pure function somewhere: Executor.compute, or here and now."""
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Future[Any]: ...
+
+
+def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: Compute) -> Staging:
+    """Inspect, load, prepare and store what the cells need.
+
+    Raises the InputErrors of `orchestrator.inputs` (unreadable model, wrong shapes, bad arrays,
+    a parent that is none) before anything refers to the run.
+    """
+    files: dict[str, Parent] = {}
+    for cell in cells:
+        files[f"{cell.model}.{cell.file}"] = matrix.file(cell.model, cell.file)
+        if (parent := matrix.model(cell.model).fp32) is not None:
+            files[cell.model] = parent
+    names = sorted({cell.inputs for cell in cells})
+    inspected = {key: compute(inspect_model, file.path) for key, file in files.items()}
+    loaded = {name: compute(load_set, matrix.input_set(name)) for name in names}
+    infos = {key: future.result() for key, future in inspected.items()}
+    for cell in cells:
+        if cell.model in infos:
+            check_pair(infos[f"{cell.model}.{cell.file}"], infos[cell.model])
+    sets = {name: future.result() for name, future in loaded.items()}
+    wanted = sorted(
+        {(key, cell.inputs) for cell in cells for key in _keys(cell.model, cell.file, files)}
+    )
+    tensors = {
+        f"{key}/{name}": compute(prepare_tensor, sets[name].x, files[key].layout, infos[key])
+        for key, name in wanted
+    }
+    return Staging(
+        models={key: _keep_model(file, infos[key], artefacts) for key, file in files.items()},
+        tensors={key: _keep_tensor(future.result(), artefacts) for key, future in tensors.items()},
+        sets={name: _keep_set(dataset, artefacts) for name, dataset in sets.items()},
+    )
+
+
+def here(function: Callable[..., Any], *args: Any) -> Future[Any]:
+    """`Compute` without a fan-out."""
+    future: Future[Any] = Future()
+    try:
+        future.set_result(function(*args))
+    except Exception as error:  # noqa: BLE001  handed on to whoever asks for the result
+        future.set_exception(error)
+    return future
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """``sha256``: of the file's bytes just before it was inspected."""
+
+    sha256: str
+    info: Any
+
+
+def inspect_model(path: Path) -> Inspected:
+    from orchestrator.inputs.inspect import inspect
+
+    return Inspected(sha256_file(path), inspect(path))
+
+
+def load_set(spec: InputSpec) -> Any:
+    from orchestrator.inputs.dataset import load
+
+    return load(spec)
+
+
+def check_pair(quantised: Inspected, parent: Inspected) -> None:
+    from orchestrator.inputs.inspect import check_parent
+
+    check_parent(quantised.info, parent.info)
+
+
+def prepare_tensor(x: Any, layout: Layout, model: Inspected) -> Any:
+    """[n, ...] of the input set -> what the model takes. InputError E-INPUT-*, E-MODEL-INPUTS."""
+    from orchestrator.inputs.inspect import single_input
+    from orchestrator.inputs.prepare import prepare
+
+    return prepare(x, layout, single_input(model.info))
+
+
+def _keys(model: str, file: str, files: dict[str, Parent]) -> list[str]:
+    return [f"{model}.{file}"] + ([model] if model in files else [])
+
+
+def _keep_model(file: Parent, model: Inspected, artefacts: Artefacts) -> StagedModel:
+    data = read_file(file.path)
+    sha256 = artefacts.put_bytes(data).sha256
+    if sha256 != model.sha256:
+        raise InputError(
+            "E-MODEL-CHANGED",
+            "the model file changed while it was being read",
+            where=str(file.path),
+        )
+    return StagedModel(
+        sha256=sha256,
+        size=len(data),
+        format=file.format,
+        input_name=model.info.inputs[0].name,
+        outputs=tuple(
+            StagedOutput(
+                name=o.name,
+                scale=o.scale,
+                zero_point=o.zero_point,
+                code_min=o.code_min,
+                code_max=o.code_max,
+            )
+            for o in model.info.outputs
+        ),
+    )
+
+
+def read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            "E-FILE-READ", f"cannot be read: {error.strerror}", where=str(path)
+        ) from None
+
+
+def _keep_tensor(array: Any, artefacts: Artefacts) -> StagedTensor:
+    blob = _put(array, artefacts)
+    return StagedTensor(
+        sha256=blob.sha256, size=blob.size, dtype=str(array.dtype), shape=array.shape
+    )
+
+
+def _keep_set(dataset: Any, artefacts: Artefacts) -> StagedSet:
+    return StagedSet(
+        n=len(dataset.x),
+        x=_put(dataset.x, artefacts).sha256,
+        labels=None if dataset.labels is None else _put(dataset.labels, artefacts).sha256,
+    )
+
+
+def _put(array: Any, artefacts: Artefacts) -> Blob:
+    from orchestrator.inputs.prepare import npy_bytes
+
+    return artefacts.put_bytes(npy_bytes(array))

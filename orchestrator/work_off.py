@@ -1,0 +1,315 @@
+"""Queue → lease → fan-out → results: work the pending cells of one run off.
+
+Any number of coordinators may do this for one run at the same time: leases and claims are
+decided by the store, in one short transaction each.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+
+from orchestrator.errors import AssayError, InfraError
+from orchestrator.fanout.executor import Executor
+from orchestrator.fanout.order import Failure, Finished
+from orchestrator.frozen import FrozenRun
+from orchestrator.orders import order_for, record
+from orchestrator.queue.expiry import LeaseWatch
+from orchestrator.queue.placement import Prefer
+from orchestrator.queue.states import AttemptState, CellState, RunState
+from orchestrator.reports.progress import Progress
+from orchestrator.store.database import Store
+from orchestrator.store.farm import farm_id
+from orchestrator.store.owner import owner_is_dead
+from orchestrator.store.records import AttemptRecord, Claim, Lease, Owner
+
+HEARTBEAT_S = 5.0
+POLL_S = 0.5
+GIVE_UP_AFTER = 3
+"""Infrastructure failures in a row after which a device gets no more cells in this run."""
+
+
+@dataclass
+class _Unit:
+    """One device of the run: its lease while we hold it, and how it has been behaving."""
+
+    name: str
+    lease: Lease | None = None
+    claim: Claim | None = None
+    prefer: Prefer | None = None
+    failures: int = 0
+    given_up: bool = False
+
+
+@dataclass
+class Stop:
+    """Set by Ctrl-C: ``draining`` claims no more, ``now`` does not wait for running cells."""
+
+    draining: threading.Event = field(default_factory=threading.Event)
+    now: threading.Event = field(default_factory=threading.Event)
+
+
+def work_off(
+    store: Store,
+    fan: Executor,
+    run_id: str,
+    frozen: FrozenRun,
+    progress: Progress,
+    stop: Stop,
+    owner: Owner,
+) -> None:
+    """Return when every cell of the run is done, or when told to stop."""
+    _Coordinator(store, fan, run_id, frozen, progress, stop, owner).work_off()
+
+
+class _Coordinator:
+    def __init__(
+        self,
+        store: Store,
+        fan: Executor,
+        run_id: str,
+        frozen: FrozenRun,
+        progress: Progress,
+        stop: Stop,
+        owner: Owner,
+    ) -> None:
+        self._store, self._fan, self._run, self._frozen = store, fan, run_id, frozen
+        self._progress, self._stop, self._owner = progress, stop, owner
+        self._units = {d: _Unit(d) for d in frozen.devices}
+        self._flying: dict[Future[Finished], _Unit] = {}
+        self._watch = LeaseWatch()
+        self._ended = threading.Event()
+        self._farm = farm_id(store.database.path.parent)
+        self._queue_deadline = time.monotonic() + frozen.matrix.timeouts.queue
+
+    def work_off(self) -> None:
+        if self._store.run(self._run).state is RunState.DONE:
+            return
+        self._store.set_run_state(self._run, RunState.RUNNING)
+        heart = threading.Thread(target=self._beat, name="leases", daemon=True)
+        heart.start()
+        state = RunState.INTERRUPTED
+        try:
+            self._collect_spool()
+            while self._step():
+                pass
+            if not self._stop.draining.is_set():
+                state = RunState.DONE
+        finally:
+            self._ended.set()
+            heart.join()
+            for unit in self._units.values():
+                self._let_go(unit)
+            self._store.set_run_state(self._run, state)
+
+    def _step(self) -> bool:
+        """One turn: give idle units work, wait for one answer. False when there is nothing left."""
+        if not self._stop.draining.is_set():
+            self._feed_idle()
+        if self._flying:
+            done, _ = wait(self._flying, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._land(future, self._flying.pop(future))
+            if self._stop.now.is_set():
+                self._abandon()
+            return True
+        return not self._stop.draining.is_set() and self._wait_for_others()
+
+    def _feed_idle(self) -> None:
+        """Lease idle units that a pending cell waits for; claim and send out their next cell."""
+        idle = [u for u in self._units.values() if u.claim is None and not u.given_up]
+        if not idle:
+            return
+        wanted: set[str] | None = None
+        for unit in idle:
+            if unit.lease is None:
+                wanted = self._wanted() if wanted is None else wanted
+                if unit.name in wanted:
+                    unit.lease = self._store.acquire_lease(unit.name, self._owner)
+            if unit.lease is not None:
+                self._feed(unit, unit.lease)
+
+    def _feed(self, unit: _Unit, lease: Lease) -> None:
+        try:
+            unit.claim = self._store.claim(self._run, lease, prefer=unit.prefer)
+        except InfraError as error:
+            if error.id != "E-LEASE-STALE":
+                raise
+            unit.lease = None
+            return
+        if unit.claim is None:
+            self._let_go(unit)
+            return
+        self._progress.cell_started(unit.claim.cell.id, unit.name)
+        order = order_for(unit.claim, self._frozen, self._store.artefacts, self._farm)
+        try:
+            self._flying[self._fan.run(order)] = unit
+        except AssayError as error:
+            self._finish(unit, unit.claim, _failed(unit.claim, error))
+
+    def _wanted(self) -> set[str]:
+        """Units that some pending cell may go to."""
+        found: set[str] = set()
+        for cell in self._store.cells(self._run):
+            if cell.state is CellState.PENDING:
+                found.update([cell.unit] if cell.unit else self._frozen.slots[cell.slot])
+        return found
+
+    def _land(self, future: Future[Finished], unit: _Unit) -> None:
+        claim = unit.claim
+        assert claim is not None
+        try:
+            finished = future.result()
+        except AssayError as error:
+            finished = _failed(claim, error)
+        self._finish(unit, claim, finished)
+        self._fan.forget([finished.attempt])
+
+    def _finish(self, unit: _Unit, claim: Claim, finished: Finished) -> None:
+        """Write one attempt down. A lease lost meanwhile means that somebody else has the cell."""
+        unit.claim = None
+        unit.prefer = Prefer(claim.cell.env_key, claim.cell.model)
+        self._know(unit.name, finished)
+        try:
+            self._store.finish(
+                finished.attempt, finished.token, record(finished, self._store.artefacts)
+            )
+        except InfraError as error:
+            if error.id != "E-LEASE-STALE":
+                raise
+            self._progress.message(str(error))
+            unit.lease = None
+            return
+        self._progress.cell_finished(
+            claim.cell.id,
+            unit.name,
+            finished.outcome,
+            finished.ended_unix - finished.started_unix,
+            finished.failure.text if finished.failure else "",
+        )
+        failure = finished.failure
+        if failure is None or failure.outcome != "infra_error":
+            unit.failures = 0
+            return
+        unit.failures += 1
+        if unit.failures >= GIVE_UP_AFTER or not failure.retryable:
+            self._give_up(unit, claim, failure)
+
+    def _know(self, device: str, finished: Finished) -> None:
+        """What the unit says of itself goes into the table of devices."""
+        if finished.result is None:
+            return
+        environment = finished.result["environment"]
+        board = environment.get("board") or {}
+        identity = {k: environment.get(k) for k in ("machine", "kernel", "os", "hardware", "board")}
+        self._store.upsert_device(
+            device, self._frozen.class_of(device, device), bool(board.get("emulated")), identity
+        )
+
+    def _give_up(self, unit: _Unit, claim: Claim, failure: Failure) -> None:
+        """No more cells for this unit in this run. Another unit may take its slot if nothing was
+
+        answered yet; where there is none, the slot's cells end with the reason.
+        """
+        unit.given_up = True
+        self._let_go(unit)
+        freed = self._store.unit_lost(self._run, unit.name)
+        slot = claim.cell.slot
+        others = [u for u in self._frozen.slots[slot] if not self._units[u].given_up]
+        if slot in freed and others:
+            self._progress.message(f"{unit.name} given up; {slot} waits for another unit")
+            return
+        cells = [
+            c.id
+            for c in self._store.cells(self._run)
+            if c.slot == slot and c.state is CellState.PENDING
+        ]
+        ended = AttemptRecord(
+            AttemptState.INFRA_ERROR,
+            error_id=failure.id,
+            error=f"{unit.name} given up: {failure.text}",
+        )
+        count = self._store.close_pending(self._run, cells, ended)
+        self._progress.message(f"{unit.name} given up, {count} cells closed: {failure.text}")
+
+    def _collect_spool(self) -> None:
+        """Attempts that a hub finished but no coordinator wrote down: redelivered by ID."""
+        for attempt in self._fan.spooled():
+            finished = self._fan.redeliver(attempt)
+            try:
+                self._store.finish(attempt, finished.token, record(finished, self._store.artefacts))
+                self._progress.message(f"attempt {attempt} redelivered by its hub")
+            except InfraError as error:
+                if error.id not in ("E-LEASE-STALE", "E-ATTEMPT-UNKNOWN", "E-ATTEMPT-FINAL"):
+                    raise
+            self._fan.forget([attempt])
+
+    def _wait_for_others(self) -> bool:
+        """Nothing of ours is running. Others may hold units or cells we need, alive or dead."""
+        open_cells = [c for c in self._store.cells(self._run) if c.state is not CellState.DONE]
+        if not open_cells:
+            return False
+        if time.monotonic() >= self._queue_deadline:
+            late = AttemptRecord(
+                AttemptState.TIMEOUT,
+                error_id="E-QUEUE-TIMEOUT",
+                error="no device came free in time",
+            )
+            self._store.close_pending(self._run, [c.id for c in open_cells], late)
+            return False
+        if not expire_dead(self._store, self._watch, set(self._units), self._progress.message):
+            self._stop.draining.wait(POLL_S)
+        return True
+
+    def _abandon(self) -> None:
+        """Second Ctrl-C: running attempts are cancelled, their cells wait for `assay resume`."""
+        for unit in self._flying.values():
+            if unit.lease is not None:
+                self._store.cancel_running(unit.lease)
+        self._flying.clear()
+
+    def _let_go(self, unit: _Unit) -> None:
+        lease, unit.lease = unit.lease, None
+        if lease is None:
+            return
+        if not self._stop.now.is_set():
+            self._fan.let_go(unit.name)
+        self._store.release(lease)
+
+    def _beat(self) -> None:
+        """Renew what we hold. A lease that was taken away shows when its result is refused."""
+        while not self._ended.wait(HEARTBEAT_S):
+            held = [lease for u in self._units.values() if (lease := u.lease) is not None]
+            try:
+                self._store.renew(held)
+            except AssayError as error:
+                self._progress.message(str(error))
+
+
+def _failed(claim: Claim, error: AssayError) -> Finished:
+    now = time.time()
+    return Finished(claim.attempt, claim.device, claim.token, now, now, Failure.of(error))
+
+
+def expire_dead(
+    store: Store, watch: LeaseWatch, devices: set[str], say: Callable[[str], None]
+) -> int:
+    """Free the leases of dead coordinators: at once where the process is known to be gone,
+
+    else when the heartbeat counter stood still for LeaseWatch's patience. Returns how many.
+    """
+    freed = 0
+    for lease in store.leases():
+        if lease.device not in devices:
+            continue
+        gone = owner_is_dead(lease.owner)
+        if gone or watch.observe(lease.device, lease.token, lease.counter, time.monotonic()):
+            back = store.expire(lease)
+            watch.forget(lease.device)
+            if back is not None:
+                say(f"{lease.device}: its coordinator is gone, {back} cell(s) wait again")
+                freed += 1
+    return freed
