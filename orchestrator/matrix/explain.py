@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 
@@ -26,6 +26,16 @@ _SHAPES = {
     "tuple_type": "should be a list",
     "list_type": "should be a list",
 }
+
+
+def problems(error: ValidationError, data: Any, model: type[BaseModel]) -> list[Problem]:
+    """Everything that is wrong, in no particular order; never empty."""
+    details = error.errors(include_url=False)
+    # Items that failed are not counted as items, so a second complaint says "too short".
+    shadows = [
+        d for d in details if d["type"] == "too_short" and len(d["input"]) >= d["ctx"]["min_length"]
+    ]
+    return [explain(d, data, model) for d in details if d not in shadows]
 
 
 def explain(error: ErrorDetails, data: Any, model: type[BaseModel]) -> Problem:
@@ -47,6 +57,9 @@ def explain(error: ErrorDetails, data: Any, model: type[BaseModel]) -> Problem:
             _suggest(str(loc[-1]), sorted(_keys_at(model, loc[:-1]))),
             loc,
         )
+    if kind == "missing" and isinstance(loc[-1], int):
+        what = f"{_show(loc[:-1], data)}: item {loc[-1] + 1} is missing"
+        return Problem("E-MATRIX-TYPE", what, None, loc)
     if kind in ("missing", "union_tag_not_found"):
         key = loc[-1] if kind == "missing" else context["discriminator"].strip("'")
         parent = _show(loc[:-1] if kind == "missing" else loc, data)
@@ -71,20 +84,22 @@ def explain(error: ErrorDetails, data: Any, model: type[BaseModel]) -> Problem:
 def _show(loc: tuple[str | int, ...], data: Any) -> str:
     """``models[0].task`` for people, without the tags of unions that pydantic adds."""
     text, value = "", data
-    for i, part in enumerate(loc):
+    for part in loc:
         if isinstance(value, list) and isinstance(part, int):
             text += f"[{part}]"
             value = value[part] if 0 <= part < len(value) else None
-        elif isinstance(value, dict) and (part in value or i == len(loc) - 1):
+        elif isinstance(value, dict) and part in value:
             text += f".{part}"
-            value = value.get(part)
+            value = value[part]
     return text.lstrip(".") or "the file"
 
 
 def _suggest(word: str, known: list[str]) -> str | None:
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=3)
     if close:
-        return f"did you mean {close[0]!r}?"
+        # Swapped letters (prot, port) before merely similar words.
+        best = next((c for c in close if sorted(c) == sorted(word)), close[0])
+        return f"did you mean {best!r}?"
     return f"known keys: {', '.join(known)}" if known else None
 
 

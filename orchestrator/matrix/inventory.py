@@ -66,9 +66,9 @@ class Device(Spec):
 def _local(key: str, path: str, base: Path | None) -> str:
     if path == PYTHON:
         return sys.executable
-    path = str(Path(path).expanduser())
     if "/" not in path or base is None:
         return path
+    path = str(Path(path).expanduser())
     # Not resolved: following a virtual environment's symlink would leave the environment.
     return os.path.normpath(base / path)
 

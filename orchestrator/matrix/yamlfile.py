@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InputError
-from orchestrator.matrix.explain import explain
+from orchestrator.matrix.explain import problems
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
@@ -116,10 +116,10 @@ class Document:
                 json.dumps(self.data), context={"base": self.path.absolute().parent}
             )
         except ValidationError as error:
-            problems = [explain(e, self.data, model) for e in error.errors(include_url=False)]
+            found = problems(error, self.data, model)
         # A missing key is often the shadow of a misspelt one: tell that last.
-        problems.sort(key=lambda p: (p.id == "E-MATRIX-MISSING", self.line(p.loc)))
-        first, more = problems[0], len(problems) - 1
+        found.sort(key=lambda p: (p.id == "E-MATRIX-MISSING", self.line(p.loc)))
+        first, more = found[0], len(found) - 1
         what = first.what + (f"; and {more} more" if more else "")
         raise InputError(first.id, what, where=self.where(first.loc), mend=first.mend)
 
@@ -135,16 +135,16 @@ def read(path: Path) -> Document:
     Raises InputError E-MATRIX-READ (cannot be read), E-MATRIX-SIZE (too large, too deep or
     expanding to too much), E-MATRIX-YAML (not valid YAML), E-MATRIX-DUPLICATE (a key twice).
     """
-    loader = _Loader(_text(path))
+    text = _text(path)
     try:
-        root = loader.get_single_node()
+        root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         id = "E-MATRIX-SIZE" if isinstance(error, _TooDeep) else "E-MATRIX-YAML"
         raise _broken(path, error, id) from None
-    except yaml.YAMLError as error:
-        raise InputError("E-MATRIX-YAML", f"not valid YAML: {error}", where=str(path)) from None
-    finally:
-        loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"not valid YAML: {error.reason}"
+        raise InputError("E-MATRIX-YAML", what, where=f"{path}:{line}") from None
     if root is None:
         raise InputError("E-MATRIX-YAML", "the file is empty", where=str(path))
     return Document(path, _Plain(path).value(root), root)

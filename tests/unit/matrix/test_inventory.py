@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import InputError
+from orchestrator.matrix import yamlfile
+from orchestrator.matrix.inventory import Inventory
+from orchestrator.matrix.loader import load_inventories
+from tests.unit.matrix.build import written
+
+LOCAL = {"type": "local"}
+SSH = {"type": "ssh", "host": "pi"}
+
+
+def data(**changes: Any) -> dict[str, Any]:
+    device = {"name": "d", "class": "c", "transport": LOCAL, "python": {"default": "python3"}}
+    return {"version": 1, "devices": [device | changes]}
+
+
+def python(tmp_path: Path, transport: dict[str, Any], path: str) -> str:
+    given = data(transport=transport, python={"default": path})
+    return yamlfile.load(written(tmp_path, given), Inventory).devices[0].python["default"]
+
+
+def test_interpreters_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert python(tmp_path, LOCAL, "${PYTHON}") == sys.executable
+    assert python(tmp_path, LOCAL, "../v/bin/python") == str(tmp_path.parent / "v/bin/python")
+    assert python(tmp_path, LOCAL, "~/v/bin/python") == "/home/someone/v/bin/python"
+    assert python(tmp_path, LOCAL, "/v/bin/python") == "/v/bin/python"
+    assert python(tmp_path, LOCAL, "python3") == "python3"
+
+
+def test_a_virtual_environments_link_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to(sys.executable)
+    assert python(tmp_path, LOCAL, "./python") == str(tmp_path / "python")
+
+
+@pytest.mark.parametrize("path", ["${PYTHON}", "venv/bin/python", "~/python", ""])
+def test_interpreters_elsewhere_are_absolute_or_bare(tmp_path: Path, path: str) -> None:
+    assert python(tmp_path, SSH, "/usr/bin/python3") == "/usr/bin/python3"
+    assert python(tmp_path, SSH, "python3") == "python3"
+    with pytest.raises(InputError, match="another machine") as caught:
+        python(tmp_path, SSH, path)
+    assert "devices[0].python.default" in str(caught.value)
+
+
+def test_a_runtimes_own_interpreter_comes_first(tmp_path: Path) -> None:
+    given = data(python={"default": "p", "litert": "q"})
+    device = yamlfile.load(written(tmp_path, given), Inventory).device("d")
+    assert [device.interpreter(r) for r in ("litert", "onnxruntime")] == ["q", "p"]
+    given = data(python={"litert": "q"})
+    device = yamlfile.load(written(tmp_path, given), Inventory).device("d")
+    assert device.interpreter("onnxruntime") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "id", "says"),
+    [
+        ({"python": {"tflite": "p"}}, "E-MATRIX-KEY", "'tflite' is not a runtime"),
+        ({"transport": {"type": "telnet"}}, "E-MATRIX-TYPE", "'telnet' is unknown"),
+        ({"transport": {}}, "E-MATRIX-MISSING", "'type' is missing in devices[0].transport"),
+        ({"transport": {"type": "ssh"}}, "E-MATRIX-MISSING", "'host'"),
+        (
+            {"transport": SSH | {"prot": 22}},
+            "E-MATRIX-KEY",
+            "did you mean 'port'?",
+        ),
+        ({"name": "a b"}, "E-MATRIX-NAME", "devices[0].name"),
+        ({"tags": ["a", "a"]}, "E-MATRIX-DUPLICATE", "devices[0].tags[1]"),
+        ({"env": {"A=B": "c"}}, "E-MATRIX-TYPE", "not a variable name"),
+        ({"env": {"A": 1}}, "E-MATRIX-TYPE", "put it in quotes"),
+    ],
+)
+def test_wrong_devices(tmp_path: Path, changes: dict[str, Any], id: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        yamlfile.load(written(tmp_path, data(**changes)), Inventory)
+    assert caught.value.id == id, caught.value
+    assert says in str(caught.value)
+
+
+def test_several_inventories_join_and_refuse_a_name_twice(tmp_path: Path) -> None:
+    a = written(tmp_path, data(), "a.yaml")
+    b = written(tmp_path, data(name="e"), "b.yaml")
+    assert [d.name for d in load_inventories((a, b)).devices] == ["d", "e"]
+    c = written(tmp_path, data(), "c.yaml")
+    with pytest.raises(InputError) as caught:
+        load_inventories((a, c))
+    assert caught.value.id == "E-MATRIX-DUPLICATE"
+    assert (caught.value.where or "").startswith(f"{c}:")
+    assert f"{a}:" in caught.value.what
+    with pytest.raises(InputError) as caught:
+        load_inventories((tmp_path / "none.yaml",), where="m.yaml:3")
+    assert (caught.value.id, caught.value.where) == ("E-INVENTORY-MISSING", "m.yaml:3")
