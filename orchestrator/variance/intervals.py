@@ -119,7 +119,7 @@ def _tango_variance(gained: int, lost: int, n: int, d0: float) -> float:
     b = (2 * n - gained + lost) * d0 - gained - lost
     c = -lost * d0 * (1 - d0)
     q = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
-    return max(0.0, n * (2 * max(q, 0.0, -d0) + d0 * (1 - d0)))
+    return max(0.0, n * (2 * q + d0 * (1 - d0)))
 
 
 def mcnemar(b: int, c: int) -> float:

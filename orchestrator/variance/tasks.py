@@ -88,7 +88,7 @@ def decisions(task: Task, outputs: Sequence[Output], inputs: Array | None = None
     values = real(tensor(task, outputs))
     match task:
         case Regression():
-            return np.where(np.isfinite(values), values, np.nan)
+            return values
         case Classification():
             if values.shape[1] < 2:
                 raise TaskError("the largest of fewer than two values decides nothing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ def test_it_fits_the_published_schema(document: dict[str, Any], part: str, name:
     validator = Draft202012Validator({"$defs": schema["$defs"], "$ref": f"#/$defs/{name}"})
     for entry in document[part]:
         validator.validate(entry)
+
+
+def test_a_number_that_is_none_becomes_null() -> None:
+    found = decide(device("ref"), device("a"))
+    odd = tuple(replace(g, observed=float("nan"), bound=float("inf")) for g in found.rows[0].gates)
+    spoilt = replace(found, rows=(replace(found.rows[0], gates=odd),)).to_json()
+    gate = spoilt["rows"][0]["gates"][0]
+    assert (gate["observed"], gate["bound"]) == (None, None)
 
 
 def test_unlabelled_documents_have_nulls_not_gaps() -> None:

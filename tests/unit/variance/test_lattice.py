@@ -51,6 +51,7 @@ def test_codes_outside_the_range_are_no_codes() -> None:
     far = dequantised(np.array([[128]]), 0.1, 3)
     assert codes(head(far)) is None
     assert codes(Output("y", far, 0.1, 3)) is not None
+    assert codes(Output("y", f32([[1e30]]), 1.0, 0)) is None  # every float is a multiple up there
 
 
 @pytest.mark.parametrize("scale", [None, 0.0, -0.1, float("nan"), float("inf")])
