@@ -42,10 +42,11 @@ def build(
     Raises KeyError when the sign-off lacks one of its parts.
     """
     return {
+        **signoff,
+        **{part: signoff[part] for part in _SIGNOFF},
         "schema": SCHEMA,
         "assay_version": _version(),
         "run": dict(run),
-        **{part: signoff[part] for part in _SIGNOFF},
         "coverage": {name: coverage.get(name, 0) for name in COVERAGE},
         "latency": {row: dict(numbers) for row, numbers in latency.items()},
         "traces": [_thin_trace(trace) for trace in traces],

@@ -174,7 +174,7 @@ def _interval(axis: charts.Axis, rate: fmt.Rate | None) -> dict[str, float | boo
 
 def _by_step(histogram: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """An LSB histogram in numeric order: stored JSON has its keys sorted as text."""
-    return sorted(histogram.items(), key=lambda item: int(item[0]))
+    return sorted(histogram.items(), key=lambda item: (item[0][0] == ">", int(item[0].strip(">"))))
 
 
 def _traces(document: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:

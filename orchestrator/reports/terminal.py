@@ -47,7 +47,9 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     _line(console)
     for group in document["classes"]:
         name = _device(group["device_class"], group["emulated"])
-        reason = f"  {group['reasons'][0]}" if group["reasons"] else ""
+        # What the overall verdict repeats below is said once.
+        told = group["reasons"] and any(group["reasons"][0] in r for r in document["reasons"])
+        reason = f"  {group['reasons'][0]}" if group["reasons"] and not told else ""
         _verdict_line(console, f"class {name}: ", group["verdict"], reason)
     _line(console)
     _line(console, headline(document), STYLES[document["verdict"]])
@@ -71,7 +73,7 @@ def _rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 def _table(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Rows under their model file's name; shorter columns where the screen has no room."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
     roomy = console.width >= 140
     headings = {} if roomy else {_BIT_EXACT: "bit-exact", _MAX_LSB: "LSB"}
     for index, heading in enumerate(_HEADINGS[1:], start=1):
