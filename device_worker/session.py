@@ -10,6 +10,7 @@ import os
 import platform
 import queue
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -71,6 +72,8 @@ def bundle_sha256() -> str:
 
 def serve(settings: Settings) -> int:
     """Serve one coordinator to its ``bye``; returns the exit status (see ``errors``)."""
+    # Ctrl-C reaches the whole foreground group; winding down is the coordinator's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     read, write = take_stdio()
     writer = Writer(write)
     try:
@@ -215,7 +218,8 @@ class Session:
             result = measure.run_job(job, self._cache, self._root, progress)
         finally:
             self._cache.unpin()
-        self._lease.check()
+            # Results and failures alike: a new holder of the device may have caused either.
+            self._lease.check()
         return {"type": "result", "result": wire.dump(result)}
 
     def _forget(self, attempt: str) -> None:

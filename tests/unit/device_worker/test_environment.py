@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from device_worker import environment
+from device_worker.wire import RuntimeSpec
+
+_ARM = """processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd asimddp crc32
+CPU implementer\t: 0x41
+CPU part\t: 0xd0b
+
+processor\t: 1
+Features\t: crc32 asimd fp
+CPU implementer\t: 0x41
+CPU part\t: 0xd08
+
+Hardware\t: BCM2835
+"""
+
+
+def test_arm_cores_are_told_apart_and_share_flags() -> None:
+    found = environment.parse_cpuinfo(_ARM)
+    assert found["flags"] == ["asimd", "crc32", "fp"], "a flag counts only if every core has it"
+    assert [core["CPU part"] for core in found["cores"]] == ["0xd0b", "0xd08"]
+
+
+def test_x86_flags() -> None:
+    found = environment.parse_cpuinfo(
+        "processor : 0\nvendor_id : GenuineIntel\nmodel : 60\nflags : sse avx2 fma\n"
+    )
+    assert found["flags"] == ["avx2", "fma", "sse"]
+    assert found["cores"] == [{"vendor_id": "GenuineIntel", "model": "60"}]
+
+
+def test_board_file_and_governors(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/assay-board.json").write_text(json.dumps({"class": "qemu-a72"}))
+    (tmp_path / "etc/os-release").write_text('NAME="Debian"\nPRETTY_NAME="Debian 12"\n')
+    for core, governor in (("cpu0", "ondemand"), ("cpu1", "performance")):
+        folder = tmp_path / f"sys/devices/system/cpu/{core}/cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(governor + "\n")
+    found = environment.describe(root=str(tmp_path))
+    assert found["board"] == {"class": "qemu-a72"}
+    assert found["os"] == "Debian 12"
+    assert found["governors"] == ["ondemand", "performance"]
+
+
+def test_unknown_facts_are_none(tmp_path: Path) -> None:
+    found = environment.describe(root=str(tmp_path))
+    assert found["board"] is found["governors"] is found["os"] is found["hardware"] is None
+    assert found["isa_flags"] == []
+
+
+def test_a_damaged_board_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/assay-board.json").write_text("{")
+    assert "no JSON" in environment.describe(root=str(tmp_path))["board"]["error"]
+
+
+def test_the_runtime_in_use_is_described_with_its_build() -> None:
+    spec = RuntimeSpec("onnxruntime", threads=2)
+    found = environment.describe(spec, {"build_info": "abc", "version": None})
+    assert found["threads"] == 2
+    assert found["runtime"]["name"] == "onnxruntime"
+    assert found["runtime"]["build_info"] == "abc"
+    assert found["runtime"]["version"] == found["runtimes"]["onnxruntime"]["version"]
+    assert len(found["runtime"]["native_sha256"]) == 64
+
+
+def test_facts_import_neither_numpy_nor_a_runtime() -> None:
+    code = (
+        "import sys; from device_worker import environment; environment.describe();"
+        "print([m for m in ('numpy', 'onnxruntime', 'ai_edge_litert') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_equal_environments_have_equal_json() -> None:
+    one, two = environment.describe(), environment.describe()
+    assert json.dumps(one) == json.dumps(two)
