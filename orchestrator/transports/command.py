@@ -26,12 +26,13 @@ _WRAPPER = """printf '%s:%s\\n' "$1" "$$"; shift
 case "$1" in -*) printf '%s: not found\\n' "$1" >&2; exit 127; esac
 (exec "$@"); exit "$?" """
 
-KILL = """kill -s KILL -- "-$1" || kill -s KILL -- "$1"; [ -z "$2" ] || rm -f -- "$2" """
-"""Arguments: pid, and a half-written file to remove or an empty word."""
+KILL = """[ -z "$1" ] || kill -s KILL -- "-$1" || kill -s KILL -- "$1"
+[ -z "$2" ] || rm -f -- "$2" """
+"""Arguments, each may be empty: pid of a group's leader, half-written file to remove."""
 
 ROOT = """cd; mkdir -p -- "$1" && cd -- "$1" && pwd -P"""
 
-PUSH = """umask 077; mkdir -p -- "$1" || exit 11
+PUSH = """mkdir -p -- "$1" || exit 11
 cat > "$2" || { rm -f -- "$2"; exit 12; }
 got=$(wc -c < "$2"); [ "$got" -eq "$4" ] || { rm -f -- "$2"; echo "$got of $4 bytes" >&2; exit 13; }
 [ ! -d "$3" ] || { rm -f -- "$2"; echo "$3: Is a directory" >&2; exit 14; }

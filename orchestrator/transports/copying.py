@@ -58,13 +58,14 @@ def chunks(source: IO[bytes], wrong: Wrong) -> Chunks:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, wrong: Wrong) -> Iterator[Write]:
+def replacing(path: Path, wrong: Wrong, mode: int = 0o666) -> Iterator[Write]:
     """Write beside ``path``; it takes that name only if the block ends well."""
     part = path.with_name(part_name())
     with raising(wrong):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        sink = part.open("xb", buffering=0)
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        sink = os.fdopen(fd, "wb", buffering=0)
 
     def write(data: bytes) -> None:
         rest = memoryview(data)

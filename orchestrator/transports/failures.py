@@ -83,7 +83,7 @@ def from_reason(device: str, path: object, message: str) -> InfraError:
     word = reason.lower()
     if "no space left" in word or "quota exceeded" in word:
         return disk_full(device, path)
-    if "no such file" in word or "not a directory" in word:
+    if "no such file" in word or "nonexistent" in word or "not a directory" in word:
         return missing(device, path)
     if "permission denied" in word or "read-only" in word or "not permitted" in word:
         return permission(device, path, reason)

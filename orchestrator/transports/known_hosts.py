@@ -36,6 +36,11 @@ class Entry:
         hits = [p for p in self.patterns if _matches(p.removeprefix("!"), host)]
         return bool(hits) and not any(p.startswith("!") for p in hits)
 
+    @staticmethod
+    def is_exactly(pattern: str, host: str) -> bool:
+        """Whether ``pattern``, plain or hashed, means ``host`` and no other."""
+        return not set(pattern) & set("*?!") and _matches(pattern, host)
+
 
 def parse(text: str) -> list[Entry]:
     """Lines that cannot be read vouch for nothing and are left out, as OpenSSH does."""

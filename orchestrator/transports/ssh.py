@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 import paramiko
 
 from orchestrator.errors import DeadlineError, InfraError
-from orchestrator.transports import command, copying, failures
+from orchestrator.transports import command, copying, failures, ssh_files
 from orchestrator.transports.base import Channel, Completed
 from orchestrator.transports.bounded import bounded
 from orchestrator.transports.copying import Chunks, Write
@@ -40,12 +40,20 @@ class _Call:
     """One call's deadline and what must be undone when it is missed."""
 
     def __init__(
-        self, what: str, seconds: float, part: PurePosixPath | None = None, is_kill: bool = False
+        self,
+        what: str,
+        seconds: float,
+        part: PurePosixPath | None = None,
+        *,
+        is_kill: bool = False,
     ) -> None:
         self.what, self.seconds, self.part, self.is_kill = what, seconds, part, is_kill
         self.end = time.monotonic() + seconds
         self.stop = threading.Event()
         self.process: RemoteProcess | None = None
+
+    def left(self) -> float:
+        return max(0.0, self.end - time.monotonic())
 
 
 class SshTransport:
@@ -58,6 +66,7 @@ class SshTransport:
     def __init__(self, settings: SshSettings, *, device: str) -> None:
         self._settings, self._device = settings, device
         self._link: Link | None = None
+        self._sftp = ssh_files.Sftp(self._cut)
         self._root: PurePosixPath | None = None
         self._channels: weakref.WeakSet[SshChannel] = weakref.WeakSet()
 
@@ -105,26 +114,39 @@ class SshTransport:
         target = self.root() / remote
         ours = copying.our_file(local)
         part = target.with_name(copying.part_name())
+        call = _Call(f"push of {local}", timeout, part)
         with copying.opened(local, ours) as source:
+            if self._by_sftp(call, lambda c: ssh_files.put(c, source, part, target)):
+                return
+            source.seek(0)
             size = os.fstat(source.fileno()).st_size
-            paths = [str(p) for p in (target.parent, part, target)]
-            argv = ["sh", "-c", command.PUSH, "sh", *paths, str(size)]
-            call = _Call(f"push of {local}", timeout, part)
+            argv = _script(command.PUSH, target.parent, part, target, size)
             status, err = self._run(call, argv, copying.chunks(source, ours), len, _LANGUAGE)
         if status != 0:
             raise failures.from_reason(self._device, target, err.decode("utf-8", "replace"))
 
     def pull(self, remote: PurePosixPath, local: Path, *, timeout: float) -> None:
         origin = self.root() / remote
-        argv = ["sh", "-c", command.PULL, "sh", str(origin)]
+        call = _Call(f"pull of {origin}", timeout)
         with copying.replacing(local, copying.our_file(local)) as write:
+            if self._by_sftp(call, lambda client: ssh_files.fetch(client, origin, write)):
+                return
             sized = copying.Sized(write)
-            call = _Call(f"pull of {origin}", timeout)
+            argv = _script(command.PULL, origin)
             status, err = self._run(call, argv, iter(()), sized.feed, _LANGUAGE)
             if status != 0:
                 raise failures.from_reason(self._device, origin, err.decode("utf-8", "replace"))
             if sized.left != 0:
                 raise failures.transfer(self._device, origin, "its size changed meanwhile")
+
+    def _by_sftp(self, call: _Call, work: Callable[[paramiko.SFTPClient], bool]) -> bool:
+        """Whether the fast path did it. At the deadline the half-written file is removed."""
+        try:
+            return self._sftp.attempt(self._connected(), work, call.left())
+        except TimeoutError:
+            if call.part is not None:
+                self._kill(None, call.part)
+            raise failures.deadline(self._device, call.what, call.seconds) from None
 
     def ping(self, *, timeout: float) -> float:
         return copying.ping(self, self._device, timeout)
@@ -132,7 +154,7 @@ class SshTransport:
     def root(self) -> PurePosixPath:
         if self._root is None:
             wanted = self._settings.root
-            argv = ["sh", "-c", command.ROOT, "sh", wanted]
+            argv = _script(command.ROOT, wanted)
             done = self.run(argv, timeout=self._settings.connect_timeout, env=_LANGUAGE)
             if done.returncode != 0:
                 said = done.stderr.decode("utf-8", "replace")
@@ -178,7 +200,7 @@ class SshTransport:
 
         def work() -> T:
             transport = self._connected()
-            channel = _session(transport, self._device, call.seconds + 2 * _GRACE)
+            channel = _session(transport, self._device, call.left() + 2 * _GRACE)
             process = RemoteProcess(transport, channel, nonce, self._device, on_stderr)
             call.process = process
             channel.exec_command(words)
@@ -186,7 +208,7 @@ class SshTransport:
             return then(process)
 
         try:
-            return bounded(work, call.seconds + _GRACE, self._cut, call.stop.set)
+            return bounded(work, call.left() + _GRACE, self._cut, call.stop.set)
         except TimeoutError:
             note = "" if self._stopped(call) else ", and could not be stopped on the device"
             raise failures.deadline(self._device, call.what, call.seconds, note) from None
@@ -208,9 +230,9 @@ class SshTransport:
             return False
         return call.process.ended() or self._kill(call.process.pid, call.part)
 
-    def _kill(self, pid: int, part: PurePosixPath | None = None) -> bool:
+    def _kill(self, pid: int | None, part: PurePosixPath | None = None) -> bool:
         """Whether the process group is known to be gone. A link too dead for this is cut."""
-        argv = ["sh", "-c", command.KILL, "sh", str(pid), str(part or "")]
+        argv = _script(command.KILL, pid or "", part or "")
         try:
             self._run(_Call("kill", KILL_TIMEOUT, is_kill=True), argv, iter(()), len, None)
         except DeadlineError:
@@ -223,6 +245,10 @@ class SshTransport:
     def _cut(self) -> None:
         if self._link is not None:
             self._link.abandon()
+
+
+def _script(text: str, *arguments: object) -> list[str]:
+    return ["sh", "-c", text, "sh", *map(str, arguments)]
 
 
 def _session(transport: paramiko.Transport, device: str, timeout: float) -> paramiko.Channel:

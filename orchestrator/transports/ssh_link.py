@@ -90,9 +90,12 @@ class Link:
         with theirs:
             try:
                 self._proxy = subprocess.Popen(
-                    endpoint.proxy, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL,
+                    endpoint.proxy,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=subprocess.DEVNULL,
                     start_new_session=True,
-                )  # fmt: skip
+                )
             except OSError as error:
                 ours.close()
                 raise OSError(error.errno, f"{endpoint.proxy[0]}: {error.strerror}") from error

@@ -31,7 +31,6 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxSessions 100
 MaxStartups 100
-Subsystem sftp internal-sftp
 {extra}
 """
 
@@ -81,8 +80,8 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def running(folder: Path, extra: str = "") -> Iterator[Sshd]:
-    """An sshd whose key is in ``folder/known_hosts`` and which lets ``folder/client_key`` in."""
+def running(folder: Path, extra: str = "Subsystem sftp internal-sftp") -> Iterator[Sshd]:
+    """An sshd, with ``extra`` lines of configuration, whose key is in ``folder/known_hosts`` and which lets ``folder/client_key`` in."""
     assert SSHD is not None
     folder.mkdir(parents=True, exist_ok=True)
     keygen(folder / "host_key")
