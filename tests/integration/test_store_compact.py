@@ -1,0 +1,197 @@
+"""Packing a run's small files: the same answers before, between and after, and fewer files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.errors import InfraError
+from orchestrator.store.artefacts import Artefacts
+from orchestrator.store.database import Store
+from orchestrator.store.records import Blob, Reading
+from tests.integration.store_kit import OK, add_devices, cells, lease_of, samples
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path) as store:
+        add_devices(store, "pi")
+        yield store
+
+
+def queue(store: Store, count: int) -> str:
+    return store.create_run(name="r", frozen={}, cells=cells(count))
+
+
+def finish(store: Store, run: str, *contents: dict[str, Blob]) -> list[str]:
+    lease = lease_of(store, "pi")
+    done = []
+    for artefacts in contents:
+        claim = store.claim(run, lease)
+        assert claim is not None
+        store.finish(claim.attempt, lease.token, replace(OK, artefacts=artefacts))
+        done.append(claim.attempt)
+    store.release(lease)
+    return done
+
+
+def files(store: Store) -> set[str]:
+    return {path.name for path in store.artefacts.folder.rglob("*") if path.is_file()}
+
+
+def answers(store: Store, run: str) -> object:
+    ns = store.latency(run)
+    assert all(values.dtype == np.int64 for values in ns.values())
+    return {a: v.tolist() for a, v in ns.items()}, store.telemetry(run)
+
+
+def test_the_answers_stay_and_the_small_files_go(store: Store) -> None:
+    run = queue(store, 3)
+    output = store.artefacts.put_bytes(b"output tensor")
+    contents = [samples(store, n) for n in range(3)]
+    attempts = finish(store, run, *({**c, "output:0": output} for c in contents))
+    before, listed = answers(store, run), store.attempts(run)
+    assert store.latency(run)[attempts[1]].tolist() == [1, 1001, 2001, 3001, 4001]
+    assert store.telemetry(run)[attempts[1]][:5] == [
+        Reading(0.0, "temp/cpu", 41.0),
+        Reading(0.0, "temp/gpu", None),
+        Reading(0.0, "freq/cpu0", 1_500_000.0),
+        Reading(0.0, "throttled", None),
+        Reading(0.0, "mem_free", float(1 << 31)),
+    ]
+    assert store.compact(run) == 6
+    assert answers(store, run) == before
+    assert store.attempts(run) == listed
+    assert len(files(store)) == 3
+    assert output.sha256 in files(store)
+    again = files(store)
+    assert store.compact(run) == 0
+    assert files(store) == again
+    assert answers(store, run) == before
+
+
+def test_the_packs_are_plain_parquet(store: Store) -> None:
+    import pyarrow.parquet as pq
+
+    run = queue(store, 2)
+    finish(store, run, samples(store, 1), samples(store, 2))
+    store.compact(run)
+    tables = [pq.read_table(store.artefacts.path(name)) for name in files(store)]
+    schemas = {tuple(f"{f.name} {f.type}" for f in table.schema) for table in tables}
+    assert schemas == {
+        ("attempt string", "sample int32", "ns int64"),
+        ("attempt string", "t_s double", "sensor string", "value double"),
+    }
+
+
+def test_attempts_finished_later_are_packed_later(store: Store) -> None:
+    run = queue(store, 3)
+    contents = [samples(store, n) for n in range(3)]
+    finish(store, run, *contents[:2])
+    store.compact(run)
+    finish(store, run, contents[2])
+    between = answers(store, run)
+    assert store.compact(run) == 2
+    assert answers(store, run) == between
+    assert len(store.latency(run)) == 3
+    assert len(files(store)) == 4
+
+
+def test_a_file_that_another_run_needs_stays_until_it_is_packed_too(store: Store) -> None:
+    shared = samples(store, 7)
+    first, second = queue(store, 2), queue(store, 1)
+    finish(store, first, shared, shared)
+    finish(store, second, shared)
+    before = answers(store, second)
+    store.compact(first)
+    assert {blob.sha256 for blob in shared.values()} <= files(store)
+    assert answers(store, second) == before
+    assert len(store.latency(first)) == 2
+    store.compact(second)
+    assert not {blob.sha256 for blob in shared.values()} & files(store)
+    assert answers(store, second) == before
+
+
+def test_empty_files_and_attempts_without_any_are_answered_as_such(store: Store) -> None:
+    run = queue(store, 3)
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(0, np.int64))
+    empty = {
+        "latency_ns": store.artefacts.put_bytes(stream.getvalue()),
+        "telemetry": store.artefacts.put_bytes(b""),
+    }
+    attempts = finish(store, run, empty, {}, samples(store, 1))
+    for _ in range(2):
+        assert set(store.latency(run)) == set(store.telemetry(run)) == {attempts[0], attempts[2]}
+        assert store.latency(run)[attempts[0]].shape == (0,)
+        assert store.telemetry(run)[attempts[0]] == []
+        store.compact(run)
+
+
+@pytest.mark.parametrize("calls_before_death", range(8))
+def test_dying_at_any_step_loses_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, calls_before_death: int
+) -> None:
+    run = queue(store, 2)
+    finish(store, run, samples(store, 1), samples(store, 2))
+    before = answers(store, run)
+    left = calls_before_death
+
+    class Killed(BaseException):
+        pass
+
+    with monkeypatch.context() as patch:
+        for name in ("put_file", "require", "remove"):
+            real = getattr(Artefacts, name)
+
+            def step(self: Artefacts, *args: object, real: object = real) -> object:
+                nonlocal left
+                if left == 0:
+                    raise Killed
+                left -= 1
+                assert callable(real)
+                return real(self, *args)
+
+            patch.setattr(Artefacts, name, step)
+        with pytest.raises(Killed):
+            store.compact(run)
+    assert answers(store, run) == before
+    store.compact(run)
+    assert answers(store, run) == before
+    assert len(files(store)) == 2
+
+
+@pytest.mark.parametrize(
+    ("role", "content"),
+    [
+        ("telemetry", b"not json\n"),
+        ("telemetry", b'{"temps": {}}\n'),
+        ("telemetry", b"[]\n"),
+        ("latency_ns", b"not npy"),
+        ("latency_ns", b""),
+    ],
+)
+def test_a_file_not_in_the_agreed_form_is_named_and_kept(
+    store: Store, role: str, content: bytes
+) -> None:
+    run = queue(store, 1)
+    bad = store.artefacts.put_bytes(content)
+    [attempt] = finish(store, run, {role: bad})
+    with pytest.raises(InfraError, match="E-ARTEFACT-FORMAT") as caught:
+        store.compact(run)
+    assert attempt in str(caught.value)
+    assert bad.sha256 in files(store)
+
+
+def test_latency_must_be_whole_numbers_in_one_row(store: Store) -> None:
+    run = queue(store, 1)
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((2, 2)))
+    finish(store, run, {"latency_ns": store.artefacts.put_bytes(stream.getvalue())})
+    with pytest.raises(InfraError, match=r"float64\[2, 2\]"):
+        store.latency(run)
