@@ -256,8 +256,10 @@ def _classes(rows: Sequence[RowResult]) -> tuple[ClassResult, ...]:
     for (name, emulated), group in sorted(members.items()):
         verdict = worst(row.verdict for row in group)
         reasons = [
-            f"{row.id}: {row.verdict}: {'; '.join(row.reasons)}"
-            for row in sorted(group, key=lambda row: (row.verdict != verdict, row.id))
+            f"{row.id}: {row.verdict}: {_first(row.reasons)}"
+            for row in sorted(
+                group, key=lambda row: (row.verdict != verdict, -len(row.reasons), row.id)
+            )
             if row.verdict != "pass"
         ]
         if verdict == "pass":
@@ -265,6 +267,12 @@ def _classes(rows: Sequence[RowResult]) -> tuple[ClassResult, ...]:
         ids = tuple(row.id for row in group)
         found.append(ClassResult(name, emulated, verdict, tuple(reasons), ids))
     return tuple(found)
+
+
+def _first(reasons: Sequence[str]) -> str:
+    """The rows hold every reason; a class and the whole name one and count the others."""
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return reasons[0] + more
 
 
 def _reasons(
@@ -278,6 +286,6 @@ def _reasons(
         reasons.append("nothing was observed")
     overall = worst(c.verdict for c in classes)
     for c in sorted(classes, key=lambda c: (c.verdict != overall, c.device_class, c.emulated)):
-        more = f" (and {len(c.reasons) - 1} more)" if len(c.reasons) > 1 else ""
-        reasons.append(f"{c.device_class}: {c.verdict}: {c.reasons[0]}{more}")
+        bad = f"{len(c.reasons)} of {len(c.rows)} rows: " if c.verdict != "pass" else ""
+        reasons.append(f"{c.device_class}: {c.verdict}: {bad}{c.reasons[0]}")
     return tuple(reasons)
