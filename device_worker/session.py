@@ -29,6 +29,7 @@ from device_worker.errors import (
     storage,
 )
 from device_worker.lease import Lease
+from device_worker.telemetry.sensors import Sensors
 
 Message = Dict[str, Any]
 _FAREWELL = 5.0
@@ -191,6 +192,8 @@ class Session:
             return {"type": "done"}
         if op == "facts":
             return {"type": "facts", "environment": environment.describe()}
+        if op == "sensors":
+            return {"type": "sensors", "reading": Sensors().read(0.0).as_json()}
         if op == "have":
             return {"type": "have", "present": self._cache.have(_texts(request, "sha256"))}
         if op == "adopt":

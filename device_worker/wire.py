@@ -5,6 +5,7 @@ Python 3.9 syntax, standard library only: this module is imported on both sides.
 Coordinator -> worker (each has "op" and "id"; a reply carries the same "id"):
   ping {nonce}              -> pong {nonce}
   facts                     -> facts {environment}
+  sensors                   -> sensors {reading}          one look: temps, freq_khz, throttled, ...
   have {sha256: [...]}      -> have {present: [...]}      every listed file is re-hashed first
   adopt {sha256, path}      -> adopted                    pushed file: hashed, moved into the cache
   run {job: Job}            -> progress* , result {result: JobResult}

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from device_worker import wire
 from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, worker_bundle
@@ -144,12 +144,6 @@ def local_files(result: wire.JobResult) -> Iterable[tuple[str, wire.DeviceFile]]
     for i, output in enumerate(result.outputs):
         yield f"output-{i}", wire.DeviceFile(output.path, output.blob)
     yield from result.files.items()
-
-
-def describe(worker: Worker, timeout: float) -> dict[str, Any]:
-    """The environment the worker reports of its device."""
-    facts = worker.ask("facts", timeout=timeout).get("environment", {})
-    return facts if isinstance(facts, dict) else {}
 
 
 def _transfer_deadline(size: int) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from device_worker import wire
-from orchestrator.devices.session import DeviceSession, Limits, describe
+from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError, NotAvailableError
 from orchestrator.fanout.order import Failure, Finished, Order, Target
@@ -184,7 +184,7 @@ def _gate(worker: Worker, order: Order) -> tuple[str, ...]:
         return ()
     deadline = time.monotonic() + order.settle_s
     while True:
-        hottest = _hottest(describe(worker, order.limits.silence))
+        hottest = _hottest(worker.ask("sensors", timeout=order.limits.silence))
         if hottest is None:
             return (f"start temperature unknown: cannot be shown to be under {limit:g} °C",)
         if hottest <= limit:
@@ -194,7 +194,7 @@ def _gate(worker: Worker, order: Order) -> tuple[str, ...]:
         time.sleep(_COOL_POLL_S)
 
 
-def _hottest(environment: dict[str, Any]) -> float | None:
-    temps = environment.get("temps_c")
-    known = [t for t in temps.values() if t is not None] if isinstance(temps, dict) else []
-    return max(known, default=None)
+def _hottest(answer: dict[str, Any]) -> float | None:
+    """Of all readable zones, degrees Celsius; None when none is readable, which is not cool."""
+    temps = answer.get("reading", {}).get("temps", {})
+    return max((t for t in temps.values() if t is not None), default=None)
