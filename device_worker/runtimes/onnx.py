@@ -42,6 +42,10 @@ _TYPES = {
 _DEVICE_FAULTS = ("EPFail", "DeviceReset", "EngineError")
 _OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
+_DENORMALS = "session.set_denormal_as_zero"
+_settled: Dict[str, str] = {}
+"""Process-wide entries: the first session's value holds for all later ones, silently."""
+
 _plans: Dict[Tuple[str, str], Tuple[str, Dict[str, int]]] = {}
 """(model path, options) -> (plan hash, provider -> operators): cached files never change."""
 
@@ -56,6 +60,7 @@ class OnnxRuntime:
             import onnxruntime
         except ImportError as error:
             raise missing(NAME, error) from error
+        _settle(spec)
         self._ort = onnxruntime
         self._spec = spec
         offered = onnxruntime.get_available_providers()
@@ -154,6 +159,19 @@ class OnnxRuntime:
         if type(error).__name__ in _DEVICE_FAULTS:
             return WorkerError("infra_error", "E-ACCELERATOR", text, "check the device")
         return WorkerError("model_error", code, text)
+
+
+def _settle(spec: RuntimeSpec) -> None:
+    """Refuse a job that this process would run with another job's floating-point mode."""
+    wanted = spec.session.get(_DENORMALS, "0")
+    if _settled.setdefault(_DENORMALS, wanted) != wanted:
+        raise WorkerError(
+            "infra_error",
+            "E-RUNTIME-PROCESS",
+            "%s is %s for this whole process, the job wants %s"
+            % (_DENORMALS, _settled[_DENORMALS], wanted),
+            "start another worker process for it",
+        )
 
 
 def _assigned(session: Any) -> Dict[str, int]:

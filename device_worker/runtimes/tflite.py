@@ -23,6 +23,7 @@ from device_worker.runtimes import (
     out_of_memory,
     unsupported,
 )
+from device_worker.runtimes.probe import crash_signal
 from device_worker.wire import Backend, RuntimeSpec
 
 XNNPACK, BUILTIN, REFERENCE = "XNNPACK", "builtin", "reference"
@@ -40,15 +41,24 @@ _CPU_TROUBLE = ("cpuinfo", "xnnpack")
 
 @dataclass(frozen=True)
 class Package:
-    """``quantised``: whether its default kernels hand int8/uint8 operators to XNNPACK."""
+    """``quantised``: whether its default kernels hand int8/uint8 operators to XNNPACK.
+
+    ``verifies``: whether it checks a file before it follows the offsets in it.
+    """
 
     name: str
     module: str
     quantised: bool
+    verifies: bool
 
 
-LITERT = Package("litert", "ai_edge_litert.interpreter", quantised=True)
-TFLITE_RUNTIME = Package("tflite-runtime", "tflite_runtime.interpreter", quantised=False)
+LITERT = Package("litert", "ai_edge_litert.interpreter", quantised=True, verifies=True)
+TFLITE_RUNTIME = Package(
+    "tflite-runtime", "tflite_runtime.interpreter", quantised=False, verifies=False
+)
+
+_survived: Set[Tuple[str, str, str]] = set()
+"""(package, kernels, model path) that were loaded and run without a crash in this process."""
 
 
 class TfliteRuntime:
@@ -115,25 +125,38 @@ class TfliteRuntime:
         kinds = getattr(module, "OpResolverType", None)
         if resolver is None or not hasattr(kinds, resolver):
             raise unsupported(self._package.name, "kernels %r" % self._spec.kernels)
+        options = {
+            "model_path": path,
+            "num_threads": self._spec.threads,
+            "experimental_op_resolver_type": getattr(kinds, resolver),
+        }
+        if not self._package.verifies:
+            self._refuse_crash(module, options)
         begin = time.perf_counter_ns()
         try:
-            self._interpreter = module.Interpreter(
-                model_path=path,
-                num_threads=self._spec.threads,
-                experimental_op_resolver_type=getattr(kinds, resolver),
-            )
-            for item in self._interpreter.get_input_details():
-                signature = [int(axis) for axis in item["shape_signature"]]
-                if signature and signature[0] == -1:
-                    shape = [1, *(int(axis) for axis in item["shape"][1:])]
-                    self._interpreter.resize_tensor_input(item["index"], shape)
-            self._interpreter.allocate_tensors()
+            self._interpreter = _interpreter(module, options)
             self.load_ns = time.perf_counter_ns() - begin
         except (SystemError, ImportError) as error:
             # Extension and NumPy were built for different ABIs: never the model's fault.
             raise missing(self._package.name, error) from error
         except (ValueError, RuntimeError, MemoryError) as error:
             raise self._blame(error, "E-MODEL-LOAD") from error
+
+    def _refuse_crash(self, module: Any, options: Dict[str, Any]) -> None:
+        """Load and run the model in a child first: a damaged file would take the worker along."""
+        key = (self._package.name, self._spec.kernels, options["model_path"])
+        if key in _survived:
+            return
+        fault = crash_signal(lambda: _interpreter(module, options).invoke())
+        if fault == "SIGKILL":
+            raise out_of_memory(self._package.name, "killed while trying the model")
+        if fault == "SIGILL":
+            what = "%s has instructions this processor lacks" % self._package.name
+            raise WorkerError("not_available", "E-RUNTIME-BROKEN", what)
+        if fault is not None:
+            what = "%s crashes on the model (%s)" % (self._package.name, fault)
+            raise WorkerError("model_error", "E-MODEL-LOAD", what, "check that the file is whole")
+        _survived.add(key)
 
     def _blame(self, error: Exception, code: str) -> WorkerError:
         text = one_line(str(error))
@@ -158,6 +181,18 @@ class TfliteRuntime:
             return False
         kind = kinds[int(operator["outputs"][0])]
         return kind == np.float32 or (self._package.quantised and kind in (np.int8, np.uint8))
+
+
+def _interpreter(module: Any, options: Dict[str, Any]) -> Any:
+    """An interpreter ready to run one sample."""
+    interpreter = module.Interpreter(**options)
+    for item in interpreter.get_input_details():
+        signature = [int(axis) for axis in item["shape_signature"]]
+        if signature and signature[0] == -1:
+            shape = [1, *(int(axis) for axis in item["shape"][1:])]
+            interpreter.resize_tensor_input(item["index"], shape)
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def delegated(operators: List[Dict[str, Any]]) -> Set[int]:
