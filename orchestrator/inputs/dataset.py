@@ -5,8 +5,8 @@ Nothing is unpickled, nothing is scaled; `orchestrator.inputs.prepare` makes wha
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import InputError
 from orchestrator.inputs import images, tables
 from orchestrator.matrix.model import CsvInputs, InputSpec, NpyInputs, NpzInputs
+from orchestrator.matrix.work import BROKEN_FILE
 
 Array = NDArray[Any]
 
@@ -126,7 +127,7 @@ def _npz(spec: NpzInputs) -> Dataset:
                 size = archive.getinfo(member).file_size
                 with archive.open(member) as file:
                     arrays[name] = _array(file, size, f"{spec.path}[{name}]")
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except BROKEN_FILE as error:
         raise _unreadable(str(spec.path), error) from None
     return Dataset(
         arrays[spec.array],
@@ -172,7 +173,7 @@ def _array(file: Any, size: int, where: str) -> Array:
             raise ValueError(f"shape {shape} of {dtype} needs more bytes than there are")
         flat = np.frombuffer(body, dtype=dtype)
         return flat.reshape(shape, order="F" if fortran else "C")
-    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile, MemoryError) as error:
+    except (*BROKEN_FILE, SyntaxError, tokenize.TokenError, MemoryError) as error:
         raise _unreadable(where, error) from None
 
 

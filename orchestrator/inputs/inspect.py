@@ -25,7 +25,7 @@ TIMEOUT = 120.0
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One input or output. ``shape`` includes the batch axis, -1 is dynamic, None unknown.
+    """One input or output. ``shape`` includes the batch axis, -1 is dynamic.
 
     ``scale``/``zero_point``/``code_min``/``code_max``: per-tensor quantisation, of an integer
     tensor its own, of a float output that of the integers it is dequantised from; else None.
@@ -33,15 +33,15 @@ class TensorInfo:
 
     name: str
     dtype: str
-    shape: tuple[int, ...] | None
+    shape: tuple[int, ...]
     scale: float | None = None
     zero_point: int | None = None
     code_min: int | None = None
     code_max: int | None = None
 
     def elements(self) -> int | None:
-        """Elements of one sample, None where unknown. A first axis of 1 or -1 is the batch."""
-        if self.shape is None or -1 in self.shape[1:]:
+        """Elements of one sample, None where dynamic. A first axis of 1 or -1 is the batch."""
+        if -1 in self.shape[1:]:
             return None
         return math.prod(abs(n) for n in self.shape)
 
@@ -144,10 +144,7 @@ def _unreadable(path: Path, what: str) -> InputError:
 
 def _model(path: Path, answer: Mapping[str, Any]) -> ModelInfo:
     def tensors(key: str) -> tuple[TensorInfo, ...]:
-        return tuple(
-            TensorInfo(**{**t, "shape": None if t["shape"] is None else tuple(t["shape"])})
-            for t in answer[key]
-        )
+        return tuple(TensorInfo(**t | {"shape": tuple(t["shape"])}) for t in answer[key])
 
     return ModelInfo(
         str(path),

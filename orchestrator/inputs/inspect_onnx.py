@@ -31,10 +31,10 @@ def read_onnx(path: Path) -> dict[str, Any]:
             "its weights are in another file, which its sha256 would not cover",
             mend="save it as one file (onnx.save without external data)",
         )
+    if not all(v.type.tensor_type.HasField("shape") for v in model.graph.output):
+        model = onnx.shape_inference.infer_shapes(model)
     onnx.checker.check_model(model)
     graph = model.graph
-    if any(_shape(v) is None for v in graph.output):
-        graph = onnx.shape_inference.infer_shapes(model).graph
     constants = _constants(graph)
     operators = Counter(_kind(node) for node in _nodes(model))
     inputs = [v for v in graph.input if v.name not in constants]
@@ -49,14 +49,15 @@ def read_onnx(path: Path) -> dict[str, Any]:
 
 def _output(value: Any, graph: Any, constants: Mapping[str, Any]) -> TensorInfo:
     """A float output's lattice is that of the DequantizeLinear it comes from, moves aside."""
+    info = _tensor(value)
     producer = {name: node for node in graph.node for name in node.output}
     node = producer.get(value.name)
     while node is not None and node.op_type in MOVES:
         node = producer.get(node.input[0])
-    wanted = "DequantizeLinear" if _dtype(value).startswith("float") else "QuantizeLinear"
+    wanted = "DequantizeLinear" if info.dtype.startswith("float") else "QuantizeLinear"
     if node is None or node.op_type != wanted:
-        return _tensor(value)
-    return _quantised(value, node, constants)
+        return info
+    return _quantised(info, node, constants)
 
 
 def _input(value: Any, graph: Any, constants: Mapping[str, Any]) -> TensorInfo:
@@ -64,11 +65,10 @@ def _input(value: Any, graph: Any, constants: Mapping[str, Any]) -> TensorInfo:
     users = [node for node in graph.node if value.name in node.input]
     if len(users) != 1 or users[0].op_type != "DequantizeLinear":
         return _tensor(value)
-    return _quantised(value, users[0], constants)
+    return _quantised(_tensor(value), users[0], constants)
 
 
-def _quantised(value: Any, node: Any, constants: Mapping[str, Any]) -> TensorInfo:
-    info = _tensor(value)
+def _quantised(info: TensorInfo, node: Any, constants: Mapping[str, Any]) -> TensorInfo:
     scale = constants.get(node.input[1])
     has_zero = len(node.input) > 2 and bool(node.input[2])
     zero = constants.get(node.input[2]) if has_zero else None
@@ -96,11 +96,9 @@ def _bounds(dtype: str) -> tuple[int | None, int | None]:
 
 
 def _tensor(value: Any) -> TensorInfo:
-    return TensorInfo(value.name, _dtype(value), _shape(value))
-
-
-def _dtype(value: Any) -> str:
-    return _name(value.type.tensor_type.elem_type)
+    if value.type.WhichOneof("value") != "tensor_type":
+        raise InputError("E-MODEL-UNREADABLE", f"{value.name!r} is not a tensor")
+    return TensorInfo(value.name, _name(value.type.tensor_type.elem_type), _shape(value))
 
 
 def _name(elem_type: int) -> str:
@@ -109,9 +107,7 @@ def _name(elem_type: int) -> str:
     return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type)).name)
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    if not value.type.tensor_type.HasField("shape"):
-        return None
+def _shape(value: Any) -> tuple[int, ...]:
     return tuple(
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else -1
         for d in value.type.tensor_type.shape.dim

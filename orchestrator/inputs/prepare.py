@@ -55,8 +55,6 @@ def _laid_out(x: Array, layout: Layout, info: TensorInfo) -> Array:
 
 
 def _shaped(x: Array, info: TensorInfo) -> Array:
-    if info.shape is None:
-        return x
     have = x.shape[1:]
     if not info.shape or info.shape[0] not in (-1, 1):
         raise InputError(

@@ -71,7 +71,7 @@ def table(path: Path) -> Table:
                 if row:
                     rows.append(row)
                     lines.append(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             "E-INPUT-UNREADABLE", f"cannot be read: {error}", where=str(path)
         ) from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import csv
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,18 @@ from orchestrator.matrix.model import (
 )
 from orchestrator.matrix.plan import Cell
 
+BROKEN_FILE = (
+    OSError,
+    EOFError,
+    ValueError,  # undecodable names and text
+    RuntimeError,  # encrypted
+    NotImplementedError,  # unknown compression
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    csv.Error,
+)
+"""What the standard library raises on damaged archives and tables."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm"})
 _HEADER_LIMIT = 1 << 16
 
@@ -67,7 +81,7 @@ def count_samples(spec: InputSpec) -> int:
             count = _rows(spec.labels)
         else:
             count = len(image_files(spec))
-    except (OSError, zipfile.BadZipFile, csv.Error, UnicodeDecodeError, EOFError) as error:
+    except BROKEN_FILE as error:
         raise InputError(
             "E-INPUT-UNREADABLE", f"cannot be read: {error}", where=str(spec.path)
         ) from None
