@@ -6,6 +6,7 @@ watchdog, a heartbeat thread keeps the lease alive and notices when it is lost.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import queue
@@ -95,9 +96,10 @@ def serve(settings: Settings) -> int:
         session.start()
         return session.work()
     except WorkerError as error:
-        writer.send(error.message())
+        with contextlib.suppress(ConnectionError):  # the exit status says it as well
+            writer.send(error.message())
         return EXIT_STALE if error.kind == "stale" else EXIT_REFUSED
-    except BrokenPipeError:
+    except ConnectionError:
         return EXIT_COORDINATOR_GONE
 
 
@@ -113,6 +115,7 @@ class Session:
     def start(self) -> None:
         """Take the lease and start its heartbeat. A fresh lease starts with clean folders."""
         if self._lease.acquire():
+            # Errors are ignored because a fenced-off session may still be writing there.
             for folder in ("incoming", "out"):
                 shutil.rmtree(os.path.join(self._root, folder), ignore_errors=True)
         with storage("making the worker's folders"):
@@ -178,7 +181,7 @@ class Session:
             ) from error
         except wire.WireError as error:
             raise WorkerError("infra_error", "E-WIRE", str(error)) from error
-        except (WorkerError, BrokenPipeError):
+        except (WorkerError, ConnectionError):
             raise
         except Exception as error:  # a bug must reach the coordinator as a message
             traceback.print_exc()

@@ -33,6 +33,8 @@ Array = npt.NDArray[Any]
 def bundle(folder: Path) -> Path:
     """The device_worker package as a zip, as it is pushed to devices."""
     path = folder / "worker.pyz"
+    if path.exists():
+        return path  # another worker may be importing from it
     with zipfile.ZipFile(path, "w") as archive:
         for source in sorted((REPO / "device_worker").rglob("*.py")):
             archive.write(source, source.relative_to(REPO))
