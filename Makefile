@@ -36,7 +36,7 @@ demo: install
 	sh infra/demo.sh
 
 farm-packages:
-	sh infra/virtual_farm/packages.sh
+	sh infra/packages.sh infra/virtual_farm/packages.txt
 
 farm: install-dev farm-packages
 	$(FARM) up

@@ -34,7 +34,7 @@ Example: assay status --json
 """
 _LOGS = """Every attempt of a run: cell, unit, outcome, duration, and the error where there was one.
 
-Example: assay logs 20261121 'qemu-a53-*'
+Example: assay logs --select 'qemu-a53-*'
 """
 _VARIANCE = """How rows, pairs and the fleet differ, from what the store holds of a run.
 
@@ -83,7 +83,12 @@ def status(
 
 def logs(
     run: RunId = None,
-    cells: Annotated[str, typer.Argument(metavar="[GLOB]", help="Cell IDs to show.")] = "*",
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--select", "-s", metavar="GLOB", help="Only cells whose ID matches; repeatable."
+        ),
+    ] = None,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +96,8 @@ def logs(
 
     with glance(store_folder(store)) as reader:
         attempts = reader.attempts(reader.run(run).id, results=False)
-    shown = [a for a in attempts if fnmatchcase(a.cell, cells)]
+    globs = cells or ["*"]
+    shown = [a for a in attempts if any(fnmatchcase(a.cell, glob) for glob in globs)]
     if as_json:
         print_json(
             {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,11 +51,6 @@ def print_text(text: str) -> None:
     """Results go to stdout; everything else (progress, messages) to stderr."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
-
-
-def plain() -> bool:
-    """No colour and no live display: not a terminal, a dumb one, or NO_COLOR."""
-    return not sys.stderr.isatty() or os.environ.get("TERM") == "dumb"
 
 
 VERDICT_EXIT = {

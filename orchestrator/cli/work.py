@@ -18,7 +18,6 @@ from orchestrator.cli.options import (
     RunId,
     Select,
     StoreFolder,
-    plain,
     print_json,
     print_text,
     store_folder,
@@ -200,17 +199,11 @@ def _fan(kind: Engine, devices: Sequence[str], folder: Path) -> Iterator[Executo
 
 @contextmanager
 def _progress(total: int) -> Iterator[Progress]:
-    import sys
+    from rich.console import Console
 
-    from orchestrator.reports.progress import PlainProgress, RichProgress
+    from orchestrator.reports.progress import progress_for
 
-    progress: Progress
-    if plain():
-        progress = PlainProgress(sys.stderr)
-    else:
-        from rich.console import Console
-
-        progress = RichProgress(Console(stderr=True))
+    progress = progress_for(Console(stderr=True))
     progress.start(total)
     try:
         yield progress
