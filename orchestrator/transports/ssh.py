@@ -33,6 +33,9 @@ KILL_TIMEOUT = 3.0
 _GRACE = 0.5
 """Seconds beyond its deadline after which a call is stuck inside paramiko and the link is cut."""
 
+_SESSION_FREED = 1.0
+"""Seconds in which sshd may still count a session that was closed just now."""
+
 _LANGUAGE = {"LC_ALL": "C"}
 
 
@@ -252,11 +255,15 @@ def _script(text: str, *arguments: object) -> list[str]:
 
 
 def _session(transport: paramiko.Transport, device: str, timeout: float) -> paramiko.Channel:
-    try:
-        return transport.open_session(timeout=timeout)
-    except paramiko.ChannelException as error:
-        raise InfraError(
-            "E-SSH-SESSIONS",
-            f"{device}: sshd opens no further session on this connection: {error.text}",
-            mend="raise MaxSessions in its sshd_config",
-        ) from error
+    give_up = time.monotonic() + min(timeout, _SESSION_FREED)
+    while True:
+        try:
+            return transport.open_session(timeout=timeout)
+        except paramiko.ChannelException as error:
+            if time.monotonic() > give_up:
+                raise InfraError(
+                    "E-SSH-SESSIONS",
+                    f"{device}: sshd opens no further session on this connection: {error.text}",
+                    mend="raise MaxSessions in its sshd_config",
+                ) from error
+            time.sleep(0.05)

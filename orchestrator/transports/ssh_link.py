@@ -198,7 +198,7 @@ def _authenticate(transport: paramiko.Transport, endpoint: Endpoint, device: str
             try:
                 further = transport.auth_publickey(endpoint.user, key)
             except paramiko.BadAuthenticationType as error:
-                offers = ", ".join(error.allowed_types)
+                offers = ", ".join(error.allowed_types) or "what it does not name"
                 raise _refused(device, endpoint, f"it takes only {offers}") from error
             except paramiko.AuthenticationException as error:
                 tried.append(f"{name} refused")

@@ -73,7 +73,6 @@ def transport(
         case "board":
             settings = _board(".cache/assay/contract")
         case _:
-            extra = "" if request.param == "ssh" else "Subsystem sftp /bin/false"
             with (
                 sshd.running(folder, *([""] if request.param == "ssh-no-sftp" else [])) as server,
                 open_transport(server.settings(), device="unit") as opened,

@@ -19,7 +19,9 @@ from orchestrator.transports.settings import SshSettings
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 MISSING = None if SSHD and shutil.which("ssh-keygen") else "no sshd here: install openssh-server"
 
+# sshd takes the first value of a keyword.
 _CONFIG = """\
+{extra}
 ListenAddress 127.0.0.1
 Port {port}
 HostKey {folder}/host_key
@@ -31,7 +33,6 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxSessions 100
 MaxStartups 100
-{extra}
 """
 
 
@@ -81,7 +82,10 @@ class Sshd:
 
 @contextlib.contextmanager
 def running(folder: Path, extra: str = "Subsystem sftp internal-sftp") -> Iterator[Sshd]:
-    """An sshd, with ``extra`` lines of configuration, whose key is in ``folder/known_hosts`` and which lets ``folder/client_key`` in."""
+    """An sshd, its key in ``folder/known_hosts``, that lets ``folder/client_key`` in.
+
+    ``extra``: further lines of its configuration.
+    """
     assert SSHD is not None
     folder.mkdir(parents=True, exist_ok=True)
     keygen(folder / "host_key")

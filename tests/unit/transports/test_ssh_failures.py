@@ -1,0 +1,387 @@
+"""What goes wrong after the login: dead and stopped servers, full disks, odd shells."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from orchestrator.errors import AssayError, DeadlineError, InfraError
+from orchestrator.transports import (
+    FakeSettings,
+    LocalSettings,
+    Transport,
+    TransportSettings,
+    open_transport,
+)
+from orchestrator.transports.ssh import KILL_TIMEOUT
+from tests.support import sshd
+from tests.support.sshd import Sshd, running
+
+LATE = KILL_TIMEOUT + 2.5
+"""Seconds a call may overrun its deadline at worst: when not even the kill gets through."""
+
+
+def failure(call: Callable[[], object]) -> tuple[AssayError, float]:
+    start = time.monotonic()
+    with pytest.raises(AssayError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return caught.value, time.monotonic() - start
+
+
+@pytest.fixture
+def transport(server: Sshd) -> Iterator[Transport]:
+    with open_transport(server.settings(), device="pi-1") as opened:
+        opened.root()
+        yield opened
+        server.signal_sessions(signal.SIGCONT)
+
+
+def calls(t: Transport, tmp_path: Path, timeout: float) -> dict[str, Callable[[], object]]:
+    big, small = tmp_path / "big", tmp_path / "small"
+    with big.open("wb") as file:
+        file.truncate(32 << 20)
+    small.write_bytes(b"x")
+    return {
+        "run": lambda: t.run(["cat"], timeout=timeout, stdin=b"x" * (8 << 20)),
+        "push small": lambda: t.push(small, PurePosixPath("small"), timeout=timeout),
+        "push big": lambda: t.push(big, PurePosixPath("big"), timeout=timeout),
+        "pull": lambda: t.pull(PurePosixPath("there"), tmp_path / "back", timeout=timeout),
+        "ping": lambda: t.ping(timeout=timeout),
+    }
+
+
+def test_killed_server_ends_a_channel(server: Sshd, transport: Transport) -> None:
+    channel = transport.start(["cat"])
+    channel.send(b"x")
+    assert channel.read_line(10) == b"x"
+    threading.Timer(0.5, server.signal_sessions, [signal.SIGKILL]).start()
+    error, took = failure(lambda: channel.read_line(30))
+    assert (error.id, took < 5) == ("E-LINK", True)
+    assert isinstance(error, InfraError)
+    assert error.retryable
+    error, _ = failure(lambda: channel.send(b"x"))
+    assert error.id == "E-LINK"
+    assert channel.returncode() is None
+    start = time.monotonic()
+    channel.close()
+    assert time.monotonic() - start < 2
+
+
+def test_killed_server_ends_every_call(server: Sshd, transport: Transport, tmp_path: Path) -> None:
+    threading.Timer(0.5, server.signal_sessions, [signal.SIGKILL]).start()
+    error, took = failure(lambda: transport.run(["sleep", "30"], timeout=30))
+    assert (error.id, took < 5) == ("E-LINK", True)
+    for name, call in calls(transport, tmp_path, 5).items():
+        error, took = failure(call)
+        assert (name, error.id, took < 2) == (name, "E-LINK", True)
+    error, took = failure(lambda: transport.start(["cat"]))
+    assert (error.id, took < 2) == ("E-LINK", True)
+
+
+def test_a_new_connection_works_after_a_broken_one(server: Sshd, transport: Transport) -> None:
+    server.signal_sessions(signal.SIGKILL)
+    failure(lambda: transport.ping(timeout=5))
+    with open_transport(server.settings(), device="pi-1") as again:
+        assert again.ping(timeout=10) > 0
+
+
+def test_killed_server_in_mid_push_leaves_no_final_file(server: Sshd, tmp_path: Path) -> None:
+    with open_transport(server.settings(), device="pi-1") as t:
+        root = Path(t.root())
+        push = calls(t, tmp_path, 60)["push big"]
+        server.signal_sessions(signal.SIGSTOP)
+        threading.Timer(1.0, server.signal_sessions, [signal.SIGKILL]).start()
+        error, took = failure(push)
+        assert (error.id, took < 6) == ("E-LINK", True)
+    assert not (root / "big").exists()
+
+
+@pytest.mark.parametrize("name", ["run", "push small", "push big", "pull", "ping"])
+def test_stopped_server_meets_the_deadline(
+    server: Sshd, transport: Transport, tmp_path: Path, name: str
+) -> None:
+    server.signal_sessions(signal.SIGSTOP)
+    error, took = failure(calls(transport, tmp_path, 1.0)[name])
+    assert isinstance(error, DeadlineError)
+    assert error.id == "E-DEADLINE"
+    assert 0.9 < took < 1.0 + LATE
+
+
+def test_stopped_server_is_silent(server: Sshd, transport: Transport) -> None:
+    channel = transport.start(["sh", "-c", "while :; do echo x; sleep 0.1; done"])
+    assert channel.read_line(10) == b"x"
+    server.signal_sessions(signal.SIGSTOP)
+
+    def read() -> None:
+        while True:
+            channel.read_line(1.0)
+
+    error, took = failure(read)
+    assert (error.id, took < 4) == ("E-SILENCE", True)
+    start = time.monotonic()
+    channel.close(0.5)
+    assert time.monotonic() - start < 0.5 + LATE
+
+
+def test_stopped_server_takes_no_lines(server: Sshd) -> None:
+    with open_transport(server.settings(keepalive=0.25), device="pi-1") as t:
+        channel = t.start(["cat"])
+        server.signal_sessions(signal.SIGSTOP)
+
+        def send() -> None:
+            for _ in range(10_000):
+                channel.send(b"x" * 10_000)
+
+        error, took = failure(send)
+        assert (error.id, took < 10) == ("E-LINK", True)
+
+
+def test_start_on_a_stopped_server(server: Sshd) -> None:
+    with open_transport(server.settings(connect_timeout=1.5), device="pi-1") as t:
+        server.signal_sessions(signal.SIGSTOP)
+        error, took = failure(lambda: t.start(["cat"]))
+        assert (error.id, took < 1.5 + LATE) == ("E-DEADLINE", True)
+
+
+def test_a_slow_command_does_not_cost_the_link(transport: Transport) -> None:
+    channel = transport.start(["cat"])
+    error, took = failure(lambda: transport.run(["sleep", "30"], timeout=0.5))
+    assert (error.id, took < 3) == ("E-DEADLINE", True)
+    channel.send(b"still here")
+    assert channel.read_line(10) == b"still here"
+
+
+@pytest.mark.parametrize("sftp", ["Subsystem sftp internal-sftp", ""])
+def test_missed_push_removes_its_part(tmp_path: Path, sftp: str) -> None:
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        file.truncate(4 << 30)
+    with (
+        running(tmp_path / "sshd", sftp) as server,
+        open_transport(server.settings(), device="pi-1") as t,
+    ):
+        root = Path(t.root())
+        error, took = failure(lambda: t.push(huge, PurePosixPath("huge"), timeout=1.0))
+        assert (error.id, took < 1.0 + LATE) == ("E-DEADLINE", True)
+        end = time.monotonic() + 5
+        while list(root.iterdir()) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert list(root.iterdir()) == []
+
+
+def test_interrupt_kills_what_was_running(server: Sshd, tmp_path: Path) -> None:
+    """Ctrl-C in the thread that waits: the process ends on the device, the link lives on."""
+    beat = tmp_path / "beat"
+    script = 'while :; do echo x >> "$1"; sleep 0.05; done'
+    with open_transport(server.settings(), device="pi-1") as t:
+        main = threading.get_ident()
+        timer = threading.Timer(1.0, signal.pthread_kill, [main, signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            t.run(["sh", "-c", script, "sh", str(beat)], timeout=30)
+        size = beat.stat().st_size
+        assert size > 0
+        time.sleep(0.5)
+        assert beat.stat().st_size <= size + 2
+        assert t.ping(timeout=10) > 0
+
+
+def test_no_more_sessions(tmp_path: Path) -> None:
+    with (
+        running(tmp_path / "sshd", "MaxSessions 2") as server,
+        open_transport(server.settings(), device="pi-1") as t,
+    ):
+        channels = [t.start(["cat"]) for _ in range(2)]
+        error, _ = failure(lambda: t.ping(timeout=5))
+        assert error.id == "E-SSH-SESSIONS"
+        channels[0].close()
+        assert t.ping(timeout=5) > 0
+
+
+def test_user_without_a_shell(tmp_path: Path) -> None:
+    with (
+        running(tmp_path / "sshd", "ForceCommand echo This account is not available") as server,
+        open_transport(server.settings(), device="pi-1") as t,
+    ):
+        error, _ = failure(lambda: t.ping(timeout=5))
+        assert error.id == "E-REMOTE-SHELL"
+        assert "not available" in str(error)
+
+
+def test_login_script_that_never_ends(tmp_path: Path) -> None:
+    with (
+        running(tmp_path / "sshd", "ForceCommand yes") as server,
+        open_transport(server.settings(), device="pi-1") as t,
+    ):
+        error, took = failure(lambda: t.ping(timeout=20))
+        assert (error.id, took < 10) == ("E-REMOTE-SHELL", True)
+
+
+def test_noisy_login_script_is_cut_off(tmp_path: Path) -> None:
+    force = """ForceCommand printf 'Welcome!\\nno newline'; sh -c "$SSH_ORIGINAL_COMMAND" """
+    small = tmp_path / "small"
+    small.write_bytes(b"small")
+    with (
+        running(tmp_path / "sshd", force) as server,
+        open_transport(server.settings(), device="pi-1") as t,
+    ):
+        assert t.run(["echo", "x"], timeout=10).stdout == b"x\n"
+        # SFTP cannot work with that; the files must arrive all the same.
+        t.push(small, PurePosixPath("a/b"), timeout=10)
+        t.pull(PurePosixPath("a/b"), tmp_path / "back", timeout=10)
+        assert (tmp_path / "back").read_bytes() == b"small"
+
+
+# --- where a device says no
+
+
+@pytest.fixture(params=["ssh", "ssh-no-sftp", "local", "fake"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TransportSettings]:
+    if request.param == "local":
+        yield LocalSettings(root=str(tmp_path / "local"))
+    elif request.param == "fake":
+        yield FakeSettings(root=str(tmp_path / "fake"))
+    elif sshd.MISSING:
+        pytest.skip(sshd.MISSING)
+    else:
+        sftp = "Subsystem sftp internal-sftp" if request.param == "ssh" else ""
+        with running(tmp_path / "sshd", sftp) as server:
+            yield server.settings()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_full_disk(settings: TransportSettings, tiny_disk: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.write_bytes(bytes(1 << 20))
+    target = PurePosixPath(tiny_disk / "sub" / "model")
+    with open_transport(settings, device="pi-1") as t:
+        error, _ = failure(lambda: t.push(model, target, timeout=20))
+        assert error.id == "E-DISK-FULL"
+        assert "pi-1" in str(error)
+        assert list((tiny_disk / "sub").iterdir()) == []
+
+
+def test_full_disk_here(settings: TransportSettings, tiny_disk: Path) -> None:
+    with open_transport(settings, device="pi-1") as t:
+        big = t.root() / "big"
+        t.run(["sh", "-c", 'head -c 1000000 /dev/zero > "$1"', "sh", str(big)], timeout=20)
+        error, _ = failure(lambda: t.pull(big, tiny_disk / "back", timeout=20))
+        assert error.id == "E-LOCAL-FILE"
+        assert list(tiny_disk.iterdir()) == []
+
+
+def test_permission(settings: TransportSettings, tmp_path: Path) -> None:
+    # Nobody may make a folder there, root included.
+    forbidden = PurePosixPath("/sys/assay/model")
+    model = tmp_path / "model"
+    model.write_bytes(b"x")
+    with open_transport(settings, device="pi-1") as t:
+        error, _ = failure(lambda: t.push(model, forbidden, timeout=20))
+        assert error.id == "E-REMOTE-PERMISSION"
+    spoilt = settings.model_copy(update={"root": "/sys/assay"})
+    with open_transport(spoilt, device="pi-1") as t:
+        error, _ = failure(t.root)
+        assert error.id == "E-REMOTE-PERMISSION"
+
+
+# --- manners
+
+
+def test_nothing_spills_and_nothing_lingers(server: Sshd) -> None:
+    """Killed and stopped servers: no log of paramiko, no thread that keeps Python alive."""
+    pid = server.process.pid
+    script = f"""
+        import os, signal, time
+        from orchestrator.errors import AssayError
+        from orchestrator.transports import SshSettings, open_transport
+        from pathlib import Path
+        settings = SshSettings.model_validate_json({server.settings().model_dump_json()!r})
+        sessions = Path("/proc/{pid}/task/{pid}/children")
+        kill = lambda number: [os.kill(int(p), number) for p in sessions.read_text().split()]
+        first = open_transport(settings, device="x").__enter__()
+        channel = first.start(["cat"])
+        kill(signal.SIGKILL)
+        try:
+            channel.read_line(5)
+        except AssayError as error:
+            print(error.id)
+        second = open_transport(settings, device="x").__enter__()
+        channel = second.start(["cat"])
+        kill(signal.SIGSTOP)
+        try:
+            second.run(["true"], timeout=0.5)
+        except AssayError as error:
+            print(error.id)
+        print("end", time.time())
+    """
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    left = time.time()
+    server.signal_sessions(signal.SIGCONT)
+    assert done.stderr == ""
+    first, second, end = done.stdout.splitlines()
+    assert (first, second) == ("E-LINK", "E-DEADLINE")
+    assert left - float(end.split()[1]) < 3
+
+
+def test_reading_settings_does_not_import_paramiko() -> None:
+    script = (
+        "import sys, orchestrator.transports as t; t.SshSettings(host='x'); "
+        "import orchestrator.transports.contract; "
+        "print([m for m in ('paramiko', 'numpy', 'ray', 'cryptography') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_no_descriptors_or_threads_leak(server: Sshd) -> None:
+    def use() -> None:
+        with open_transport(server.settings(), device="pi-1") as t:
+            t.ping(timeout=10)
+            t.start(["cat"])
+            t.push(Path(sys.executable).resolve(), PurePosixPath("python"), timeout=10)
+
+    use()
+    before = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    for _ in range(5):
+        use()
+    time.sleep(0.3)
+    after = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    assert after[0] <= before[0] + 1
+    assert after[1] <= before[1] + 1
+
+
+def test_leaving_ends_what_still_runs(server: Sshd, tmp_path: Path) -> None:
+    for settings in (server.settings(), LocalSettings(root=str(tmp_path / "local"))):
+        with open_transport(settings, device="pi-1") as t:
+            channel = t.start(
+                ["sh", "-c", "echo $$; trap '' HUP TERM; while :; do sleep 0.1; done"]
+            )
+            pid = int(channel.read_line(10) or b"")
+            assert Path(f"/proc/{pid}").exists()
+        end = time.monotonic() + 5
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{pid}").exists()
