@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.baseline import Baseline
+from orchestrator.devices.worker import clock_note
 from orchestrator.frozen import FrozenRun
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.reports import document
@@ -240,16 +241,26 @@ def _clean(cells: Sequence[CellInfo]) -> set[str]:
 
 
 def _attempt(attempt: AttemptInfo) -> Json:
+    result = attempt.result or {}
     return {
         "id": attempt.id,
         "cell": attempt.cell,
         "device": attempt.device,
         "outcome": attempt.state.value,
+        "error_id": attempt.error_id,
         "error": attempt.error,
+        "notes": _notes(result),
+        "bytes_pushed": result.get("bytes_pushed"),
         "number": attempt.number,
         "started_unix": attempt.started,
         "ended_unix": attempt.ended,
     }
+
+
+def _notes(result: Json) -> list[str]:
+    """What a reader of an attempt's numbers should know of how they came about."""
+    clock = clock_note(result.get("clock_offset_s"))
+    return [*result.get("timing_notes", []), *([clock] if clock else [])]
 
 
 def _array(store: Store, sha256: str) -> NDArray[Any]:

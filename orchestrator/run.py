@@ -90,6 +90,7 @@ def finish(
     work_off(store, fan, run_id, frozen, progress, stop, this_process())
     if stop.draining.is_set():
         return None
+    stop.worked_off.set()
     store.compact(run_id)
     return judge(store, run_id, frozen, fan)
 

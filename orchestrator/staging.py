@@ -161,7 +161,7 @@ def _keep_model(file: Parent, model: Inspected, artefacts: Artefacts) -> StagedM
     sha256 = artefacts.put_bytes(data).sha256
     if sha256 != model.sha256:
         raise InputError(
-            "E-MODEL-CHANGED",
+            "E-FILE-CHANGED",
             "the model file changed while it was being read",
             where=str(file.path),
         )

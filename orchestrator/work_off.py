@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
+from orchestrator.devices.worker import clock_note
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.fanout.executor import Executor
 from orchestrator.fanout.order import Failure, Finished
@@ -46,10 +47,14 @@ class _Unit:
 
 @dataclass
 class Stop:
-    """Set by Ctrl-C: ``draining`` claims no more, ``now`` does not wait for running cells."""
+    """Set by Ctrl-C: ``draining`` claims no more, ``now`` does not wait for running cells.
+
+    Set by the run: ``worked_off`` once no cell is left to be stopped.
+    """
 
     draining: threading.Event = field(default_factory=threading.Event)
     now: threading.Event = field(default_factory=threading.Event)
+    worked_off: threading.Event = field(default_factory=threading.Event)
 
 
 def work_off(
@@ -81,6 +86,7 @@ class _Coordinator:
         self._units = {d: _Unit(d) for d in frozen.devices}
         self._flying: dict[Future[Finished], _Unit] = {}
         self._watch = LeaseWatch()
+        self._clocks: set[str] = set()
         self._ended = threading.Event()
         self._farm = farm_id(store.database.path.parent)
         self._queue_deadline = time.monotonic() + frozen.matrix.timeouts.queue
@@ -202,6 +208,10 @@ class _Coordinator:
         """What the unit says of itself goes into the table of devices."""
         if finished.result is None:
             return
+        clock = clock_note(finished.result.get("clock_offset_s"))
+        if clock and device not in self._clocks:
+            self._clocks.add(device)
+            self._progress.message(f"{device}: {clock}")
         environment = finished.result["environment"]
         board = environment.get("board") or {}
         identity = {k: environment.get(k) for k in ("machine", "kernel", "os", "hardware", "board")}
@@ -270,6 +280,7 @@ class _Coordinator:
             if unit.lease is not None:
                 self._store.cancel_running(unit.lease)
         self._flying.clear()
+        self._fan.abort()
 
     def _let_go(self, unit: _Unit) -> None:
         lease, unit.lease = unit.lease, None

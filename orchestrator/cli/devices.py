@@ -71,7 +71,7 @@ def trust(
     devices = {d.name: d for d in _load(inventory).devices}
     if name not in devices:
         raise InputError(
-            "E-DEVICE-UNKNOWN",
+            "E-DEVICE-NAME",
             f"no device {name!r} in the inventory",
             mend=f"known: {', '.join(sorted(devices))}",
         )

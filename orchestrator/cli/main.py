@@ -11,7 +11,7 @@ import sys
 import typer
 
 from orchestrator.cli import devices, look, store, work
-from orchestrator.errors import AssayError, Exit
+from orchestrator.errors import AssayError, Exit, InputError
 
 app = typer.Typer(
     name="assay",
@@ -42,9 +42,7 @@ def invoke(arguments: list[str]) -> int:
         print(f"assay: {error}", file=sys.stderr)  # noqa: T201  the one place that prints errors
         return error.exit_code
     except typer.TyperException as error:
-        # Typer's parser errors print themselves with the command's usage line.
-        show = getattr(error, "show", None)
-        show() if callable(show) else print(f"assay: {error}", file=sys.stderr)  # noqa: T201
+        print(_usage(error), file=sys.stderr)  # noqa: T201
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         print("assay: interrupted", file=sys.stderr)  # noqa: T201
@@ -54,6 +52,16 @@ def invoke(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PASS
     return code if isinstance(code, int) else Exit.PASS
+
+
+def _usage(error: typer.TyperException) -> str:
+    """A parser error on one line; the help page where a command was given nothing at all."""
+    text = error.format_message()
+    if "\n" in text:
+        return text
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "assay"
+    return f"assay: {InputError('E-USAGE', text, mend=f'see: {command} --help')}"
 
 
 if __name__ == "__main__":

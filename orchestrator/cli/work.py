@@ -113,13 +113,12 @@ def run(
     planned = plan_run(matrix, select or [])
     with (
         Store.open(store_folder(store)) as opened,
-        _interruptible() as stop,
         _fan(executor, planned.devices, store_folder(store)) as fan,
-        _progress(len(planned.cells)) as progress,
     ):
         run_id = enqueue(opened, planned, fan.compute)
-        progress.message(f"run {run_id}")
-        document = finish(opened, run_id, fan, progress, stop)
+        with _interruptible() as stop, _progress(len(planned.cells)) as progress:
+            progress.message(f"run {run_id}")
+            document = finish(opened, run_id, fan, progress, stop)
     return _answer(document, run_id, store_folder(store), report, as_json)
 
 
@@ -190,7 +189,7 @@ def _fan(kind: Engine, devices: Sequence[str], folder: Path) -> Iterator[Executo
     else:
         from orchestrator.fanout.inprocess import InProcess
 
-        fan = InProcess(devices, spool)
+        fan = InProcess(spool)
     try:
         yield fan
     finally:
@@ -213,12 +212,18 @@ def _progress(total: int) -> Iterator[Progress]:
 
 @contextmanager
 def _interruptible() -> Iterator[Stop]:
-    """First Ctrl-C: no new cells, running ones end. Second: running ones are cancelled."""
+    """First Ctrl-C: no new cells, running ones end. Second: running ones are cancelled.
+
+    Once no cell is left there is nothing to drain, and Ctrl-C interrupts at once, as it does
+    before anything is queued.
+    """
     from orchestrator.work_off import Stop
 
     stop = Stop()
 
     def asked(signum: int, frame: object) -> None:
+        if stop.worked_off.is_set():
+            raise KeyboardInterrupt
         if stop.draining.is_set():
             stop.now.set()
         stop.draining.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from orchestrator.transports.base import Channel
 KEEPALIVE_S = 10.0
 """A ping is sent this often while a job runs: the worker ends itself when it hears nothing."""
 
+CLOCK_TOLERANCE_S = 60.0
+"""A clock this far off is worth a word: more than any link delays the worker's first line."""
+
 _GARBAGE_LIMIT = 20
 
 _PYTHON_MISSING = {126, 127}
@@ -34,6 +38,8 @@ class Worker:
         self._channel, self._where, self._silence = channel, where, silence
         self._id = 0
         self.hello: dict[str, Any] = {}
+        self.clock_offset: float | None = None
+        """Device's clock minus ours, seconds; None when the worker named no time."""
 
     def greet(self, timeout: float) -> None:
         """Wait for the hello. Raises InfraError naming why the process did not get that far."""
@@ -48,6 +54,9 @@ class Worker:
                 retryable=False,
             )
         self.hello = message
+        clock = message.get("clock_unix")
+        if isinstance(clock, int | float) and math.isfinite(clock):
+            self.clock_offset = round(clock - time.time(), 3)
 
     def ask(self, op: str, *, timeout: float, **fields: Any) -> dict[str, Any]:
         """Send one request and return its reply."""
@@ -152,7 +161,15 @@ class Worker:
                 retryable=False,
             )
         if code == _PYTHON_OLD:
-            return InfraError("E-DEVICE-PYTHON", last, where=self._where, retryable=False)
+            # The text already ends with the ID: it must be plain where no coordinator reads it.
+            what = last.removeprefix("assay worker: ").removesuffix(" [E-PYTHON-OLD]")
+            return InfraError(
+                "E-PYTHON-OLD",
+                what,
+                where=self._where,
+                mend="set 'python' of this device in the inventory",
+                retryable=False,
+            )
         if code == _STALE:
             return InfraError("E-LEASE-STALE", last, where=self._where, retryable=False)
         if code in (-9, 137):
@@ -175,3 +192,14 @@ class Worker:
                 return InfraError(code, what, where=self._where, mend=mend, retryable=False)
             case _:
                 return InfraError(code, what, where=self._where, mend=mend)
+
+
+def clock_note(offset: float | None) -> str | None:
+    """What to tell of a device's clock that is ``offset`` seconds ahead; None when it is right.
+
+    Nothing measured depends on it: durations are taken on monotonic clocks, and the times of an
+    attempt are the coordinator's.
+    """
+    if offset is None or abs(offset) <= CLOCK_TOLERANCE_S:
+        return None
+    return f"device clock off by {offset:+,.0f} s"

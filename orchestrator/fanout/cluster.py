@@ -74,6 +74,10 @@ class Cluster:
         except InfraError:
             return  # the hub is gone, and its links with it
 
+    def abort(self) -> None:
+        for hub in self._hubs:
+            ray.kill(hub)
+
     def hub_pids(self) -> list[int]:
         return [int(pid) for pid in self._all("pid")]
 

@@ -33,6 +33,9 @@ class Executor(Protocol):
 
     def let_go(self, device: str) -> None: ...
 
+    def abort(self) -> None:
+        """End every hub now. Workers on devices end themselves when their hub is gone."""
+
     def hub_pids(self) -> list[int]: ...
 
     def close(self) -> None: ...

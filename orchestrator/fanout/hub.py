@@ -120,7 +120,7 @@ class Hub:
             result = session.run(worker, order.job, Path(folder))
             _check_identity(order.target, result.environment)
             files = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
-        return wire.dump(result), files, notes
+        return {**wire.dump(result), "clock_offset_s": worker.clock_offset}, files, notes
 
     def _after_failure(self, order: Order, failure: Failure) -> None:
         """Start clean next time: a worker that failed is not trusted to be warm."""

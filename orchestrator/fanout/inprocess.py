@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestrator.fanout.executor import DEVICES_PER_HUB
 from orchestrator.fanout.hub import Hub
 from orchestrator.fanout.order import Finished, Order
 
@@ -15,14 +15,25 @@ T = TypeVar("T")
 
 
 class InProcess:
-    def __init__(self, devices: Iterable[str], spool: Path) -> None:
-        threads = max(1, min(len(set(devices)), DEVICES_PER_HUB))
+    def __init__(self, spool: Path) -> None:
         self._hub = Hub(spool)
-        self._cells = ThreadPoolExecutor(threads, thread_name_prefix="cell")
+        self._aborted = False
         self._tasks = ThreadPoolExecutor(2, thread_name_prefix="task")
 
     def run(self, order: Order) -> Future[Finished]:
-        return self._cells.submit(self._hub.run, order)
+        """One thread per order, and so per device: a device is given one order at a time."""
+        future: Future[Finished] = Future()
+        future.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                future.set_result(self._hub.run(order))
+            except BaseException as error:  # noqa: BLE001  handed on to whoever waits for it
+                future.set_exception(error)
+
+        # A daemon: after an abort the program must end although a device has not answered yet.
+        threading.Thread(target=work, name=f"cell-{order.target.device}", daemon=True).start()
+        return future
 
     def compute(self, function: Callable[..., T], *args: Any) -> Future[T]:
         return self._tasks.submit(function, *args)
@@ -39,10 +50,13 @@ class InProcess:
     def let_go(self, device: str) -> None:
         self._hub.let_go(device)
 
+    def abort(self) -> None:
+        self._aborted = True
+
     def hub_pids(self) -> list[int]:
         return [self._hub.pid()]
 
     def close(self) -> None:
-        self._cells.shutdown(wait=True, cancel_futures=True)
         self._tasks.shutdown(wait=True, cancel_futures=True)
-        self._hub.close()
+        if not self._aborted:
+            self._hub.close()

@@ -30,7 +30,10 @@ class Progress(Protocol):
     def cell_finished(
         self, id: str, device: str, outcome: str, seconds: float, note: str = ""
     ) -> None:
-        """``outcome``: ok, model_error, infra_error, timeout, cancelled or not_available."""
+        """``outcome``: ok, model_error, infra_error, timeout, cancelled or not_available.
+
+        Told of every attempt; a cell that is tried again counts once.
+        """
 
     def message(self, text: str) -> None: ...
 
@@ -69,11 +72,12 @@ class PlainProgress:
     ) -> None:
         self._stream, self._now = stream, now
         self._lock = threading.Lock()
-        self._total = self._done = 0
+        self._total = 0
+        self._done: set[str] = set()
 
     def start(self, total: int) -> None:
         with self._lock:
-            self._total, self._done = total, 0
+            self._total, self._done = total, set()
             self._write(f"{total} cells")
 
     def cell_started(self, id: str, device: str) -> None:
@@ -83,8 +87,9 @@ class PlainProgress:
         self, id: str, device: str, outcome: str, seconds: float, note: str = ""
     ) -> None:
         with self._lock:
-            self._done += 1
-            parts = [f"{self._done}/{self._total}", id, device, outcome, fmt.seconds(seconds), note]
+            self._done.add(id)
+            count = f"{len(self._done)}/{self._total}"
+            parts = [count, id, device, outcome, fmt.seconds(seconds), note]
             self._write("  ".join(part for part in parts if part))
 
     def message(self, text: str) -> None:
@@ -107,6 +112,7 @@ class RichProgress:
         self._console, self._clock = console, clock
         self._lock = threading.Lock()
         self._running: dict[str, tuple[str, float]] = {}
+        self._done: set[str] = set()
         self._bar = RichBar(
             TextColumn("cells"),
             BarColumn(),
@@ -132,7 +138,8 @@ class RichProgress:
     ) -> None:
         with self._lock:
             self._running.pop(id, None)
-        self._bar.advance(self._task)
+            self._done.add(id)
+            self._bar.update(self._task, completed=len(self._done))
         if outcome != "ok":
             parts = [fmt.words(outcome), id, device, fmt.seconds(seconds), note]
             self.message("  ".join(part for part in parts if part))
