@@ -19,7 +19,7 @@ from orchestrator.matrix.plan import Cell, expand, select
 from orchestrator.matrix.yamlfile import load
 from orchestrator.reports.progress import Progress
 from orchestrator.signoff.policy import Policy
-from orchestrator.staging import Compute, stage
+from orchestrator.staging import Compute, check_unchanged, stage
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import CellSpec
@@ -54,6 +54,8 @@ def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
     staging = stage(matrix, cells, store.artefacts, compute)
     slots = {cell.slot: cell.candidates for cell in cells}
     frozen = FrozenRun(matrix, inventory, planned.policy, staging, slots)
+    data = frozen.dump()
+    check_unchanged(matrix, staging, data["files"])
     known = {device.name: device for device in store.devices()}
     for name in planned.devices:
         # Whether a unit is emulated is for the unit to say; until it has, what it said last.
@@ -62,7 +64,7 @@ def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
         store.upsert_device(name, inventory.device(name).class_, emulated, identity)
     return store.create_run(
         name=matrix.name,
-        frozen=frozen.dump(),
+        frozen=data,
         retry_infra=matrix.retry.infra,
         cells=[
             CellSpec(

@@ -6,7 +6,7 @@ the user's files are never read again, so changing one cannot change a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +108,16 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
     )
 
 
+def check_unchanged(matrix: Matrix, staging: Staging, files: Mapping[str, str]) -> None:
+    """InputError E-MODEL-CHANGED unless ``files`` (path -> sha256) are the bytes that were staged."""
+    for model in matrix.models:
+        parent = [(model.name, model.fp32)] if model.fp32 else []
+        for key, file in (*parent, *((f"{model.name}.{f.name}", f) for f in model.files)):
+            staged = staging.models.get(key)
+            if staged is not None and files[str(file.path)] != staged.sha256:
+                raise _changed(file.path)
+
+
 def here(function: Callable[..., Any], *args: Any) -> Future[Any]:
     """`Compute` without a fan-out."""
     future: Future[Any] = Future()
@@ -180,6 +190,12 @@ def _keep_model(file: Parent, model: Inspected, artefacts: Artefacts) -> StagedM
             )
             for o in model.info.outputs
         ),
+    )
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        "E-MODEL-CHANGED", "the model file changed while it was being read", where=str(path)
     )
 
 

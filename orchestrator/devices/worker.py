@@ -36,7 +36,7 @@ class Worker:
 
     def __init__(self, channel: Channel, *, where: str, silence: float) -> None:
         self._channel, self._where, self._silence = channel, where, silence
-        self._id = 0
+        self._id, self._sent = 0, time.monotonic()
         self.hello: dict[str, Any] = {}
         self.clock_offset: float | None = None
         """Device's clock minus ours, seconds; None when the worker named no time."""
@@ -61,7 +61,7 @@ class Worker:
     def ask(self, op: str, *, timeout: float, **fields: Any) -> dict[str, Any]:
         """Send one request and return its reply."""
         self._id += 1
-        self._channel.send(wire.encode({"op": op, "id": self._id, **fields}))
+        self._send({"op": op, "id": self._id, **fields})
         return self._reply(self._id, timeout, None)
 
     def ping(self, timeout: float) -> float:
@@ -79,7 +79,7 @@ class Worker:
         worker's own errors as ModelError, InfraError or NotAvailableError.
         """
         self._id += 1
-        self._channel.send(wire.encode({"op": "run", "id": self._id, "job": wire.dump(job)}))
+        self._send({"op": "run", "id": self._id, "job": wire.dump(job)})
         reply = self._reply(self._id, timeout, progress)
         try:
             return wire.load(wire.JobResult, reply.get("result"))
@@ -89,7 +89,7 @@ class Worker:
     def close(self) -> None:
         """Say goodbye if the worker still listens; the channel's close kills it otherwise."""
         try:
-            self._channel.send(wire.encode({"op": "bye", "id": 0}))
+            self._send({"op": "bye", "id": 0})
         except AssayError:
             pass  # already gone: nobody to say goodbye to
         finally:
@@ -97,6 +97,10 @@ class Worker:
 
     def kill(self) -> None:
         self._channel.close(0.0)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._sent = time.monotonic()
+        self._channel.send(wire.encode(message))
 
     def _reply(
         self, ident: int, timeout: float, progress: Callable[[int], None] | None
@@ -127,12 +131,13 @@ class Worker:
                 raise DeadlineError(
                     "E-SILENCE", f"worker silent for {self._silence:.0f} s", where=self._where
                 )
+            # Heartbeats keep us from ever waiting long, so the time to ping goes by our own sends.
+            if self.hello and now - self._sent >= KEEPALIVE_S:
+                self._send({"op": "ping", "id": -1, "nonce": ""})
             wait = min(KEEPALIVE_S, deadline - now, heard + self._silence - now)
             try:
                 line = self._channel.read_line(max(wait, 0.001))
             except DeadlineError:
-                if self.hello:
-                    self._channel.send(wire.encode({"op": "ping", "id": -1, "nonce": ""}))
                 continue
             if line is None:
                 raise self._ended()
