@@ -109,7 +109,7 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
 
 
 def check_unchanged(matrix: Matrix, staging: Staging, files: Mapping[str, str]) -> None:
-    """InputError E-MODEL-CHANGED unless ``files`` (path -> sha256) are the bytes that were staged."""
+    """InputError E-MODEL-CHANGED unless ``files`` (path -> sha256) are the staged bytes."""
     for model in matrix.models:
         parent = [(model.name, model.fp32)] if model.fp32 else []
         for key, file in (*parent, *((f"{model.name}.{f.name}", f) for f in model.files)):

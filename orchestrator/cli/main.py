@@ -51,6 +51,15 @@ def invoke(arguments: list[str]) -> int:
         # The reader of our output went away; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PASS
+    except Exception as error:  # noqa: BLE001  the last resort: a bug, in one line like the rest
+        if os.environ.get("ASSAY_DEBUG"):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        print(  # noqa: T201
+            f"assay: internal error: {what} (ASSAY_DEBUG=1 shows where; please report it) [E-BUG]",
+            file=sys.stderr,
+        )
+        return Exit.INFRA
     return code if isinstance(code, int) else Exit.PASS
 
 

@@ -95,6 +95,11 @@ class Hub:
         except AssayError as error:
             failure = Failure.of(error)
             self._after_failure(order, failure)
+        except OSError as error:
+            # The hub's own disk or descriptors: never the device's fault, and it may pass.
+            what = f"hub: {error.strerror or error}"
+            failure = Failure.of(InfraError("E-HUB-IO", what, where=order.target.device))
+            self._after_failure(order, failure)
         if session is not None:
             pushed += session.bytes_pushed
         return Finished(
