@@ -19,6 +19,7 @@ Any failure: error {kind: model_error|infra_error|not_available|stale, code: "E-
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import typing
 from dataclasses import dataclass, field
@@ -194,7 +195,7 @@ def load(cls: Type[T], data: Any) -> T:
     """Rebuild a dataclass of this module; unknown, missing or ill-typed fields are WireErrors."""
     if not isinstance(data, dict):
         raise WireError(f"{cls.__name__}: not an object")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # mypy doubts that a class is hashable
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise WireError(f"{cls.__name__}: unknown field {unknown[0]!r}")
@@ -202,6 +203,12 @@ def load(cls: Type[T], data: Any) -> T:
         return cls(**{k: _coerce(hints[k], v, f"{cls.__name__}.{k}") for k, v in data.items()})
     except TypeError as error:
         raise WireError(f"{cls.__name__}: {error}") from error
+
+
+@functools.lru_cache(maxsize=None)
+def _hints(cls: Type[Any]) -> Dict[str, Any]:
+    # Evaluating the annotations costs more than everything else in ``load``.
+    return typing.get_type_hints(cls)
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
