@@ -23,6 +23,7 @@ class Artefacts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._durable: set[Path] = set()
 
     def put_bytes(self, data: bytes) -> Blob:
         """Keep ``data``. Raises InfraError E-DISK-FULL, E-STORE-READONLY, E-STORE-OPEN."""
@@ -114,10 +115,10 @@ class Artefacts:
                 if not _is_whole(final, sha256):
                     stream.flush()
                     os.fsync(stream.fileno())
-                    final.parent.mkdir(exist_ok=True)
+                    self._make_durable(final.parent)
                     partial.chmod(0o644)
                     partial.replace(final)
-                    _sync_folder(final.parent)
+                    _sync(final.parent)
             return Blob(sha256, size)
         except OSError as error:
             raise file_fault(error, self.folder) from error
@@ -125,6 +126,16 @@ class Artefacts:
             if partial is not None:
                 with contextlib.suppress(OSError):
                     partial.unlink(missing_ok=True)
+
+    def _make_durable(self, folder: Path) -> None:
+        """A sub-folder whose own name outlives a power cut; once per process and sub-folder,
+
+        even where another process made it, which may not have come to syncing it yet.
+        """
+        if folder not in self._durable:
+            folder.mkdir(exist_ok=True)
+            _sync(self.folder)
+            self._durable.add(folder)
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
@@ -141,14 +152,13 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; a new sub-folder's own name too."""
-    for path in (folder, folder.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _corrupt(path: Path, found: str, expect: str | None = None) -> InfraError:

@@ -125,7 +125,8 @@ def end(connection: Connection, attempt: str, record: AttemptRecord, digest: str
     environment = None
     if record.environment is not None:
         environment = sha256_of(record.environment)
-        insert_missing(connection, Environment, sha256=environment, data=record.environment)
+        row = {"sha256": environment, "data": record.environment}
+        insert_missing(connection, Environment, row)
     values: dict[str, Any] = {
         name: value
         for name, value in vars(record).items()
@@ -138,11 +139,11 @@ def end(connection: Connection, attempt: str, record: AttemptRecord, digest: str
     )
     if ended.rowcount != 1:
         raise InfraError("E-ATTEMPT-FINAL", f"attempt {attempt} is not running", retryable=False)
-    for role, blob in sorted(record.artefacts.items()):
-        insert_missing(connection, Artefact, sha256=blob.sha256, size=blob.size)
-        connection.execute(
-            insert(AttemptArtefact).values(attempt=attempt, role=role, sha256=blob.sha256)
-        )
+    files = sorted(record.artefacts.items())
+    if files:
+        insert_missing(connection, Artefact, *(vars(blob) for _, blob in files))
+        rows = [{"attempt": attempt, "role": role, "sha256": blob.sha256} for role, blob in files]
+        connection.execute(insert(AttemptArtefact), rows)
     return _settle(connection, attempt, record.state)
 
 

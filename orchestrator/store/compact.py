@@ -148,7 +148,7 @@ def _pack(
         raise file_fault(error, folder) from error
     with store.database.write() as connection:
         store.artefacts.require([blob])
-        insert_missing(connection, Artefact, sha256=blob.sha256, size=blob.size)
+        insert_missing(connection, Artefact, vars(blob))
         return sum(
             connection.execute(
                 update(AttemptArtefact)

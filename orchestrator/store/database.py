@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SEEN_S = 60.0
+"""How exact the time is at which a unit was last seen, in seconds."""
+
 LOST = AttemptRecord(
     AttemptState.CANCELLED,
     error_id="E-COORDINATOR-LOST",
@@ -162,8 +165,18 @@ class Store(Reader):
     # Devices and leases ----------------------------------------------------------------------
 
     def upsert_device(self, name: str, device_class: str, emulated: bool, identity: Json) -> None:
-        """Record that the unit was seen now, and what it is."""
+        """Record that the unit was seen now, and what it is.
+
+        Within SEEN_S nothing is written unless something changed: a commit costs a sync to disk.
+        """
         now = time.time()
+        told = (name, device_class, emulated, identity)
+        if any(
+            (known.name, known.device_class, known.emulated, known.identity) == told
+            and abs(now - known.last_seen) < SEEN_S
+            for known in self.devices()
+        ):
+            return
         seen: dict[str, Any] = {
             "device_class": device_class,
             "emulated": emulated,
@@ -171,7 +184,7 @@ class Store(Reader):
             "last_seen": now,
         }
         with self.database.write() as connection:
-            insert_missing(connection, Device, name=name, first_seen=now, **seen)
+            insert_missing(connection, Device, {"name": name, "first_seen": now, **seen})
             connection.execute(update(Device).where(col(Device.name) == name).values(**seen))
 
     def acquire_lease(self, device: str, owner: Owner) -> Lease | None:
@@ -277,7 +290,7 @@ class Store(Reader):
         except (ValueError, TypeError) as error:
             raise value_fault(error, self.database.path) from error
         with self.database.write() as connection:
-            insert_missing(connection, Environment, sha256=sha256, data=data)
+            insert_missing(connection, Environment, {"sha256": sha256, "data": data})
         return sha256
 
     def baseline_get(self, key: BaselineKey) -> Json | None:
@@ -291,16 +304,15 @@ class Store(Reader):
         The environment in ``key`` must have been kept before. Raises InfraError E-STORE-VALUE.
         """
         with self.database.write() as connection:
-            insert_missing(
-                connection,
-                Baseline,
-                key=key.digest(),
-                model_sha256=key.model_sha256,
-                inputs=list(key.inputs),
-                environment=key.environment,
-                created=time.time(),
-                data=data,
-            )
+            row = {
+                "key": key.digest(),
+                "model_sha256": key.model_sha256,
+                "inputs": list(key.inputs),
+                "environment": key.environment,
+                "created": time.time(),
+                "data": data,
+            }
+            insert_missing(connection, Baseline, row)
         stored = self.baseline_get(key)
         assert stored is not None, "baselines are never deleted"
         return stored

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import QueuePool
-from sqlmodel import SQLModel, insert
+from sqlmodel import SQLModel
 
 from orchestrator.errors import InfraError
 from orchestrator.store.faults import database_fault, value_fault
@@ -71,20 +72,13 @@ class Database:
             raise InfraError("E-STORE-DB", str(error), where=str(self.path)) from error
 
 
-def insert_missing(connection: Connection, table: type[SQLModel], **row: Any) -> None:
-    """Insert ``row`` unless its primary key (the first item) is there already."""
-    column, value = next(iter(row.items()))
-    key = getattr(table, column)
-    if connection.execute(select(key).where(key == value)).first() is not None:
-        return
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(table).values(**row))
-    except IntegrityError:
-        # Where writers run side by side (PostgreSQL) another one may have been first; any other
-        # broken constraint leaves the row missing and is raised.
-        if connection.execute(select(key).where(key == value)).first() is None:
-            raise
+def insert_missing(connection: Connection, table: type[SQLModel], *rows: dict[str, Any]) -> None:
+    """Insert those of ``rows`` whose key is not there already, in one statement.
+
+    Any other broken constraint is raised.
+    """
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
 
 
 def _engine(path: Path, readonly: bool, busy_timeout: float) -> Engine:
