@@ -173,17 +173,15 @@ class SshTransport:
         sink: Write,
         env: Mapping[str, str] | None,
     ) -> tuple[int, bytes]:
-        """Exit status and stderr."""
+        """Exit status and stderr of a process that ran to its end."""
         err = bytearray()
 
         def feed(process: RemoteProcess) -> int:
-            return process.communicate(source, sink, call.end, call.stop.is_set)
+            status = process.communicate(source, sink, call.end, call.stop.is_set)
+            process.close()
+            return status
 
-        try:
-            return self._perform(call, argv, env, err.extend, feed), bytes(err)
-        finally:
-            if call.process is not None:
-                call.process.close()
+        return self._perform(call, argv, env, err.extend, feed), bytes(err)
 
     def _perform(
         self,
@@ -212,13 +210,12 @@ class SshTransport:
 
         try:
             return bounded(work, call.left() + _GRACE, self._cut, call.stop.set)
-        except TimeoutError:
+        except BaseException as error:
             note = "" if self._stopped(call) else ", and could not be stopped on the device"
-            raise failures.deadline(self._device, call.what, call.seconds, note) from None
-        except BROKEN as error:
-            raise failures.link_down(self._device, reason(error)) from error
-        except BaseException:
-            self._stopped(call)
+            if isinstance(error, TimeoutError):
+                raise failures.deadline(self._device, call.what, call.seconds, note) from None
+            if isinstance(error, BROKEN):
+                raise failures.link_down(self._device, reason(error)) from error
             raise
 
     def _connected(self) -> paramiko.Transport:
@@ -229,9 +226,13 @@ class SshTransport:
 
     def _stopped(self, call: _Call) -> bool:
         """Kill what the call started, and remove its half-written file."""
-        if call.process is None or call.process.pid is None or call.is_kill:
+        process = call.process
+        if process is None:
             return False
-        return call.process.ended() or self._kill(call.process.pid, call.part)
+        known = process.pid is not None and not call.is_kill
+        stopped = process.ended() or (known and self._kill(process.pid, call.part))
+        process.close()
+        return stopped
 
     def _kill(self, pid: int | None, part: PurePosixPath | None = None) -> bool:
         """Whether the process group is known to be gone. A link too dead for this is cut."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -100,7 +101,8 @@ class RemoteProcess:
         self._channel.shutdown_write()
 
     def close(self) -> None:
-        self._channel.close()
+        with contextlib.suppress(*BROKEN):
+            self._channel.close()
 
     def status(self, seconds: float) -> int | None:
         """Exit status, waiting for it; None if it is not known (yet). InfraError E-LINK."""

@@ -18,7 +18,7 @@ from orchestrator.transports import (
     TransportSettings,
     open_transport,
 )
-from orchestrator.transports.contract import CHECKS, Check, ContractError, run_check
+from orchestrator.transports.contract import CHECKS, Check, ContractError, files, run_check
 from tests.support import sshd
 
 FARM = os.environ.get("ASSAY_FARM", "0") != "0"
@@ -39,26 +39,25 @@ def _board(root: str) -> SshSettings:
     )
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "local",
-        "fake",
-        pytest.param(
-            "ssh", marks=pytest.mark.skipif(bool(sshd.MISSING), reason=sshd.MISSING or "")
-        ),
-        pytest.param(
-            "ssh-no-sftp", marks=pytest.mark.skipif(bool(sshd.MISSING), reason=sshd.MISSING or "")
-        ),
-        pytest.param(
-            "board",
-            marks=[
-                pytest.mark.farm,
-                pytest.mark.skipif(not FARM, reason="the virtual boards are not up (ASSAY_FARM=1)"),
-            ],
-        ),
-    ],
-)
+_NO_SSHD = pytest.mark.skipif(bool(sshd.MISSING), reason=sshd.MISSING or "")
+_NO_BOARD = pytest.mark.skipif(not FARM, reason="the virtual boards are not up (ASSAY_FARM=1)")
+
+TRANSPORTS: dict[str, tuple[tuple[Check, ...], list[pytest.MarkDecorator]]] = {
+    "local": (CHECKS, []),
+    "fake": (CHECKS, []),
+    "ssh": (CHECKS, [_NO_SSHD]),
+    "ssh-no-sftp": (files.CHECKS, [_NO_SSHD]),
+    "board": (CHECKS, [pytest.mark.farm, _NO_BOARD]),
+}
+
+CASES = [
+    pytest.param(name, item, marks=marks, id=f"{name}-{item.name}")
+    for name, (items, marks) in TRANSPORTS.items()
+    for item in items
+]
+
+
+@pytest.fixture(scope="module")
 def transport(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Transport]:
@@ -83,7 +82,7 @@ def transport(
         yield opened
 
 
-@pytest.mark.parametrize("item", CHECKS, ids=lambda item: item.name)
+@pytest.mark.parametrize(("transport", "item"), CASES, indirect=["transport"])
 def test_contract(transport: Transport, item: Check) -> None:
     run_check(item, transport)
 

@@ -242,6 +242,36 @@ def test_noisy_login_script_is_cut_off(tmp_path: Path) -> None:
         assert (tmp_path / "back").read_bytes() == b"small"
 
 
+def test_half_open_link(tmp_path: Path) -> None:
+    """The network goes away without a word: keepalives nobody acknowledges end the link."""
+    isolated = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    try:
+        subprocess.run([*isolated, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no network namespace can be made here")
+    if sshd.MISSING:
+        pytest.skip(sshd.MISSING)
+    script = f"""
+        import subprocess, time
+        from pathlib import Path
+        from orchestrator.errors import AssayError
+        from orchestrator.transports import open_transport
+        from tests.support.sshd import running
+        with running(Path({str(tmp_path)!r})) as server:
+            with open_transport(server.settings(keepalive=1.0), device="x") as t:
+                channel = t.start(["cat"])
+                subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+                start = time.monotonic()
+                try:
+                    channel.read_line(60)
+                except AssayError as error:
+                    print(error.id, time.monotonic() - start < 15)
+    """
+    command = [*isolated, sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.stdout, done.stderr) == ("E-LINK True\n", "")
+
+
 # --- where a device says no
 
 
