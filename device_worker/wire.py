@@ -9,6 +9,7 @@ Coordinator -> worker (each has "op" and "id"; a reply carries the same "id"):
   have {sha256: [...]}      -> have {present: [...]}      every listed file is re-hashed first
   adopt {sha256, path}      -> adopted                    pushed file: hashed, moved into the cache
   run {job: Job}            -> progress* , result {result: JobResult}
+  fetch {attempt}           -> content {files}            small files of an attempt, path -> base64
   forget {attempt}          -> forgotten                  deletes the attempt's output files
   noop                      -> done
   bye                       -> bye, exit 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from device_worker import wire
 from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, worker_bundle
@@ -86,7 +87,7 @@ class DeviceSession:
         into: Path,
         progress: Callable[[int], None] | None = None,
     ) -> wire.JobResult:
-        """Run a job and pull its files into the folder ``into``, each checked against its hash.
+        """Run a job and bring its files into the folder ``into``, each checked against its hash.
 
         Files are named ``output-<i>.npy`` and by their role in JobResult.files.
         """
@@ -95,15 +96,20 @@ class DeviceSession:
             raise InfraError(
                 "E-WORKER-GARBAGE", "worker answered for another job", where=self._device
             )
+        small = worker.ask("fetch", attempt=job.attempt, timeout=self._limits.silence).get("files")
         for name, file in local_files(result):
-            self._pull(file, into / name)
+            self._bring(file, into / name, small if isinstance(small, dict) else {})
         worker.ask("forget", attempt=job.attempt, timeout=self._limits.silence)
         return result
 
-    def _pull(self, file: wire.DeviceFile, local: Path) -> None:
-        self._transport.pull(
-            PurePosixPath(file.path), local, timeout=_transfer_deadline(file.blob.size)
-        )
+    def _bring(self, file: wire.DeviceFile, local: Path, small: Mapping[str, Any]) -> None:
+        """From ``small`` (path -> base64) where it is there, else by the transport."""
+        if file.path in small:
+            local.write_bytes(self._decoded(small[file.path]))
+        else:
+            self._transport.pull(
+                PurePosixPath(file.path), local, timeout=_transfer_deadline(file.blob.size)
+            )
         with local.open("rb") as stream:
             got = hashlib.file_digest(stream, "sha256").hexdigest()
         if got != file.blob.sha256:
@@ -113,6 +119,14 @@ class DeviceSession:
                 f"{local.name} changed on its way from the device",
                 where=self._device,
             )
+
+    def _decoded(self, text: Any) -> bytes:
+        try:
+            return base64.b64decode(text, validate=True)
+        except (TypeError, ValueError) as error:
+            raise InfraError(
+                "E-WORKER-GARBAGE", f"a file came as no base64: {error}", where=self._device
+            ) from error
 
     def _start(self, python: str, env: Mapping[str, str] | None) -> Worker:
         bundle = worker_bundle()
