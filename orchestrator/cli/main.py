@@ -51,7 +51,7 @@ def invoke(arguments: list[str]) -> int:
         # The reader of our output went away; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PASS
-    except Exception as error:  # noqa: BLE001  the last resort: a bug, in one line like the rest
+    except Exception as error:  # the last resort: a bug, in one line like the rest
         if os.environ.get("ASSAY_DEBUG"):
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
