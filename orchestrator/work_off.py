@@ -31,6 +31,8 @@ HEARTBEAT_S = 5.0
 POLL_S = 0.5
 GIVE_UP_AFTER = 3
 """Infrastructure failures in a row after which a device gets no more cells in this run."""
+REST_S = 1.0
+"""Pause after a device's first failure, three times as long after the next: a board may reboot."""
 
 
 @dataclass
@@ -42,6 +44,7 @@ class _Unit:
     claim: Claim | None = None
     prefer: Prefer | None = None
     failures: int = 0
+    rest_until: float = 0.0
     given_up: bool = False
 
 
@@ -126,7 +129,12 @@ class _Coordinator:
 
     def _feed_idle(self) -> None:
         """Lease idle units that a pending cell waits for; claim and send out their next cell."""
-        idle = [u for u in self._units.values() if u.claim is None and not u.given_up]
+        now = time.monotonic()
+        idle = [
+            u
+            for u in self._units.values()
+            if u.claim is None and not u.given_up and now >= u.rest_until
+        ]
         if not idle:
             return
         wanted: set[str] | None = None
@@ -180,7 +188,7 @@ class _Coordinator:
         unit.prefer = Prefer(claim.cell.env_key, claim.cell.model)
         self._know(unit.name, finished)
         try:
-            self._store.finish(
+            written = self._store.finish(
                 finished.attempt, finished.token, record(finished, self._store.artefacts)
             )
         except InfraError as error:
@@ -189,18 +197,24 @@ class _Coordinator:
             self._progress.message(str(error))
             unit.lease = None
             return
-        self._progress.cell_finished(
+        failure = finished.failure
+        report = (
+            self._progress.cell_finished
+            if written.cell is CellState.DONE
+            else self._progress.cell_waits
+        )
+        report(
             claim.cell.id,
             unit.name,
             finished.outcome,
             finished.ended_unix - finished.started_unix,
-            finished.failure.text if finished.failure else "",
+            failure.text if failure else "",
         )
-        failure = finished.failure
         if failure is None or failure.outcome != "infra_error":
             unit.failures = 0
             return
         unit.failures += 1
+        unit.rest_until = time.monotonic() + REST_S * 3.0 ** (unit.failures - 1)
         if unit.failures >= GIVE_UP_AFTER or not failure.retryable:
             self._give_up(unit, claim, failure)
 
@@ -240,10 +254,11 @@ class _Coordinator:
         ended = AttemptRecord(
             AttemptState.INFRA_ERROR,
             error_id=failure.id,
-            error=f"{unit.name} given up: {failure.text}",
+            error=f"device given up: {failure.text}",
         )
-        count = self._store.close_pending(self._run, cells, ended)
-        self._progress.message(f"{unit.name} given up, {count} cells closed: {failure.text}")
+        self._store.close_pending(self._run, cells, ended)
+        for cell in cells:
+            self._progress.cell_finished(cell, unit.name, "infra_error", 0.0, "device given up")
 
     def _collect_spool(self) -> None:
         """Attempts that a hub finished but no coordinator wrote down: redelivered by ID."""

@@ -30,10 +30,12 @@ class Progress(Protocol):
     def cell_finished(
         self, id: str, device: str, outcome: str, seconds: float, note: str = ""
     ) -> None:
-        """``outcome``: ok, model_error, infra_error, timeout, cancelled or not_available.
+        """``outcome``: ok, model_error, infra_error, timeout, cancelled or not_available."""
 
-        Told of every attempt; a cell that is tried again counts once.
-        """
+    def cell_waits(
+        self, id: str, device: str, outcome: str, seconds: float, note: str = ""
+    ) -> None:
+        """An attempt ended so that its cell waits for another one."""
 
     def message(self, text: str) -> None: ...
 
@@ -50,6 +52,11 @@ class NullProgress:
         pass
 
     def cell_finished(
+        self, id: str, device: str, outcome: str, seconds: float, note: str = ""
+    ) -> None:
+        pass
+
+    def cell_waits(
         self, id: str, device: str, outcome: str, seconds: float, note: str = ""
     ) -> None:
         pass
@@ -90,6 +97,13 @@ class PlainProgress:
             self._done.add(id)
             count = f"{len(self._done)}/{self._total}"
             parts = [count, id, device, outcome, fmt.seconds(seconds), note]
+            self._write("  ".join(part for part in parts if part))
+
+    def cell_waits(
+        self, id: str, device: str, outcome: str, seconds: float, note: str = ""
+    ) -> None:
+        with self._lock:
+            parts = ["again", id, device, outcome, fmt.seconds(seconds), note]
             self._write("  ".join(part for part in parts if part))
 
     def message(self, text: str) -> None:
@@ -143,6 +157,14 @@ class RichProgress:
         if outcome != "ok":
             parts = [fmt.words(outcome), id, device, fmt.seconds(seconds), note]
             self.message("  ".join(part for part in parts if part))
+
+    def cell_waits(
+        self, id: str, device: str, outcome: str, seconds: float, note: str = ""
+    ) -> None:
+        with self._lock:
+            self._running.pop(id, None)
+        parts = ["again", id, device, fmt.words(outcome), fmt.seconds(seconds), note]
+        self.message("  ".join(part for part in parts if part))
 
     def message(self, text: str) -> None:
         self._console.print(Text(fmt.printable(text)), soft_wrap=True)
