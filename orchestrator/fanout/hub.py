@@ -118,7 +118,7 @@ class Hub:
     def _carry_out(
         self, session: DeviceSession, order: Order, python: str
     ) -> tuple[dict[str, Any], dict[str, bytes], tuple[str, ...]]:
-        worker = session.worker(python, order.env)
+        worker = _worker(session, order, python)
         session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
         notes = _gate(worker, order)
         with tempfile.TemporaryDirectory(prefix="assay-") as folder:
@@ -166,6 +166,21 @@ class Hub:
 
     def _readable(self, sha256: str, path: str) -> Path:
         return Path(path) if Path(path).exists() else self._own(sha256)
+
+
+def _worker(session: DeviceSession, order: Order, python: str) -> Worker:
+    """Raises NotAvailableError where the runtime's own interpreter is not installed."""
+    try:
+        return session.worker(python, order.env)
+    except InfraError as error:
+        if error.id != "E-DEVICE-PYTHON" or not order.own_python:
+            raise
+        runtime = order.job.runtime.runtime
+        raise NotAvailableError(
+            "E-RUNTIME-MISSING",
+            f"{runtime} has no Python here: {error.what}",
+            where=order.target.device,
+        ) from None
 
 
 def _check_identity(target: Target, environment: dict[str, Any]) -> None:

@@ -33,6 +33,8 @@ class Order:
     """One attempt. ``blobs``: sha256 -> path of the file in a store the hub can read.
 
     ``python`` is the interpreter on the device, None when the inventory names none for the runtime.
+    ``own_python``: the inventory names it for this runtime alone, so where it does not exist the
+    runtime is not installed and nothing is wrong with the device.
     """
 
     target: Target
@@ -43,6 +45,7 @@ class Order:
     env: dict[str, str] = field(default_factory=dict)
     max_start_c: float | None = None
     settle_s: float = 0.0
+    own_python: bool = False
 
 
 @dataclass(frozen=True)
