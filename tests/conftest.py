@@ -1,0 +1,73 @@
+"""Which marked tests can run on this machine; those that cannot are skipped, counted, explained.
+
+``farm``: `ASSAY_FARM=0` says no, `ASSAY_FARM=1` says that the boards are up, so a silent one is a
+failure and not a skip; without it the boards are asked. ``realmodels``: $ASSAY_REALMODELS.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[1]
+BOARDS = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
+NAMES = {"farm": "virtual boards", "realmodels": "real models"}
+
+
+@functools.cache
+def farm_trouble() -> str | None:
+    """Why tests on the virtual boards cannot run, None where they can."""
+    wish = os.environ.get("ASSAY_FARM")
+    if wish is not None:
+        return "ASSAY_FARM=0" if wish == "0" else None
+    devices = yaml.safe_load(BOARDS.read_text())["devices"]
+    silent = [d["name"] for d in devices if not _greets(d["transport"])]
+    return f"no answer from {', '.join(silent)} (make farm)" if silent else None
+
+
+def realmodels_trouble() -> str | None:
+    """Why tests on real models cannot run, None where they can."""
+    folder = os.environ.get("ASSAY_REALMODELS")
+    if not folder:
+        return "$ASSAY_REALMODELS is not set"
+    return None if Path(folder).is_dir() else f"$ASSAY_REALMODELS: no folder {folder}"
+
+
+def _greets(address: dict[str, object]) -> bool:
+    """Whether an SSH server says its first line there."""
+    try:
+        with socket.create_connection((str(address["host"]), int(str(address["port"]))), 5) as link:
+            return link.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m have taken theirs away
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for mark, trouble in (("farm", farm_trouble), ("realmodels", realmodels_trouble)):
+        marked = [item for item in items if item.get_closest_marker(mark)]
+        reason = trouble() if marked else None
+        if reason is not None:
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=f"{NAMES[mark]}: {reason}"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for mark, name in NAMES.items():
+        skipped = [r for r in terminalreporter.stats.get("skipped", []) if mark in r.keywords]
+        if not skipped:
+            continue
+        reasons = Counter(
+            str(r.longrepr[2] if isinstance(r.longrepr, tuple) else r.longrepr).removeprefix(
+                "Skipped: "
+            )
+            for r in skipped
+        )
+        said = "; ".join(f"{count}: {reason}" for reason, count in sorted(reasons.items()))
+        terminalreporter.write_line(f"{name}: {len(skipped)} tests skipped ({said})", yellow=True)
