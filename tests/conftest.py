@@ -69,5 +69,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             )
             for r in skipped
         )
-        said = "; ".join(f"{count}: {reason}" for reason, count in sorted(reasons.items()))
-        terminalreporter.write_line(f"{name}: {len(skipped)} tests skipped ({said})", yellow=True)
+        said = "; ".join(f"{count} for {reason}" for reason, count in sorted(reasons.items()))
+        terminalreporter.write_line(f"{name}: skipped {len(skipped)} ({said})", yellow=True)
