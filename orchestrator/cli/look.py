@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EISDIR
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +21,7 @@ from orchestrator.cli.options import (
     print_text,
     store_folder,
 )
+from orchestrator.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -198,21 +203,38 @@ def show(document: dict[str, Any], folder: Path, report: Path | None, as_json: b
 
 def write_report(document: dict[str, Any], folder: Path, out: Path | None) -> Path:
     """The HTML file, whole or not at all. Raises InputError E-REPORT-WRITE."""
-    from orchestrator.errors import InputError
     from orchestrator.reports.html import render
 
     path = out or folder / "reports" / f"{document['run']['id']}.html"
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _part_of(path) as part:
         part.write_text(render(document), encoding="utf-8")
         part.replace(path)
+    return path
+
+
+def check_report(out: Path | None) -> None:
+    """Raises InputError E-REPORT-WRITE now rather than after hours of work."""
+    if out is not None:
+        with _part_of(out) as part:
+            part.touch()
+
+
+@contextmanager
+def _part_of(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; nothing is left under it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(
             "E-REPORT-WRITE", f"cannot write: {error.strerror}", where=str(path)
         ) from None
-    return path
 
 
 def _judged(run: str | None, folder: Path | None, policy: Path | None = None) -> dict[str, Any]:

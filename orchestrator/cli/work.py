@@ -106,11 +106,13 @@ def run(
     report: ReportFile = None,
     as_json: AsJson = False,
 ) -> int:
+    from orchestrator.cli.look import check_report
     from orchestrator.run import enqueue, finish
     from orchestrator.run import plan as plan_run
     from orchestrator.store.database import Store
 
     planned = plan_run(matrix, select or [])
+    check_report(report)
     with (
         Store.open(store_folder(store)) as opened,
         _fan(executor, planned.devices, store_folder(store)) as fan,
@@ -146,12 +148,15 @@ def resume(
     report: ReportFile = None,
     as_json: AsJson = False,
 ) -> int:
+    from orchestrator.cli.look import check_report
     from orchestrator.frozen import load_run
     from orchestrator.run import finish
     from orchestrator.store.database import Store
 
-    with Store.open(store_folder(store)) as opened:
+    with Store.open(store_folder(store), readonly=True) as opened:  # makes none where none is
         run_id = opened.run(run).id
+    check_report(report)
+    with Store.open(store_folder(store)) as opened:
         devices = load_run(opened.frozen(run_id)).devices
         with (
             _interruptible() as stop,
