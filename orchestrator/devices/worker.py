@@ -24,6 +24,9 @@ KEEPALIVE_S = 10.0
 CLOCK_TOLERANCE_S = 60.0
 """A clock this far off is worth a word: more than any link delays the worker's first line."""
 
+EXIT_S = 2.0
+"""How long after the end of its output a process may take to have an exit status."""
+
 _GARBAGE_LIMIT = 20
 
 _PYTHON_MISSING = {126, 127}
@@ -155,7 +158,7 @@ class Worker:
                 return message
 
     def _ended(self) -> InfraError:
-        code, tail = self._channel.returncode(), self._channel.stderr_tail().strip()
+        code, tail = self._exit_code(), self._channel.stderr_tail().strip()
         last = tail.splitlines()[-1] if tail else "no message"
         if code in _PYTHON_MISSING:
             return InfraError(
@@ -184,6 +187,13 @@ class Worker:
                 where=self._where,
             )
         return InfraError("E-WORKER-DIED", f"worker ended (exit {code}): {last}", where=self._where)
+
+    def _exit_code(self) -> int | None:
+        """The end of the stream may be seen a moment before the exit status is known."""
+        give_up = time.monotonic() + EXIT_S
+        while (code := self._channel.returncode()) is None and time.monotonic() < give_up:
+            time.sleep(0.01)
+        return code
 
     def _failure(self, message: dict[str, Any]) -> AssayError:
         code, what = str(message.get("code", "E-WORKER-ERROR")), str(message.get("what", ""))
