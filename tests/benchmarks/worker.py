@@ -59,9 +59,9 @@ def _cases(folder: Path) -> list[Case]:
     large = np.load(QUICKSTART / "digits_32x32.npz")["x"].astype(np.float32)
     picture = np.random.default_rng(0).integers(0, 255, (64, 32, 48, 48), dtype=np.uint8)
     return [
-        Case("ONNX Runtime, 4 QLinearConv", _convolutions(folder / "4.onnx", 48), ort, picture),
+        Case("ONNX Runtime, 5 QLinearConv", _convolutions(folder / "s.onnx", 48), ort, picture),
         Case(
-            "ONNX Runtime, 4 QLinearConv, large output",
+            "ONNX Runtime, 5 QLinearConv, large output",
             _convolutions(folder / "l.onnx", 1),
             ort,
             picture,
@@ -103,7 +103,7 @@ def _convolutions(path: Path, last: int) -> Path:
         "z": np.array(128, np.uint8),
         "w": rng.integers(0, 255, (32, 32, 3, 3), dtype=np.uint8),
     }
-    names = ["x", "a", "b", "c", "y"]
+    names = ["x", "a", "b", "c", "d", "y"]
     nodes = [
         helper.make_node(
             "QLinearConv",
