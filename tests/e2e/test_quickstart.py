@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -189,10 +191,15 @@ def test_right_answers_are_those_of_the_model_card(demo: Demo) -> None:
             assert r["accuracy"]["k"] == card[kernels[r["runtime"]]], r["id"]
 
 
-def test_a_second_run_sends_no_byte_again(demo: Demo) -> None:
-    wanted = "*-digits_ds.*-digits32-clean-*-t1"
-    again = assay("run", MATRIX, "--select", wanted, "--json", store=demo.judged.store, timeout=120)
-    second = Judged(again, demo.judged.store)
+def copy_of_store(demo: Demo, folder: Path) -> Path:
+    """For commands that add a run: what others ask of the newest one must not change."""
+    return shutil.copytree(demo.judged.store, folder / "store")
+
+
+def test_a_second_run_sends_no_byte_again(demo: Demo, tmp_path: Path) -> None:
+    wanted, store = "*-digits_ds.*-digits32-clean-*-t1", copy_of_store(demo, tmp_path)
+    again = assay("run", MATRIX, "--select", wanted, "--json", store=store, timeout=120)
+    second = Judged(again, store)
     ran = [a for a in second.attempts.values() if a.device == "host"]
     assert len(ran) == 4 + demo.has_tflite214
     assert {a.result["bytes_pushed"] for a in ran} == {0}
@@ -228,3 +235,39 @@ def test_a_missing_runtime_reads_not_available_here(tmp_path: Path) -> None:
 
 def files_of(model: dict[str, Any]) -> list[dict[str, Any]]:
     return [model["fp32"], *model["files"]]
+
+
+GUIDE = (REPO / "docs" / "guides" / "quickstart.md").read_text()
+
+
+@pytest.mark.parametrize("line", re.findall(r"^    \$ assay (.+)$", GUIDE, re.MULTILINE))
+def test_the_guides_commands_work_after_the_demo(demo: Demo, line: str, tmp_path: Path) -> None:
+    arguments = shlex.split(line.replace("report.html", str(tmp_path / "report.html")))
+    done = assay(*arguments, store=copy_of_store(demo, tmp_path))
+    if "default.yaml" in line:
+        expected = EXITS["inconclusive"]
+    elif arguments[0] == "signoff":
+        expected = EXITS[demo.judged.verdict]
+    elif arguments[0] == "run":
+        # The reference itself: only FP32 is left to compare with.
+        expected = EXITS["fail" if saturates(demo.judged.isa("host")) else "pass"]
+    else:
+        expected = 0
+    assert done.code == expected, done
+    assert done.out
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"), [(0, 0), (1, 0), (5, 0), (2, 2), (3, 3), (4, 4), (130, 130)]
+)
+def test_make_demo_succeeds_with_any_answer_and_fails_without_one(
+    tmp_path: Path, code: int, shown: int
+) -> None:
+    stand_in = tmp_path / ".venv" / "bin" / "assay"
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_text(
+        f'#!/bin/sh\n[ "$*" = "run matrices/quickstart.yaml" ] && exit {code}\nexit 99\n'
+    )
+    stand_in.chmod(0o755)
+    done = subprocess.run(["sh", str(REPO / "infra" / "demo.sh")], cwd=tmp_path, check=False)
+    assert done.returncode == shown
