@@ -140,10 +140,13 @@ class DeviceSession:
             try:
                 worker.greet(START_S)
                 return worker
-            except InfraError:
+            except InfraError as error:
                 worker.kill()
-                if attempt == 1 or channel.returncode() not in (MISSING, CORRUPT):
+                if channel.returncode() not in (MISSING, CORRUPT):
                     raise
+                if attempt == 1:
+                    what = "the worker bundle does not arrive whole on the device"
+                    raise InfraError("E-WORKER-HASH", what, where=self._device) from error
             with tempfile.NamedTemporaryFile() as file:
                 file.write(bundle.data)
                 file.flush()

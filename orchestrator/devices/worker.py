@@ -46,7 +46,8 @@ class Worker:
 
     def greet(self, timeout: float) -> None:
         """Wait for the hello. Raises InfraError naming why the process did not get that far."""
-        message = self._read(time.monotonic() + timeout)
+        late = self._late("E-SILENCE", f"worker did not start within {timeout:g} s")
+        message = self._read(time.monotonic() + timeout, late)
         if message.get("type") == "error":
             raise self._failure(message)
         if message.get("type") != "hello" or message.get("protocol") != wire.PROTOCOL:
@@ -62,10 +63,11 @@ class Worker:
             self.clock_offset = round(clock - time.time(), 3)
 
     def ask(self, op: str, *, timeout: float, **fields: Any) -> dict[str, Any]:
-        """Send one request and return its reply."""
+        """Send one request and return its reply. Raises DeadlineError E-SILENCE without one."""
         self._id += 1
         self._send({"op": op, "id": self._id, **fields})
-        return self._reply(self._id, timeout, None)
+        late = self._late("E-SILENCE", f"worker did not answer {op!r} within {timeout:g} s")
+        return self._reply(self._id, timeout, late, None)
 
     def ping(self, timeout: float) -> float:
         """Round trip of a nonce through the worker itself, in seconds."""
@@ -83,7 +85,8 @@ class Worker:
         """
         self._id += 1
         self._send({"op": "run", "id": self._id, "job": wire.dump(job)})
-        reply = self._reply(self._id, timeout, progress)
+        late = self._late("E-CELL-TIMEOUT", f"the cell was not done within {timeout:g} s")
+        reply = self._reply(self._id, timeout, late, progress)
         try:
             return wire.load(wire.JobResult, reply.get("result"))
         except wire.WireError as error:
@@ -105,12 +108,21 @@ class Worker:
         self._sent = time.monotonic()
         self._channel.send(wire.encode(message))
 
+    def _late(self, id: str, what: str) -> DeadlineError:
+        return DeadlineError(
+            id, what, where=self._where, mend="raise the matrix' timeouts if it is only slow"
+        )
+
     def _reply(
-        self, ident: int, timeout: float, progress: Callable[[int], None] | None
+        self,
+        ident: int,
+        timeout: float,
+        late: DeadlineError,
+        progress: Callable[[int], None] | None,
     ) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
         while True:
-            message = self._read(deadline)
+            message = self._read(deadline, late)
             kind = message.get("type")
             if kind == "error" and message.get("id") in (ident, None):
                 raise self._failure(message)
@@ -121,19 +133,18 @@ class Worker:
             if progress is not None:
                 progress(int(message.get("done", 0)))
 
-    def _read(self, deadline: float) -> dict[str, Any]:
-        """Next message that is not a heartbeat. Silence is counted from the last line heard."""
+    def _read(self, deadline: float, late: DeadlineError) -> dict[str, Any]:
+        """Next message that is not a heartbeat. Silence is counted from the last line heard.
+
+        Raises ``late`` at the deadline, DeadlineError E-SILENCE before it where nothing is heard.
+        """
         heard, garbage = time.monotonic(), 0
         while True:
             now = time.monotonic()
             if now >= deadline:
-                raise DeadlineError(
-                    "E-CELL-TIMEOUT", "no answer before the deadline", where=self._where
-                )
+                raise late
             if now - heard >= self._silence:
-                raise DeadlineError(
-                    "E-SILENCE", f"worker silent for {self._silence:.0f} s", where=self._where
-                )
+                raise self._late("E-SILENCE", f"worker silent for {self._silence:g} s")
             # Heartbeats keep us from ever waiting long, so the time to ping goes by our own sends.
             if self.hello and now - self._sent >= KEEPALIVE_S:
                 self._send({"op": "ping", "id": -1, "nonce": ""})

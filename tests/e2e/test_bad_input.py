@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +124,7 @@ def test_what_the_yaml_says_wrong(
 def test_yaml_that_is_no_matrix(tmp_path: Path, store: Path, text: str, error_id: str) -> None:
     if "&a" in text:
         steps = "abcdefghi"
-        text += "".join(
-            f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n"
-            for a, b in zip(steps, steps[1:], strict=False)
-        )
+        text += "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in pairwise(steps))
     path = tmp_path / "bomb.yaml"
     path.write_text(text)
     assay("run", path, store=store, timeout=20).refused(2, error_id, "bomb.yaml")
@@ -268,8 +268,6 @@ def test_a_users_file_may_change_once_the_run_is_queued(tiny: Tiny, store: Path)
 
 
 def _sha256(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -359,13 +357,9 @@ def test_a_report_that_cannot_be_written_is_said_before_hours_of_work(
 
 def _without_root_powers() -> list[str]:
     """A prefix under which permission bits hold for root too."""
-    import os
-
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
         pytest.skip("root ignores permission bits, and there is no setpriv to change that")
     dropped = "-dac_override,-dac_read_search,-fowner"
     return ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}"]
-
-
