@@ -44,10 +44,12 @@ def invoke(arguments: list[str]) -> int:
     except typer.TyperException as error:
         print(_usage(error), file=sys.stderr)  # noqa: T201
         return Exit.USAGE
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         print("assay: interrupted", file=sys.stderr)  # noqa: T201
         return Exit.INTERRUPTED
-    except BrokenPipeError:
+    except SystemExit as left:
+        if not isinstance(left.__context__, BrokenPipeError):
+            raise
         # The reader of our output went away; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PASS
@@ -60,6 +62,9 @@ def invoke(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return Exit.INFRA
+    if code == Exit.INTERRUPTED and not isinstance(code, Exit):
+        # Typer makes a bare 130 of KeyboardInterrupt; a command that drained has said its word.
+        print("assay: interrupted", file=sys.stderr)  # noqa: T201
     return code if isinstance(code, int) else Exit.PASS
 
 
