@@ -20,7 +20,7 @@ from tests.support.realmodels import MODELS, classifiers, write
 
 pytestmark = [pytest.mark.realmodels, pytest.mark.timeout(900)]
 
-CLIPS, PICTURES = 960, 500
+CLIPS = 960
 BOARDS = ("qemu-a72", "qemu-haswell")
 REFERENCE = {
     "kws.savedmodel": ("kws_dscnn", "savedmodel_int8"),
