@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from orchestrator.errors import InfraError, InputError
 from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import AttemptState, CellState, RunState
+from orchestrator.store import owner
 from orchestrator.store.database import Store
 from orchestrator.store.glance import glance
 from orchestrator.store.owner import owner_is_dead, this_process
@@ -45,6 +48,16 @@ def test_a_run_is_found_by_id_prefix_and_as_the_latest(store: Store) -> None:
     with pytest.raises(InputError) as caught:
         store.run(first[:3])
     assert caught.value.id == "E-RUN-AMBIGUOUS"
+
+
+def test_a_whole_id_is_never_ambiguous(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20261121-0112")
+    found = []
+    for tail in ("3f2a", "3f2a00", "3f"):
+        monkeypatch.setattr("secrets.token_hex", lambda _, tail=tail: tail)
+        found.append(store.create_run(name="r", frozen={}, cells=cells(1)))
+    for run in found:
+        assert store.run(run).id == run
 
 
 def test_the_first_run_of_an_empty_store_is_unknown(store: Store) -> None:
@@ -390,3 +403,48 @@ def test_the_price_of_a_durable_claim_and_finish(
     with capsys.disabled():
         print(f"\nclaim + finish, durable: p50 {sorted(times)[50] * 1e3:.1f} ms")  # noqa: T201
     assert store.run(run).cells[CellState.DONE] == 100
+
+
+def test_the_store_itself_compares_tokens_when_a_result_is_written(store: Store) -> None:
+    run = store.create_run(name="r", frozen={}, cells=cells(1))
+    lease = lease_of(store, "pi")
+    claim = store.claim(run, lease)
+    assert claim is not None
+    with store.database.write() as connection:  # as if expiry had not cancelled the attempt
+        connection.exec_driver_sql("UPDATE lease SET token = token + 1")
+    for token in (lease.token, lease.token + 1):
+        with pytest.raises(InfraError, match="E-LEASE-STALE"):
+            store.finish(claim.attempt, token, OK)
+    assert store.attempts(run)[0].state is AttemptState.RUNNING
+
+
+def test_a_bound_unit_does_not_count_as_free_for_another_slot(store: Store) -> None:
+    add_devices(store, "pk")
+    candidates = {"a": ["pi"], "c": ["pj", "pk"], "b": ["pi", "pj"]}
+    plan = [replace(cell, candidates=candidates[cell.slot]) for cell in cells(3, ["a", "c", "b"])]
+    run = store.create_run(name="r", frozen={}, cells=plan)
+    order = []
+    for unit in ("pi", "pj", "pk"):
+        claim = store.claim(run, lease_of(store, unit))
+        assert claim is not None
+        order.append(claim.cell.slot)
+    assert order == ["a", "b", "c"]
+
+
+def test_a_zombie_is_dead_and_a_process_we_may_not_see_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    me = this_process()
+    child = subprocess.Popen(["sleep", "60"])
+    start = owner._start(child.pid)
+    assert start is not None
+    theirs = replace(me, pid=child.pid, pid_start=start)
+    assert not owner_is_dead(theirs)
+    monkeypatch.setattr(owner, "_start", lambda pid: None)  # /proc mounted with hidepid
+    assert not owner_is_dead(theirs)
+    monkeypatch.undo()
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert owner_is_dead(theirs)
+    child.wait()
+    assert owner_is_dead(theirs)
