@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,8 +65,9 @@ def trust(
 
     Example: assay devices trust pi-desk-3
     """
+    from orchestrator.transports.known_hosts import Standing
     from orchestrator.transports.settings import SshSettings
-    from orchestrator.transports.trust import fetch_host_key
+    from orchestrator.transports.trust import fetch_host_key, standing
     from orchestrator.transports.trust import trust as remember
 
     devices = {d.name: d for d in _load(inventory).devices}
@@ -80,10 +82,29 @@ def trust(
         raise InputError("E-DEVICE-TRANSPORT", f"{name} is not reached over ssh: nothing to trust")
     key = fetch_host_key(settings, device=name)
     print_text(f"{name} ({_address(settings)}) shows {key.algorithm} {key.fingerprint}")
-    if not yes and not typer.confirm("Compare it with the device's own. Trust it?", err=True):
-        raise typer.Exit(2)
+    found = standing(settings, key)
+    if found is Standing.KNOWN:
+        print_text(f"{name}: trusted already")
+        return
+    # A key that will be refused anyway is not worth a question.
+    if found is Standing.UNKNOWN or replace:
+        _agree(name, yes)
     remember(settings, key, replace=replace)
     print_text(f"{name}: trusted")
+
+
+def _agree(name: str, yes: bool) -> None:
+    """Raises InputError E-TRUST-REFUSED unless somebody says yes."""
+    try:
+        agreed = yes or typer.confirm("Compare it with the device's own. Trust it?", err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise  # Ctrl-C at the question
+        agreed = False
+    if not agreed:
+        raise InputError(
+            "E-TRUST-REFUSED", f"{name}: the key was not trusted", mend="answer y, or give --yes"
+        )
 
 
 def _load(files: list[Path] | None) -> Any:

@@ -248,8 +248,8 @@ def _judged(run: str | None, folder: Path | None, policy: Path | None = None) ->
     with Store.open(root, readonly=True) as store:
         run_id = store.run(run).id
         kept = store.verdict(run_id) if policy is None else None
-        settled = store.run(run_id).state == "done"
-    if kept is not None and settled:
+    # One made while the run still went on does not speak for the whole of it.
+    if kept is not None and kept["run"]["state"] == "done":
         return kept
     with Store.open(root) as store:
         other = None
