@@ -1,13 +1,15 @@
 """Fan-out over Ray: hub actors that drive devices, and tasks for work that needs a core.
 
 Ray is a disposable executor here: it holds no state that the database or a spool does not.
-Usage statistics are off, Ray listens on loopback unless RAY_ADDRESS names a cluster to join.
+Usage statistics are off. Unless RAY_ADDRESS names a cluster to join, Ray listens on loopback only
+and asks for a token that this process alone hands on.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -21,6 +23,13 @@ from orchestrator.fanout.order import Finished, Order
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if not os.environ.get("RAY_ADDRESS"):
+    # Read while Ray is imported. The first makes Ray keep 127.0.0.1 as the address of its one node,
+    # which on Linux it would swap for one that other machines reach. Without the last, Ray writes
+    # a token into the home folder, readable by everybody and the same for every run.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import ray
 import ray.exceptions
