@@ -109,7 +109,7 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
 
 
 def check_unchanged(matrix: Matrix, staging: Staging, files: Mapping[str, str]) -> None:
-    """InputError E-MODEL-CHANGED unless ``files`` (path -> sha256) are the staged bytes."""
+    """InputError E-FILE-CHANGED unless ``files`` (path -> sha256) are the staged bytes."""
     for model in matrix.models:
         parent = [(model.name, model.fp32)] if model.fp32 else []
         for key, file in (*parent, *((f"{model.name}.{f.name}", f) for f in model.files)):
@@ -170,11 +170,7 @@ def _keep_model(file: Parent, model: Inspected, artefacts: Artefacts) -> StagedM
     data = read_file(file.path)
     sha256 = artefacts.put_bytes(data).sha256
     if sha256 != model.sha256:
-        raise InputError(
-            "E-FILE-CHANGED",
-            "the model file changed while it was being read",
-            where=str(file.path),
-        )
+        raise _changed(file.path)
     return StagedModel(
         sha256=sha256,
         size=len(data),
@@ -195,7 +191,7 @@ def _keep_model(file: Parent, model: Inspected, artefacts: Artefacts) -> StagedM
 
 def _changed(path: Path) -> InputError:
     return InputError(
-        "E-MODEL-CHANGED", "the model file changed while it was being read", where=str(path)
+        "E-FILE-CHANGED", "the model file changed while it was being read", where=str(path)
     )
 
 

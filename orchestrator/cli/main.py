@@ -11,7 +11,7 @@ import sys
 import typer
 
 from orchestrator.cli import devices, look, store, work
-from orchestrator.errors import AssayError, Exit, InputError
+from orchestrator.errors import AssayError, Exit, InfraError, InputError
 
 app = typer.Typer(
     name="assay",
@@ -56,11 +56,9 @@ def invoke(arguments: list[str]) -> int:
     except Exception as error:  # the last resort: a bug, in one line like the rest
         if os.environ.get("ASSAY_DEBUG"):
             raise
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        print(  # noqa: T201
-            f"assay: internal error: {what} (ASSAY_DEBUG=1 shows where; please report it) [E-BUG]",
-            file=sys.stderr,
-        )
+        what = f"internal error: {type(error).__name__}: {error}"
+        bug = InfraError("E-BUG", what, mend="ASSAY_DEBUG=1 shows where; please report it")
+        print(f"assay: {bug}", file=sys.stderr)  # noqa: T201
         return Exit.INFRA
     if code == Exit.INTERRUPTED and not isinstance(code, Exit):
         # Typer makes a bare 130 of KeyboardInterrupt; a command that drained has said its word.
