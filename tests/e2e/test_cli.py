@@ -422,3 +422,13 @@ def test_json_is_json_everywhere(farm: Farm) -> None:
     for command in ("status", "logs", "variance", "signoff"):
         text = assay(command, "--json", store=farm.store).out
         assert re.fullmatch(r"assay\.[a-z-]+/1", json.loads(text)["schema"]), command
+
+
+def test_the_report_shows_what_ran_where(farm: Farm) -> None:
+    (shared, again) = (a["environment"] for a in farm.document["attempts"])
+    assert shared == again  # two units, one machine
+    assert shared["runtime"]["name"] == "onnxruntime"
+    assert shared["isa_flags"]
+    text = (farm.store / "reports" / f"{farm.run}.html").read_text()
+    assert "No environment was recorded" not in text
+    assert shared["runtime"]["version"] in text
