@@ -289,9 +289,11 @@ def _measure() -> Any:
 
 def _leave(why: str) -> NoReturn:
     """End without releasing the lease: the coordinator may only have lost the link."""
-    sys.stderr.write("assay worker: leaving: %s\n" % why)
-    sys.stderr.flush()
-    os._exit(EXIT_COORDINATOR_GONE)
+    try:
+        sys.stderr.write("assay worker: leaving: %s\n" % why)
+        sys.stderr.flush()
+    finally:  # stderr leads to the coordinator too: that it is gone must not keep us here
+        os._exit(EXIT_COORDINATOR_GONE)
 
 
 def _text(request: Message, key: str) -> str:
