@@ -95,8 +95,12 @@ class _Coordinator:
         self._queue_deadline = time.monotonic() + frozen.matrix.timeouts.queue
 
     def work_off(self) -> None:
-        if self._store.run(self._run).state is RunState.DONE:
-            return
+        if self._store.run(self._run).state is not RunState.DONE:
+            self._work_off()
+        # What a killed coordinator held, also where no cell of ours waits for it.
+        self._expire_dead()
+
+    def _work_off(self) -> None:
         self._store.set_run_state(self._run, RunState.RUNNING)
         heart = threading.Thread(target=self._beat, name="leases", daemon=True)
         heart.start()
@@ -285,9 +289,12 @@ class _Coordinator:
             )
             self._store.close_pending(self._run, [c.id for c in open_cells], late)
             return False
-        if not expire_dead(self._store, self._watch, set(self._units), self._progress.message):
+        if not self._expire_dead():
             self._stop.draining.wait(POLL_S)
         return True
+
+    def _expire_dead(self) -> int:
+        return expire_dead(self._store, self._watch, set(self._units), self._progress.message)
 
     def _abandon(self) -> None:
         """Second Ctrl-C: running attempts are cancelled, their cells wait for `assay resume`."""
