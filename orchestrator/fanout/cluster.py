@@ -116,6 +116,9 @@ class Cluster:
 
 
 def _start(join: bool) -> None:
+    # Ray prints what befell its workers on stdout, where results belong; it has no other switch.
+    # E-HUB-LOST says the same where the user looks.
+    ray._private.worker._worker_logs_enabled = False
     try:
         if join:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
