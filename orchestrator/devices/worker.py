@@ -197,7 +197,8 @@ class Worker:
                 "worker was killed (SIGKILL; the out-of-memory killer does this)",
                 where=self._where,
             )
-        return InfraError("E-WORKER-DIED", f"worker ended (exit {code}): {last}", where=self._where)
+        how = "killed by a signal, or its link was lost" if code is None else f"exit {code}"
+        return InfraError("E-WORKER-DIED", f"worker ended ({how}): {last}", where=self._where)
 
     def _exit_code(self) -> int | None:
         """The end of the stream may be seen a moment before the exit status is known."""
