@@ -57,7 +57,8 @@ def conclude(
     rows = {a: row["id"] for row in signoff["rows"] for a in row["attempts"]}
     run = store.run(run_id)
     environments = {
-        e: store.environment_data(e) for e in {a.environment for a in attempts.values()} if e
+        e: store.environment_data(e)
+        for e in sorted({a.environment for a in attempts.values() if a.environment})
     }
     result = document.build(
         run={
@@ -71,7 +72,8 @@ def conclude(
         coverage=_coverage(cells),
         latency=_latency(store, run_id, rows, cells, attempts, observations),
         traces=_traces(store, run_id, rows, cells),
-        attempts=[_attempt(a, environments.get(a.environment or "")) for a in attempts.values()],
+        attempts=[_attempt(a) for a in attempts.values()],
+        environments=environments,
     )
     if policy is None:
         store.save_verdict(run_id, result)
@@ -247,7 +249,7 @@ def _clean(cells: Sequence[CellInfo]) -> set[str]:
     return {c.attempt for c in cells if c.attempt is not None and c.condition == "clean"}
 
 
-def _attempt(attempt: AttemptInfo, environment: Json | None) -> Json:
+def _attempt(attempt: AttemptInfo) -> Json:
     result = attempt.result or {}
     return {
         "id": attempt.id,
@@ -258,7 +260,7 @@ def _attempt(attempt: AttemptInfo, environment: Json | None) -> Json:
         "error": attempt.error,
         "notes": _notes(result),
         "bytes_pushed": result.get("bytes_pushed"),
-        "environment": environment,
+        "environment": attempt.environment,
         "number": attempt.number,
         "started_unix": attempt.started,
         "ended_unix": attempt.ended,

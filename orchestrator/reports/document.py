@@ -32,13 +32,15 @@ def build(
     latency: Mapping[str, Mapping[str, Any]],
     traces: Sequence[Mapping[str, Any]],
     attempts: Sequence[Mapping[str, Any]],
+    environments: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The result document.
 
     ``run``: id, name, created_unix (s), state, matrix_sha256, optionally hosts. ``signoff``: the
     sign-off's JSON, taken over unchanged. ``coverage``: cells per outcome; a missing outcome is 0.
     ``latency``: row ID → n, p50_us, p90_us, p99_us, emulated, timing_valid. ``traces``: series
-    of any length, thinned here to ``MAX_POINTS``. ``attempts``: every attempt of the run.
+    of any length, thinned here to ``MAX_POINTS``. ``attempts``: every attempt of the run;
+    ``environments``: what their ``environment`` (a sha256) stands for, each once.
     Raises KeyError when the sign-off lacks one of its parts.
     """
     return {
@@ -51,6 +53,7 @@ def build(
         "latency": {row: dict(numbers) for row, numbers in latency.items()},
         "traces": [_thin_trace(trace) for trace in traces],
         "attempts": [dict(attempt) for attempt in attempts],
+        "environments": {sha256: dict(facts) for sha256, facts in (environments or {}).items()},
     }
 
 

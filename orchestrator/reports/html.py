@@ -45,7 +45,7 @@ def render(document: Mapping[str, Any]) -> str:
         "axis_width": AXIS_WIDTH,
         "traces": _traces(document),
         "traces_open": len(document["traces"]) <= OPEN_TRACES,
-        "environments": _environments(document["attempts"]),
+        "environments": _environments(document),
     }
     return environment.get_template("report.html.j2").render(view)
 
@@ -215,24 +215,18 @@ def _scaled(values: charts.Series, factor: float) -> list[float | None]:
     return [None if value is None else value * factor for value in values]
 
 
-def _environments(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each distinct environment once, with the devices and attempts that reported it."""
-    found: list[dict[str, Any]] = []
-    for attempt in attempts:
-        environment = attempt.get("environment")
-        if not environment:
-            continue
-        known = next((e for e in found if e["environment"] == environment), None)
-        if known is None:
-            known = {
-                "environment": environment,
-                "facts": _flat(environment),
-                "devices": {},
-                "attempts": [],
+def _environments(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each environment with the devices and attempts that reported it."""
+    found = []
+    for sha256, facts in document["environments"].items():
+        mine = [a for a in document["attempts"] if a.get("environment") == sha256]
+        found.append(
+            {
+                "facts": _flat(facts),
+                "devices": list(dict.fromkeys(a["device"] for a in mine)),
+                "attempts": [a["id"] for a in mine],
             }
-            found.append(known)
-        known["devices"][attempt["device"]] = None
-        known["attempts"].append(attempt["id"])
+        )
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from typing import Any
@@ -79,6 +80,7 @@ def result(
             if row["model"] == nets[-1] and row["file"] == FILES[1] and row["status"] == "ok"
         ],
         attempts,
+        _environments(rows),
     )
 
 
@@ -311,6 +313,23 @@ def _trace(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     }
 
 
+def _sha256(runtime: str) -> str:
+    return hashlib.sha256(runtime.encode()).hexdigest()
+
+
+def _environments(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        _sha256(runtime): {
+            "runtime": runtime,
+            "version": "1.31.1" if runtime == "onnxruntime" else "2.3.0",
+            "os": "Debian GNU/Linux 12",
+            "cpu": {"model": "Cortex-A72", "flags": ["neon", "asimd"]},
+            "unreadable": None,
+        }
+        for runtime in sorted({row["runtime"] for row in rows})
+    }
+
+
 def _attempts(row: dict[str, Any], rng: random.Random) -> list[dict[str, Any]]:
     started = CREATED + rng.uniform(1, 60)
     done = [
@@ -323,13 +342,7 @@ def _attempts(row: dict[str, Any], rng: random.Random) -> list[dict[str, Any]]:
             "number": 1,
             "started_unix": started,
             "ended_unix": started + rng.uniform(0.4, 9),
-            "environment": {
-                "runtime": row["runtime"],
-                "version": "1.31.1" if row["runtime"] == "onnxruntime" else "2.3.0",
-                "os": "Debian GNU/Linux 12",
-                "cpu": {"model": "Cortex-A72", "flags": ["neon", "asimd"]},
-                "unreadable": None,
-            },
+            "environment": _sha256(row["runtime"]),
         }
         for id in row["attempts"]
     ]
