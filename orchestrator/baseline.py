@@ -19,6 +19,7 @@ from orchestrator.fanout.executor import Executor
 from orchestrator.fanout.hub import Hub
 from orchestrator.fanout.order import Finished, Order, Target
 from orchestrator.frozen import FrozenRun
+from orchestrator.orders import blobs_of
 from orchestrator.store.database import Store
 from orchestrator.store.records import BaselineKey
 from orchestrator.transports.settings import LocalSettings
@@ -44,17 +45,15 @@ def baselines(store: Store, fan: Executor, frozen: FrozenRun) -> dict[tuple[str,
             tensor = frozen.staging.tensors.get(f"{spec.name}/{inputs}")
             if spec.fp32 is None or tensor is None:
                 continue
-            job = _job(frozen, spec.name, inputs)
-            environment = store.environment(_here(job.runtime.runtime))
+            runtime = wire.RuntimeSpec(runtime=RUNTIME_OF[spec.fp32.format])
+            job = frozen.staging.job(uuid.uuid4().hex, spec.name, inputs, runtime)
+            environment = store.environment(_here(runtime.runtime))
             key = BaselineKey(job.model.sha256, [tensor.sha256], environment)
             kept = store.baseline_get(key)
             if kept is not None:
                 found[spec.name, inputs] = Baseline(kept["attempt"], tuple(kept["outputs"]))
                 continue
-            blobs = {
-                b.sha256: str(store.artefacts.path(b.sha256))
-                for b in (job.model, job.inputs[0].blob)
-            }
+            blobs = {b.sha256: str(store.artefacts.path(b.sha256)) for b in blobs_of(job)}
             running[spec.name, inputs] = key, fan.compute(run_alone, job, blobs)
     for name, (key, future) in running.items():
         found[name] = _keep(store, key, future)
@@ -87,25 +86,6 @@ def _keep(store: Store, key: BaselineKey, future: Future[Finished]) -> Baseline:
     ]
     store.baseline_put(key, {"attempt": finished.attempt, "outputs": outputs})
     return Baseline(finished.attempt, tuple(outputs))
-
-
-def _job(frozen: FrozenRun, model: str, inputs: str) -> wire.Job:
-    parent, tensor = frozen.staging.models[model], frozen.staging.tensors[f"{model}/{inputs}"]
-    return wire.Job(
-        attempt=uuid.uuid4().hex,
-        model=wire.Blob(parent.sha256, parent.size),
-        model_format=parent.format,
-        inputs=[
-            wire.InputTensor(
-                parent.input_name,
-                wire.Blob(tensor.sha256, tensor.size),
-                tensor.dtype,
-                list(tensor.shape),
-            )
-        ],
-        runtime=wire.RuntimeSpec(runtime=RUNTIME_OF[parent.format]),
-        samples=tensor.shape[0],
-    )
 
 
 def _here(runtime: str) -> dict[str, Any]:

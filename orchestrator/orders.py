@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from device_worker import wire
@@ -34,24 +35,13 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
 
 def job_for(attempt: str, cell: CellInfo, frozen: FrozenRun, config: RuntimeConfig) -> wire.Job:
     """What the device is told: model and tensor by hash, and how to run them."""
-    key = f"{cell.model}.{cell.file}"
-    model, tensor = frozen.staging.models[key], frozen.staging.tensors[f"{key}/{cell.inputs}"]
+    whole = frozen.staging.job(
+        attempt, f"{cell.model}.{cell.file}", cell.inputs, runtime_spec(config)
+    )
     count = repeats(cell.condition)
-    samples = tensor.shape[0]
-    return wire.Job(
-        attempt=attempt,
-        model=wire.Blob(model.sha256, model.size),
-        model_format=model.format,
-        inputs=[
-            wire.InputTensor(
-                model.input_name,
-                wire.Blob(tensor.sha256, tensor.size),
-                tensor.dtype,
-                list(tensor.shape),
-            )
-        ],
-        runtime=runtime_spec(config),
-        samples=min(samples, frozen.matrix.repeat_samples) if count else samples,
+    return replace(
+        whole,
+        samples=min(whole.samples, frozen.matrix.repeat_samples) if count else whole.samples,
         repeat=count or 1,
         telemetry_hz=frozen.matrix.telemetry_hz,
     )
@@ -68,6 +58,7 @@ def runtime_spec(config: RuntimeConfig) -> wire.RuntimeSpec:
 
 
 def blobs_of(job: wire.Job) -> list[wire.Blob]:
+    """Every file the job needs on the device."""
     return [job.model, *(tensor.blob for tensor in job.inputs)]
 
 

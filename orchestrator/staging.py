@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from device_worker import wire
 from orchestrator.errors import InputError
 from orchestrator.matrix.loader import sha256_file
 from orchestrator.matrix.model import InputSpec, Layout, Matrix, Parent
@@ -67,6 +68,19 @@ class Staging(_Staged):
     models: dict[str, StagedModel]
     tensors: dict[str, StagedTensor]
     sets: dict[str, StagedSet]
+
+    def job(self, attempt: str, key: str, inputs: str, runtime: wire.RuntimeSpec) -> wire.Job:
+        """One pass of a staged model over all samples of a staged input set."""
+        model, tensor = self.models[key], self.tensors[f"{key}/{inputs}"]
+        blob = wire.Blob(tensor.sha256, tensor.size)
+        return wire.Job(
+            attempt=attempt,
+            model=wire.Blob(model.sha256, model.size),
+            model_format=model.format,
+            inputs=[wire.InputTensor(model.input_name, blob, tensor.dtype, list(tensor.shape))],
+            runtime=runtime,
+            samples=tensor.shape[0],
+        )
 
 
 class Compute(Protocol):
