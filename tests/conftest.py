@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import socket
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,12 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 BOARDS = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
 NAMES = {"farm": "virtual boards", "realmodels": "real models"}
+
+
+def pytest_configure() -> None:
+    """Tests send SIGINT. A shell's background job starts with it ignored, and hands that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @functools.cache
