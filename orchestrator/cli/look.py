@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EISDIR
 from fnmatch import fnmatchcase
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -176,8 +177,6 @@ def report(
 
 
 def version(as_json: AsJson = False) -> None:
-    from importlib.metadata import version as installed
-
     number = installed("assay")
     if as_json:
         print_json({"schema": "assay.version/1", "assay": number})
@@ -248,8 +247,13 @@ def _judged(run: str | None, folder: Path | None, policy: Path | None = None) ->
     with Store.open(root, readonly=True) as store:
         run_id = store.run(run).id
         kept = store.verdict(run_id) if policy is None else None
-    # One made while the run still went on does not speak for the whole of it.
-    if kept is not None and kept["run"]["state"] == "done":
+    # One made while the run still went on does not speak for the whole of it, and one made by
+    # another version need not have the form that this one prints.
+    if (
+        kept is not None
+        and kept["run"]["state"] == "done"
+        and kept["assay_version"] == installed("assay")
+    ):
         return kept
     with Store.open(root) as store:
         other = None
