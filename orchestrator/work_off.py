@@ -34,6 +34,8 @@ GIVE_UP_AFTER = 3
 REST_S = 1.0
 """Pause after a device's first failure, three times as long after the next: a board may reboot."""
 
+NOT_DELIVERED = frozenset({"E-LEASE-STALE", "E-ATTEMPT-UNKNOWN", "E-ATTEMPT-FINAL", "E-HUB-SPOOL"})
+
 
 @dataclass
 class _Unit:
@@ -267,12 +269,13 @@ class _Coordinator:
     def _collect_spool(self) -> None:
         """Attempts that a hub finished but no coordinator wrote down: redelivered by ID."""
         for attempt in self._fan.spooled():
-            finished = self._fan.redeliver(attempt)
             try:
+                finished = self._fan.redeliver(attempt)
                 self._store.finish(attempt, finished.token, record(finished, self._store.artefacts))
                 self._progress.message(f"attempt {attempt} redelivered by its hub")
             except InfraError as error:
-                if error.id not in ("E-LEASE-STALE", "E-ATTEMPT-UNKNOWN", "E-ATTEMPT-FINAL"):
+                # Counted already, or run again; or (E-HUB-SPOOL) another coordinator was faster.
+                if error.id not in NOT_DELIVERED:
                     raise
             self._fan.forget([attempt])
 

@@ -7,10 +7,10 @@ and asks for a token that this process alone hands on.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -51,13 +51,14 @@ class Cluster:
             actor.options(max_concurrency=DEVICES_PER_HUB + 4).remote(spool / f"hub-{n}")
             for n in range(max(self._hub_of.values(), default=0) + 1)
         ]
-        self._sent: set[tuple[int, str]] = set()
-        self._guard = threading.Lock()
+        self._sent: list[set[str]] = [set() for _ in self._hubs]
 
     def run(self, order: Order) -> Future[Finished]:
         number = self._hub_of.get(order.target.device, 0)
         self._bring_blobs(number, order.blobs)
-        return _translate(self._hubs[number].run.remote(order).future())
+        future = _translate(self._hubs[number].run.remote(order).future())
+        future.add_done_callback(functools.partial(self._check_loss, number))
+        return future
 
     def compute(self, function: Callable[..., T], *args: Any) -> Future[T]:
         task: Any = ray.remote(num_cpus=1, max_retries=2)(function)
@@ -102,14 +103,17 @@ class Cluster:
 
     def _bring_blobs(self, number: int, blobs: dict[str, str]) -> None:
         """Only a hub on another machine lacks any; what was once brought is remembered."""
-        with self._guard:
-            news = {s: p for s, p in blobs.items() if (number, s) not in self._sent}
-            if not news:
-                return
-            hub = self._hubs[number]
+        sent, hub = self._sent[number], self._hubs[number]
+        news = {sha: path for sha, path in blobs.items() if sha not in sent}
+        if news:
             for sha in _get(hub.lacks.remote(news)):
                 _get(hub.receive.remote(sha, Path(news[sha]).read_bytes()))
-            self._sent.update((number, sha) for sha in news)
+            sent.update(news)
+
+    def _check_loss(self, number: int, future: Future[Finished]) -> None:
+        """A hub that is started again, perhaps on another machine, may have nothing."""
+        if isinstance(future.exception(), InfraError):
+            self._sent[number] = set()
 
     def _all(self, method: str) -> list[Any]:
         return [_get(getattr(hub, method).remote()) for hub in self._hubs]

@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
+from orchestrator.errors import InfraError
 from orchestrator.fanout.order import Finished
 
 
@@ -34,8 +35,16 @@ class Spool:
         return sorted(p.stem for p in self._folder.glob("*.attempt"))
 
     def load(self, attempt: str) -> Finished:
-        with self._path(attempt).open("rb") as file:
-            finished: Finished = pickle.load(file)
+        """Raises InfraError E-HUB-SPOOL: not there (any more), or cut short by a power cut."""
+        try:
+            with self._path(attempt).open("rb") as file:
+                finished = pickle.load(file)
+        except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError) as error:
+            raise InfraError(
+                "E-HUB-SPOOL", f"no attempt {attempt} to redeliver: {error}", retryable=False
+            ) from error
+        if not isinstance(finished, Finished):
+            raise InfraError("E-HUB-SPOOL", f"{attempt} holds no attempt", retryable=False)
         return finished
 
     def forget(self, attempts: Iterable[str]) -> None:
