@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ from orchestrator.reports.progress import Progress
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
 from orchestrator.store.owner import owner_is_dead
-from orchestrator.store.records import AttemptRecord, Claim, Lease, Owner
+from orchestrator.store.records import AttemptRecord, CellInfo, Claim, Lease, Owner
 
 HEARTBEAT_S = 5.0
 POLL_S = 0.5
@@ -47,7 +47,7 @@ class _Unit:
     prefer: Prefer | None = None
     failures: int = 0
     rest_until: float = 0.0
-    given_up: bool = False
+    given_up: Failure | None = None
 
 
 @dataclass
@@ -103,7 +103,7 @@ class _Coordinator:
         self._expire_dead()
 
     def _work_off(self) -> None:
-        self._store.set_run_state(self._run, RunState.RUNNING)
+        self._move_run(RunState.RUNNING)
         heart = threading.Thread(target=self._beat, name="leases", daemon=True)
         heart.start()
         state = RunState.INTERRUPTED
@@ -118,7 +118,15 @@ class _Coordinator:
             heart.join()
             for unit in self._units.values():
                 self._let_go(unit)
+            self._move_run(state)
+
+    def _move_run(self, state: RunState) -> None:
+        try:
             self._store.set_run_state(self._run, state)
+        except InfraError:
+            # Another coordinator may have been first to end the run.
+            if self._store.run(self._run).state is not RunState.DONE:
+                raise
 
     def _step(self) -> bool:
         """One turn: give idle units work, wait for one answer. False when there is nothing left."""
@@ -139,7 +147,7 @@ class _Coordinator:
         idle = [
             u
             for u in self._units.values()
-            if u.claim is None and not u.given_up and now >= u.rest_until
+            if u.claim is None and u.given_up is None and now >= u.rest_until
         ]
         if not idle:
             return
@@ -222,7 +230,7 @@ class _Coordinator:
         unit.failures += 1
         unit.rest_until = time.monotonic() + REST_S * 3.0 ** (unit.failures - 1)
         if unit.failures >= GIVE_UP_AFTER or not failure.retryable:
-            self._give_up(unit, claim, failure)
+            self._give_up(unit, failure)
 
     def _know(self, device: str, finished: Finished) -> None:
         """What the unit says of itself goes into the table of devices."""
@@ -239,32 +247,45 @@ class _Coordinator:
             device, self._frozen.class_of(device, device), bool(board.get("emulated")), identity
         )
 
-    def _give_up(self, unit: _Unit, claim: Claim, failure: Failure) -> None:
+    def _give_up(self, unit: _Unit, failure: Failure) -> None:
         """No more cells for this unit in this run. Another unit may take its slot if nothing was
 
-        answered yet; where there is none, the slot's cells end with the reason.
+        answered yet.
         """
-        unit.given_up = True
+        unit.given_up = failure
         self._let_go(unit)
-        freed = self._store.unit_lost(self._run, unit.name)
-        slot = claim.cell.slot
-        others = [u for u in self._frozen.slots[slot] if not self._units[u].given_up]
-        if slot in freed and others:
-            self._progress.message(f"{unit.name} given up; {slot} waits for another unit")
-            return
-        cells = [
-            c.id
-            for c in self._store.cells(self._run)
-            if c.slot == slot and c.state is CellState.PENDING
-        ]
+        self._store.unit_lost(self._run, unit.name)
+        if not self._close_orphans():
+            self._progress.message(f"{unit.name} given up; its cells wait for another unit")
+
+    def _close_orphans(self) -> int:
+        """End the pending cells whose slot no unit is left for, with the reason; how many."""
+        reasons = {u.name: u.given_up for u in self._units.values() if u.given_up}
+        if not reasons:
+            return 0
+        cells = self._store.cells(self._run)
+        bound = {c.slot: c.unit for c in cells if c.unit is not None}
+        closed = 0
+        for slot in {c.slot for c in cells if c.state is CellState.PENDING}:
+            # A unit serves one slot of a run, so one that has another slot is no hope for this.
+            taken = {unit for other, unit in bound.items() if other != slot}
+            units = [bound[slot]] if slot in bound else self._frozen.slots[slot]
+            gone = [u for u in units if u in reasons]
+            if gone and all(u in reasons or u in taken for u in units):
+                closed += self._close(slot, gone[-1], reasons[gone[-1]], cells)
+        return closed
+
+    def _close(self, slot: str, unit: str, failure: Failure, cells: Sequence[CellInfo]) -> int:
+        waiting = [c.id for c in cells if c.slot == slot and c.state is CellState.PENDING]
         ended = AttemptRecord(
             AttemptState.INFRA_ERROR,
             error_id=failure.id,
             error=f"device given up: {failure.text}",
         )
-        self._store.close_pending(self._run, cells, ended)
-        for cell in cells:
-            self._progress.cell_finished(cell, unit.name, "infra_error", 0.0, "device given up")
+        self._store.close_pending(self._run, waiting, ended)
+        for cell in waiting:
+            self._progress.cell_finished(cell, unit, "infra_error", 0.0, "device given up")
+        return len(waiting)
 
     def _collect_spool(self) -> None:
         """Attempts that a hub finished but no coordinator wrote down: redelivered by ID."""
@@ -292,7 +313,7 @@ class _Coordinator:
             )
             self._store.close_pending(self._run, [c.id for c in open_cells], late)
             return False
-        if not self._expire_dead():
+        if not (self._close_orphans() or self._expire_dead()):
             self._stop.draining.wait(POLL_S)
         return True
 
@@ -303,9 +324,16 @@ class _Coordinator:
         """Second Ctrl-C: running attempts are cancelled, their cells wait for `assay resume`."""
         for unit in self._flying.values():
             if unit.lease is not None:
-                self._store.cancel_running(unit.lease)
+                self._cancel(unit.lease)
         self._flying.clear()
         self._fan.abort()
+
+    def _cancel(self, lease: Lease) -> None:
+        try:
+            self._store.cancel_running(lease)
+        except InfraError as error:
+            if error.id != "E-LEASE-STALE":  # then whoever took it has cancelled them
+                raise
 
     def _let_go(self, unit: _Unit) -> None:
         lease, unit.lease = unit.lease, None
