@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from orchestrator.errors import InputError
 from orchestrator.matrix.frozen import freeze, thaw
 from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.model import Matrix
@@ -44,10 +47,13 @@ class FrozenRun:
 def load_run(data: dict[str, Any]) -> FrozenRun:
     """The inverse of `FrozenRun.dump`. Raises InputError E-FROZEN."""
     thawed = thaw(data)
-    return FrozenRun(
-        matrix=thawed.matrix,
-        inventory=thawed.inventory,
-        policy=None if thawed.policy is None else Policy.model_validate(thawed.policy),
-        staging=Staging.model_validate(data["staging"]),
-        slots={slot: tuple(units) for slot, units in data["slots"].items()},
-    )
+    try:
+        return FrozenRun(
+            matrix=thawed.matrix,
+            inventory=thawed.inventory,
+            policy=None if thawed.policy is None else Policy.model_validate(thawed.policy),
+            staging=Staging.model_validate(data["staging"]),
+            slots={slot: tuple(units) for slot, units in data["slots"].items()},
+        )
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise InputError("E-FROZEN", f"the recorded run is damaged: {error}") from None
