@@ -1,0 +1,146 @@
+"""A device's session over a real worker on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.devices.bundle import BOOTSTRAP, worker_bundle
+from orchestrator.devices.session import DeviceSession, Limits
+from orchestrator.errors import InfraError
+from orchestrator.transports import LocalSettings, open_transport
+from tests.support.line import workers
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "device"
+
+
+def session(root: Path, owner: str = "o", token: int = 1) -> DeviceSession:
+    transport = open_transport(LocalSettings(root=str(root)), device="d")
+    return DeviceSession(transport, device="d", owner=owner, token=token, limits=Limits(60, 30))
+
+
+@pytest.fixture
+def opened(root: Path) -> Iterator[DeviceSession]:
+    with session(root) as made:
+        yield made
+
+
+def test_one_warm_worker_per_interpreter(opened: DeviceSession, root: Path) -> None:
+    first = opened.worker(sys.executable)
+    assert opened.worker(sys.executable) is first
+    assert first.ping(10) < 10
+    assert len(workers(root)) == 1
+    other = root.parent / "python"
+    other.symlink_to(sys.executable)
+    assert opened.worker(str(other)) is not first
+    assert len(workers(root)) == 2
+
+
+def test_the_bundle_is_pushed_once(root: Path) -> None:
+    with session(root) as first:
+        first.worker(sys.executable)
+        assert first.bytes_pushed == len(worker_bundle().data)
+    with session(root, token=2) as second:
+        second.worker(sys.executable)
+        assert second.bytes_pushed == 0
+
+
+def test_a_bundle_that_was_spoilt_on_the_device_is_pushed_again(root: Path) -> None:
+    with session(root) as first:
+        first.worker(sys.executable)
+    (path,) = (root / "worker").glob("*.pyz")
+    path.write_bytes(b"spoilt")
+    with session(root, token=2) as second:
+        second.worker(sys.executable)
+        assert second.bytes_pushed == len(worker_bundle().data)
+    assert path.read_bytes() == worker_bundle().data
+
+
+def test_a_dropped_worker_is_gone_and_the_next_one_is_new(
+    opened: DeviceSession, root: Path
+) -> None:
+    first = opened.worker(sys.executable)
+    opened.drop(sys.executable)
+    assert workers(root) == []
+    assert opened.worker(sys.executable) is not first
+    opened.drop("never started")
+
+
+def test_leaving_ends_every_worker(root: Path) -> None:
+    with session(root) as opened:
+        opened.worker(sys.executable)
+        assert len(workers(root)) == 1
+    assert workers(root) == []
+
+
+def test_only_what_lacks_is_sent(opened: DeviceSession, tmp_path: Path) -> None:
+    worker = opened.worker(sys.executable)
+    before = opened.bytes_pushed
+    files = {}
+    for name, content in (("a", b"first"), ("b", b"second one")):
+        (tmp_path / name).write_bytes(content)
+        files[sha256(content)] = tmp_path / name
+    opened.ensure(worker, files)
+    assert opened.bytes_pushed - before == len(b"first") + len(b"second one")
+    opened.ensure(worker, files)
+    assert opened.bytes_pushed - before == len(b"first") + len(b"second one")
+
+
+def test_a_blob_of_another_content_is_not_adopted(opened: DeviceSession, tmp_path: Path) -> None:
+    worker = opened.worker(sys.executable)
+    (tmp_path / "a").write_bytes(b"something else")
+    with pytest.raises(InfraError, match="E-CACHE-HASH"):
+        opened.ensure(worker, {sha256(b"first"): tmp_path / "a"})
+    reply = worker.ask("have", sha256=[sha256(b"first")], timeout=10)
+    assert reply["present"] == []
+
+
+def test_a_second_farm_is_refused_while_the_first_is_alive(
+    opened: DeviceSession, root: Path
+) -> None:
+    opened.worker(sys.executable)
+    with session(root, owner="another farm") as other:
+        worker = other.worker(sys.executable)  # it says hello before it asks for the lease
+        with pytest.raises(InfraError) as held:
+            worker.ask("noop", timeout=20)
+    assert (held.value.id, held.value.retryable) == ("E-LEASE-HELD", True)
+    assert opened.worker(sys.executable).ping(10) < 10
+
+
+def test_an_idle_worker_ends_although_its_stderr_broke_first(root: Path) -> None:
+    """As when the coordinator is killed: all three pipes break at once."""
+    bundle = worker_bundle()
+    path = root / bundle.name
+    root.mkdir()
+    path.write_bytes(bundle.data)
+    argv = [sys.executable, "-c", BOOTSTRAP, str(path), bundle.sha256]
+    argv += ["session", "--root", str(root), "--owner", "o", "--token", "1"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe)
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"hello" in process.stdout.readline()
+        process.stdout.readline()  # a heartbeat: it is at rest
+        process.stderr.close()
+        process.stdout.close()
+        process.stdin.close()
+        process.wait(10)
+    finally:
+        if process.poll() is None:
+            os.kill(process.pid, 9)
+            process.wait()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,279 @@
+"""The coordinator's side of a worker, against a channel that says what the test wrote."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from device_worker import wire
+from orchestrator.devices import worker as module
+from orchestrator.devices.worker import Worker, clock_note
+from orchestrator.errors import (
+    AssayError,
+    DeadlineError,
+    InfraError,
+    ModelError,
+    NotAvailableError,
+)
+from orchestrator.transports import failures
+
+HELLO = {"type": "hello", "protocol": wire.PROTOCOL, "clock_unix": 0.0}
+
+
+class Script:
+    """A Channel. ``lines``: messages, raw bytes, or None where it stays silent once."""
+
+    def __init__(
+        self, *lines: dict[str, Any] | bytes | None, code: int | None = 0, stderr: str = ""
+    ) -> None:
+        self.lines, self.code, self.stderr = list(lines), code, stderr
+        self.sent: list[dict[str, Any]] = []
+        self.closed: list[float] = []
+
+    def send(self, line: bytes) -> None:
+        if self.closed:
+            raise failures.link_down("d", "closed")
+        self.sent.append(json.loads(line))
+
+    def read_line(self, timeout: float) -> bytes | None:
+        if not self.lines:
+            return None
+        line = self.lines.pop(0)
+        if line is None:
+            time.sleep(timeout)
+            raise failures.silence("d", timeout)
+        return line if isinstance(line, bytes) else wire.encode(line)
+
+    def stderr_tail(self) -> str:
+        return self.stderr
+
+    def returncode(self) -> int | None:
+        return self.code
+
+    def close(self, timeout: float = 5.0) -> None:
+        self.closed.append(timeout)
+
+
+def greeted(*lines: dict[str, Any] | bytes | None, silence: float = 5.0) -> tuple[Worker, Script]:
+    script = Script(HELLO, *lines)
+    worker = Worker(script, where="d", silence=silence)
+    worker.greet(5.0)
+    return worker, script
+
+
+def done(id: int, **fields: Any) -> dict[str, Any]:
+    return {"type": "done", "id": id, **fields}
+
+
+BEAT = {"type": "heartbeat", "counter": 3}
+
+
+def test_greeting_keeps_hello_and_clock() -> None:
+    script = Script(HELLO | {"clock_unix": time.time() + 90})
+    worker = Worker(script, where="d", silence=1)
+    worker.greet(1)
+    assert worker.hello["type"] == "hello"
+    assert worker.clock_offset == pytest.approx(90, abs=5)
+
+
+@pytest.mark.parametrize("clock", [None, "noon", float("nan")])
+def test_a_clock_that_is_none_is_unknown(clock: Any) -> None:
+    line = json.dumps(HELLO | {"clock_unix": clock}).encode()
+    worker = Worker(Script(line), where="d", silence=1)
+    worker.greet(1)
+    assert worker.clock_offset is None
+
+
+@pytest.mark.parametrize(
+    ("first", "id", "retryable"),
+    [
+        (HELLO | {"protocol": wire.PROTOCOL + 1}, "E-WORKER-PROTOCOL", False),
+        (done(1), "E-WORKER-PROTOCOL", False),
+        (
+            {"type": "error", "kind": "stale", "code": "E-LEASE-STALE", "what": "old"},
+            "E-LEASE-STALE",
+            False,
+        ),
+        (
+            {"type": "error", "kind": "infra_error", "code": "E-LEASE-HELD", "what": "x"},
+            "E-LEASE-HELD",
+            True,
+        ),
+    ],
+)
+def test_a_greeting_that_is_none(first: dict[str, Any], id: str, retryable: bool) -> None:
+    with pytest.raises(InfraError) as refused:
+        Worker(Script(first), where="d", silence=1).greet(1)
+    assert (refused.value.id, refused.value.retryable, refused.value.where) == (id, retryable, "d")
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "id", "says", "retryable"),
+    [
+        (127, "python3: not found\n", "E-DEVICE-PYTHON", "python3: not found", False),
+        (126, "denied", "E-DEVICE-PYTHON", "denied", False),
+        (78, "assay worker: Python 3.8 [E-PYTHON-OLD]", "E-PYTHON-OLD", "Python 3.8", False),
+        (75, "token 1 was followed by 2", "E-LEASE-STALE", "followed", False),
+        (137, "", "E-WORKER-KILLED", "out-of-memory", True),
+        (3, "first\nlast words\n", "E-WORKER-DIED", "exit 3): last words", True),
+        (0, "", "E-WORKER-DIED", "no message", True),
+    ],
+)
+def test_why_the_stream_ended(code: int, stderr: str, id: str, says: str, retryable: bool) -> None:
+    with pytest.raises(InfraError) as ended:
+        Worker(Script(code=code, stderr=stderr), where="d", silence=1).greet(1)
+    assert (ended.value.id, ended.value.retryable) == (id, retryable)
+    assert says in ended.value.what
+    assert "\n" not in str(ended.value)
+
+
+def test_an_end_without_a_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EXIT_S", 0.05)
+    with pytest.raises(InfraError, match="killed by a signal, or its link was lost"):
+        Worker(Script(code=None), where="d", silence=1).greet(1)
+
+
+def test_a_status_that_comes_late_is_waited_for() -> None:
+    script = Script(code=None)
+    codes = iter([None, None, 137])
+    script.returncode = lambda: next(codes)  # type: ignore[method-assign]  # as the kernel does
+    with pytest.raises(InfraError, match="E-WORKER-KILLED"):
+        Worker(script, where="d", silence=1).greet(1)
+
+
+def test_a_reply_is_found_among_everything_else() -> None:
+    worker, script = greeted(BEAT, {"type": "pong", "id": -1}, done(7), done(1, size=3))
+    assert worker.ask("noop", timeout=5, extra=1)["size"] == 3
+    assert script.sent == [{"op": "noop", "id": 1, "extra": 1}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cls"),
+    [
+        ("model_error", ModelError),
+        ("not_available", NotAvailableError),
+        ("infra_error", InfraError),
+        ("something new", InfraError),
+        (None, InfraError),
+    ],
+)
+def test_errors_are_told_apart(kind: str | None, cls: type[AssayError]) -> None:
+    error = {"type": "error", "id": 1, "kind": kind, "code": "E-X", "what": "w", "mend": "m"}
+    worker, _ = greeted(error)
+    with pytest.raises(cls) as raised:
+        worker.ask("run", timeout=5)
+    assert (raised.value.id, raised.value.what, raised.value.mend) == ("E-X", "w", "m")
+
+
+def test_an_error_of_no_request_ends_the_one_that_waits() -> None:
+    worker, _ = greeted({"type": "error", "kind": "stale", "code": "E-LEASE-STALE", "what": "w"})
+    with pytest.raises(InfraError) as raised:
+        worker.ask("noop", timeout=5)
+    assert not raised.value.retryable
+
+
+def test_a_late_answer_is_silence_and_a_late_cell_is_a_timeout() -> None:
+    worker, _ = greeted(None, None, None)
+    with pytest.raises(DeadlineError, match="E-SILENCE"):
+        worker.ask("have", timeout=0.05)
+    with pytest.raises(DeadlineError, match="E-CELL-TIMEOUT"):
+        worker.run(job(), timeout=0.05)
+
+
+def test_heartbeats_keep_silence_away_but_not_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, script = greeted(silence=0.2)
+
+    def beat(timeout: float) -> bytes:
+        time.sleep(0.05)
+        return wire.encode(BEAT)
+
+    monkeypatch.setattr(script, "read_line", beat)
+    began = time.monotonic()
+    with pytest.raises(DeadlineError, match="E-CELL-TIMEOUT"):
+        worker.run(job(), timeout=0.6)
+    assert time.monotonic() - began >= 0.6
+
+
+def test_silence_is_told_before_the_deadline() -> None:
+    worker, _ = greeted(None, None, silence=0.05)
+    with pytest.raises(DeadlineError, match="E-SILENCE"):
+        worker.run(job(), timeout=60)
+
+
+def test_a_long_job_is_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker ends itself when it hears nothing, so it must hear something."""
+    monkeypatch.setattr(module, "KEEPALIVE_S", 0.05)
+    worker, script = greeted(*[BEAT, None] * 4, done(1))
+    worker.ask("noop", timeout=5)
+    pings = [m for m in script.sent if m["op"] == "ping"]
+    assert len(pings) >= 3
+    assert {m["id"] for m in pings} == {-1}
+
+
+def test_progress_is_passed_on() -> None:
+    steps: Iterable[dict[str, Any]] = ({"type": "progress", "id": 1, "done": n} for n in (10, 20))
+    worker, _ = greeted(*steps, {"type": "result", "id": 1, "result": None})
+    seen: list[int] = []
+    with pytest.raises(InfraError, match="E-WORKER-GARBAGE"):
+        worker.run(job(), timeout=5, progress=seen.append)
+    assert seen == [10, 20]
+
+
+def test_litter_is_passed_over_and_a_flood_of_it_is_not() -> None:
+    worker, _ = greeted(*[b"Segmentation fault"] * 19, done(1))
+    assert worker.ask("noop", timeout=5)["type"] == "done"
+    worker, _ = greeted(*[b"Segmentation fault"] * 20, done(1))
+    with pytest.raises(InfraError, match="E-WORKER-GARBAGE"):
+        worker.ask("noop", timeout=5)
+
+
+def test_ping_is_answered_by_the_worker_itself() -> None:
+    worker, script = greeted()
+    script.lines = [b"not yet"]
+    honest = script.send
+
+    def answer(line: bytes) -> None:
+        honest(line)
+        script.lines.append({"type": "pong", "id": 1, "nonce": json.loads(line)["nonce"]})
+
+    script.send = answer  # type: ignore[method-assign]  # a worker that listens
+    assert 0 <= worker.ping(5) < 5
+    worker, _ = greeted({"type": "pong", "id": 1, "nonce": "another"})
+    with pytest.raises(InfraError, match="E-WORKER-GARBAGE"):
+        worker.ping(5)
+
+
+def test_close_says_goodbye_and_kill_does_not() -> None:
+    worker, script = greeted()
+    worker.close()
+    assert (script.sent[-1]["op"], script.closed) == ("bye", [5.0])
+    worker.close()  # the link is gone by now
+    worker, script = greeted()
+    worker.kill()
+    assert (script.sent, script.closed) == ([], [0.0])
+
+
+@pytest.mark.parametrize(
+    ("offset", "note"),
+    [
+        (None, None),
+        (0.0, None),
+        (-60.0, None),
+        (61.0, "device clock off by +61 s"),
+        (-315_360_000.0, "device clock off by -315,360,000 s"),
+    ],
+)
+def test_clock_note(offset: float | None, note: str | None) -> None:
+    assert clock_note(offset) == note
+
+
+def job() -> wire.Job:
+    blob = wire.Blob("0" * 64, 1)
+    tensor = wire.InputTensor("x", blob, "float32", [1, 4])
+    return wire.Job("a", blob, "onnx", [tensor], wire.RuntimeSpec("onnxruntime"), 1)

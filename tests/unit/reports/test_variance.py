@@ -1,0 +1,64 @@
+"""`assay variance`: equal rows once, in groups; then only the pairs that differ."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.reports.variance import render, same_bits
+from tests.unit.reports.synthetic import result
+
+
+def pair(a: str, b: str, rate: float) -> dict[str, Any]:
+    return {"a": a, "b": b, "bit_exact_rate": rate}
+
+
+def text(document: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    render(document, Console(file=stream, width=200))
+    return stream.getvalue()
+
+
+def test_groups_follow_the_order_of_rows() -> None:
+    pairs = [
+        pair("a", "b", 0.5), pair("a", "c", 1.0), pair("a", "d", 0.9),
+        pair("b", "c", 0.5), pair("d", "b", 1.0), pair("c", "d", 0.9),
+    ]  # fmt: skip
+    assert same_bits(["a", "b", "c", "d"], pairs) == [["a", "c"], ["b", "d"]]
+    assert same_bits(["a", "b"], [pair("a", "b", 0.999999)]) == []
+    assert same_bits(["a"], []) == []
+
+
+def test_every_pair_is_said_once_or_stands_for_its_group() -> None:
+    document = result()
+    lines = text(document).splitlines()
+    for spread in document["fleet"]:
+        head = f"{spread['model']}.{spread['file']} on {spread['inputs']}: "
+        assert sum(line.startswith(head) for line in lines) == 1
+    shown = {line.split(":")[0].strip() for line in lines if " / " in line}
+    differing = {
+        f"{p['a'].partition('@')[2]} / {p['b'].partition('@')[2]}"
+        for p in document["pairs"]
+        if p["bit_exact_rate"] != 1.0
+    }
+    assert shown
+    assert shown <= differing
+    for line in (x for x in lines if " / " in x):
+        assert "max LSB" in line
+        assert "decided otherwise" in line
+
+
+def test_hostile_names_are_printed_as_text() -> None:
+    document = result()
+    old = document["rows"][0]["id"]
+    evil = old.partition("@")[0] + "@[red]\x1b[31mhost[/red]/ort"
+    for row in document["rows"]:
+        row["id"] = evil if row["id"] == old else row["id"]
+    for found in document["pairs"]:
+        for side in ("a", "b"):
+            found[side] = evil if found[side] == old else found[side]
+    shown = text(document)
+    assert "\x1b" not in shown
+    assert "[red]" in shown

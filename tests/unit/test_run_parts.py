@@ -1,0 +1,220 @@
+"""What a run is made of: staging, its frozen form, orders from it, records from answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_worker import wire
+from orchestrator import staging as module
+from orchestrator.errors import InputError
+from orchestrator.fanout.order import Failure, Finished
+from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.orders import blobs_of, order_for, record
+from orchestrator.queue.states import AttemptState, CellState
+from orchestrator.run import Planned, plan
+from orchestrator.staging import Staging, check_unchanged, here, stage
+from orchestrator.store.artefacts import Artefacts
+from orchestrator.store.records import CellInfo, Claim
+from tests.support.tiny import MODELS, Tiny
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    made = Tiny(tmp_path / "matrix")
+    made.folder.mkdir()
+    shutil.copy(MODELS / "digits_cnn.u8s8.onnx", made.folder / "mine.onnx")
+    made.file["path"] = "mine.onnx"
+    return made
+
+
+@pytest.fixture
+def artefacts(tmp_path: Path) -> Artefacts:
+    return Artefacts(tmp_path / "artefacts")
+
+
+def staged(tiny: Tiny, artefacts: Artefacts) -> tuple[Planned, Staging]:
+    planned = plan(tiny.write(), [])
+    return planned, stage(planned.matrix, planned.cells, artefacts, here)
+
+
+# Staging -------------------------------------------------------------------------------------
+
+
+def test_everything_a_cell_needs_is_an_artefact(tiny: Tiny, artefacts: Artefacts) -> None:
+    _, found = staged(tiny, artefacts)
+    assert set(found.models) == {"cnn", "cnn.u8s8"}
+    assert set(found.tensors) == {"cnn/digits", "cnn.u8s8/digits"}
+    model = found.models["cnn.u8s8"]
+    assert artefacts.read(model.sha256) == (tiny.folder / "mine.onnx").read_bytes()
+    assert (model.format, model.size) == ("onnx", (tiny.folder / "mine.onnx").stat().st_size)
+    tensor = found.tensors["cnn.u8s8/digits"]
+    array = np.load(io.BytesIO(artefacts.read(tensor.sha256)))
+    assert (str(array.dtype), array.shape) == (tensor.dtype, tensor.shape)
+    kept = found.sets["digits"]
+    assert kept.labels is not None
+    assert len(np.load(io.BytesIO(artefacts.read(kept.labels)))) == kept.n == 20
+
+
+def test_staging_twice_gives_the_same(tiny: Tiny, artefacts: Artefacts) -> None:
+    assert staged(tiny, artefacts)[1] == staged(tiny, artefacts)[1]
+
+
+def test_a_model_without_a_parent(tiny: Tiny, artefacts: Artefacts) -> None:
+    tiny.matrix["models"][0]["fp32"] = None
+    assert set(staged(tiny, artefacts)[1].models) == {"cnn.u8s8"}
+
+
+def test_a_model_that_changes_while_it_is_read(
+    tiny: Tiny, artefacts: Artefacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = module.inspect_model
+
+    def late(path: Path) -> module.Inspected:
+        found = honest(path)
+        if path.name == "mine.onnx":
+            path.write_bytes((MODELS / "digits_cnn.u8u8.onnx").read_bytes())
+        return found
+
+    monkeypatch.setattr(module, "inspect_model", late)
+    with pytest.raises(InputError, match="changed while it was being read"):
+        staged(tiny, artefacts)
+
+
+def test_what_was_recorded_must_be_what_was_staged(tiny: Tiny, artefacts: Artefacts) -> None:
+    planned, found = staged(tiny, artefacts)
+    files = FrozenRun(planned.matrix, planned.inventory, None, found, {}).dump()["files"]
+    check_unchanged(planned.matrix, found, files)
+    wrong = {**files, str(tiny.folder / "mine.onnx"): "0" * 64}
+    with pytest.raises(InputError, match="E-FILE-CHANGED"):
+        check_unchanged(planned.matrix, found, wrong)
+
+
+def test_here_hands_errors_on() -> None:
+    assert here(len, "abc").result() == 3
+    with pytest.raises(ZeroDivisionError):
+        here(divmod, 1, 0).result()
+
+
+# The frozen run ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frozen(tiny: Tiny, artefacts: Artefacts) -> FrozenRun:
+    tiny.devices[0]["env"] = {"KEY": "value"}
+    tiny.matrix["conditions"] = ["clean", "repeat:30"]
+    tiny.matrix |= {"gate": {"max_start_c": 55, "settle_s": 3}, "telemetry_hz": 4}
+    planned, found = staged(tiny, artefacts)
+    slots = {cell.slot: cell.candidates for cell in planned.cells}
+    return FrozenRun(planned.matrix, planned.inventory, planned.policy, found, slots)
+
+
+def test_it_comes_back_as_it_went_through_json(frozen: FrozenRun) -> None:
+    assert load_run(json.loads(json.dumps(frozen.dump()))) == frozen
+    assert frozen.devices == ("bench",)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("staging", None),
+        ("staging", {"models": {}}),
+        ("slots", None),
+        ("slots", ["bench"]),
+        ("matrix", {}),
+        ("version", 99),
+        ("policy", {"name": 3}),
+    ],
+)
+def test_a_damaged_one_is_refused(frozen: FrozenRun, part: str, value: Any) -> None:
+    data = frozen.dump()
+    with pytest.raises(InputError) as refused:
+        load_run({**data, part: value})
+    assert refused.value.id == "E-FROZEN"
+    if part != "version":
+        with pytest.raises(InputError, match="E-FROZEN"):
+            load_run({k: v for k, v in data.items() if k != part})
+
+
+def test_the_class_of_a_unit_or_of_its_slot(frozen: FrozenRun) -> None:
+    assert frozen.class_of("bench", "bench") == "class-bench"
+    assert frozen.class_of("rpi4#2", "rpi4#2") == "rpi4"
+
+
+# Orders and records --------------------------------------------------------------------------
+
+
+def claim(condition: str) -> Claim:
+    cell = CellInfo(
+        run="r", id="c", position=0, slot="bench", unit="bench", model="cnn", file="u8s8",
+        inputs="digits", condition=condition, runtime="ort", env_key="onnxruntime",
+        state=CellState.RUNNING, outcome=None, attempt=None, failures=0,
+    )  # fmt: skip
+    return Claim("attempt-1", 1, "bench", 7, cell)
+
+
+def test_an_order_says_all_that_the_hub_must_know(frozen: FrozenRun, artefacts: Artefacts) -> None:
+    order = order_for(claim("clean"), frozen, artefacts, "farm-x")
+    assert (order.target.device, order.target.device_class) == ("bench", "class-bench")
+    assert (order.target.owner, order.target.token) == ("farm-x", 7)
+    assert (order.env, order.max_start_c, order.settle_s) == ({"KEY": "value"}, 55, 3)
+    assert (order.limits.cell, order.limits.silence) == (1200, 180)
+    job = order.job
+    assert (job.attempt, job.samples, job.repeat, job.telemetry_hz) == ("attempt-1", 20, 1, 4)
+    assert job.runtime == wire.RuntimeSpec("onnxruntime")
+    assert set(order.blobs) == {b.sha256 for b in blobs_of(job)}
+    for sha, path in order.blobs.items():
+        assert Path(path).read_bytes() == artefacts.read(sha)
+
+
+def test_a_repeat_runs_few_samples_often(frozen: FrozenRun, artefacts: Artefacts) -> None:
+    job = order_for(claim("repeat:30"), frozen, artefacts, "farm-x").job
+    assert (job.samples, job.repeat) == (8, 30)
+
+
+def answer(**changes: Any) -> Finished:
+    result = {"telemetry": {"timing_valid": True}, "environment": {"machine": "x"}, "other": 1}
+    files = {"output-0": b"codes", "latency_ns": b"ns"}
+    plain: dict[str, Any] = {"result": result, "files": files, "bytes_pushed": 5} | changes
+    return Finished("attempt-1", "bench", 7, 10.0, 12.0, **plain)
+
+
+def test_a_result_becomes_a_record_and_artefacts(artefacts: Artefacts) -> None:
+    made = record(answer(), artefacts)
+    assert (made.state, made.codes_valid, made.timing_valid) == (AttemptState.OK, True, True)
+    assert (made.started, made.ended, made.environment) == (10.0, 12.0, {"machine": "x"})
+    assert made.result is not None
+    assert made.result["bytes_pushed"] == 5
+    assert "environment" not in made.result
+    assert {r: artefacts.read(b.sha256) for r, b in made.artefacts.items()} == {
+        "output-0": b"codes",
+        "latency_ns": b"ns",
+    }
+    assert record(answer(), artefacts).digest() == made.digest(), "redelivered, it is the same"
+
+
+def test_heat_spoils_the_timing_alone(artefacts: Artefacts) -> None:
+    hot = record(answer(timing_notes=("started at 80 °C",)), artefacts)
+    throttled = dict(answer().result or {}, telemetry={"timing_valid": False})
+    for made in (hot, record(answer(result=throttled), artefacts)):
+        assert (made.codes_valid, made.timing_valid) == (True, False)
+
+
+@pytest.mark.parametrize("outcome", ["model_error", "infra_error", "timeout", "not_available"])
+def test_a_failure_becomes_a_record_without_results(artefacts: Artefacts, outcome: str) -> None:
+    failure = Failure(outcome, "E-X", "what [E-X]", outcome == "infra_error")
+    made = record(answer(failure=failure, result=None, files={}), artefacts)
+    assert (made.state, made.error_id, made.error) == (AttemptState(outcome), "E-X", "what [E-X]")
+    assert made.retryable is (outcome == "infra_error")
+    assert (made.codes_valid, made.timing_valid, made.result, made.artefacts) == (
+        None,
+        None,
+        None,
+        {},
+    )
