@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -106,20 +107,25 @@ def test_it_listens_on_loopback_only(cluster: Cluster) -> None:
 
 
 def listeners(pid: int) -> list[str]:
-    """Addresses (as in /proc/net/tcp) on which a process listens."""
-    sockets = set()
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            sockets.add(str(fd.readlink()))
-        except OSError:
-            continue  # closed meanwhile
-    found = []
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                found.append(fields[1].partition(":")[0])
-    return found
+    """Addresses (as in /proc/net/tcp) on which a process listens; none once it has ended."""
+    process = Path(f"/proc/{pid}")
+    with contextlib.suppress(OSError):
+        tables = [(process / "net" / name).read_text() for name in ("tcp", "tcp6")]
+        sockets = {_target(fd) for fd in (process / "fd").iterdir()}
+        rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+        return [
+            row[1].partition(":")[0]
+            for row in rows
+            if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+        ]
+    return []
+
+
+def _target(fd: Path) -> str:
+    try:
+        return str(fd.readlink())
+    except OSError:
+        return ""  # closed meanwhile
 
 
 JOIN = """
