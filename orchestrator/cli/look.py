@@ -263,7 +263,7 @@ def _judged(run: str | None, folder: Path | None, policy: Path | None = None) ->
 
             other = load(policy, Policy)
         frozen = load_run(store.frozen(run_id))
-        fan = InProcess(root / "spool")
+        fan = InProcess(root / "spool" / "hub-0")
         try:
             return judge(store, run_id, frozen, fan, other)
         finally:

@@ -194,7 +194,7 @@ def _fan(kind: Engine, devices: Sequence[str], folder: Path) -> Iterator[Executo
     else:
         from orchestrator.fanout.inprocess import InProcess
 
-        fan = InProcess(spool)
+        fan = InProcess(spool / "hub-0")  # where the first of Ray's hubs would spool
     try:
         yield fan
     finally:
