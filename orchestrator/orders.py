@@ -28,6 +28,7 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
         limits=Limits(matrix.timeouts.cell, matrix.timeouts.silence),
         env=dict(device.env),
         max_start_c=matrix.gate.max_start_c,
+        min_battery=matrix.gate.min_battery,
         settle_s=matrix.gate.settle_s,
         own_python=config.runtime in device.python,
     )

@@ -198,19 +198,29 @@ def _check_identity(target: Target, environment: dict[str, Any]) -> None:
 
 
 def _gate(worker: Worker, order: Order) -> tuple[str, ...]:
+    """What the start gate could not be shown to meet; a note here spoils the timing, not the codes.
+
+    No worker reads a battery yet, and an unknown charge is not a sufficient one.
+    """
+    notes = []
+    if order.min_battery is not None:
+        notes.append(f"battery unknown: cannot be shown to be over {order.min_battery:g} %")
+    if order.max_start_c is not None:
+        notes += _cooled(worker, order, order.max_start_c)
+    return tuple(notes)
+
+
+def _cooled(worker: Worker, order: Order, limit: float) -> list[str]:
     """Wait until the device is cool enough; say so when it never was, or cannot be known."""
-    limit = order.max_start_c
-    if limit is None:
-        return ()
     deadline = time.monotonic() + order.settle_s
     while True:
         hottest = _hottest(worker.ask("sensors", timeout=order.limits.silence))
         if hottest is None:
-            return (f"start temperature unknown: cannot be shown to be under {limit:g} °C",)
+            return [f"start temperature unknown: cannot be shown to be under {limit:g} °C"]
         if hottest <= limit:
-            return ()
+            return []
         if time.monotonic() >= deadline:
-            return (f"started at {hottest:g} °C, over the limit of {limit:g} °C",)
+            return [f"started at {hottest:g} °C, over the limit of {limit:g} °C"]
         time.sleep(_COOL_POLL_S)
 
 

@@ -44,6 +44,7 @@ class Order:
     limits: Limits = field(default_factory=Limits)
     env: dict[str, str] = field(default_factory=dict)
     max_start_c: float | None = None
+    min_battery: float | None = None
     settle_s: float = 0.0
     own_python: bool = False
 

@@ -152,6 +152,16 @@ def test_the_start_gate(gate: Callable[..., tuple[str, ...]]) -> None:
     assert gate(60, 0.05, {"cpu": 80.0}) == ("started at 80 °C, over the limit of 60 °C",)
 
 
+def test_a_battery_that_nobody_reads_is_not_full() -> None:
+    job = wire.Job("a", wire.Blob("0", 0), "onnx", [], wire.RuntimeSpec("onnxruntime"), 1)
+    order = Order(TARGET, job, "python3", {}, min_battery=30, max_start_c=60)
+    warm = Warm({"cpu": 80.0})
+    assert _gate(warm, order) == (  # type: ignore[arg-type]  # asks it nothing else
+        "battery unknown: cannot be shown to be over 30 %",
+        "started at 80 °C, over the limit of 60 °C",
+    )
+
+
 @pytest.mark.parametrize("reading", [{}, {"cpu": None}])
 def test_what_cannot_be_read_is_not_cool(
     gate: Callable[..., tuple[str, ...]], reading: dict[str, Any]
