@@ -21,6 +21,7 @@ from device_worker.feed import Feed, load
 from device_worker.outputs import Outputs, sample_digest, write_bytes, write_npy
 from device_worker.runtimes import Runtime, TensorInfo, open_model
 from device_worker.telemetry.sampler import Sampler
+from device_worker.telemetry.sensors import Sensors
 from device_worker.wire import Blob, DeviceFile, InputTensor, Job, JobResult, Repeats
 
 Progress = Callable[[Dict[str, Any]], None]
@@ -170,7 +171,7 @@ def _measure(
         runtime.run(feed.sample(turn % job.samples))
 
     loop = _Loop(job, runtime, feed, progress)
-    sampler = Sampler(job.telemetry_hz)
+    sampler = Sampler(job.telemetry_hz, Sensors(job.sources))
     outputs = Outputs(target, interface.outputs, job.samples)
     try:
         with storage("writing outputs"):

@@ -201,7 +201,7 @@ class Session:
         if op == "facts":
             return {"type": "facts", "environment": environment.describe()}
         if op == "sensors":
-            return {"type": "sensors", "reading": Sensors().read(0.0).as_json()}
+            return {"type": "sensors", "reading": Sensors(_sources(request)).read(0.0).as_json()}
         if op == "have":
             return {"type": "have", "present": self._cache.have(_texts(request, "sha256"))}
         if op == "adopt":
@@ -294,6 +294,13 @@ def _leave(why: str) -> NoReturn:
         sys.stderr.flush()
     finally:  # stderr leads to the coordinator too: that it is gone must not keep us here
         os._exit(EXIT_COORDINATOR_GONE)
+
+
+def _sources(request: Message) -> List[wire.Source]:
+    value = request.get("sources", [])
+    if not isinstance(value, list):
+        raise wire.WireError("sources: expected a list")
+    return [wire.load(wire.Source, item) for item in value]
 
 
 def _text(request: Message, key: str) -> str:

@@ -5,7 +5,7 @@ Python 3.9 syntax, standard library only: this module is imported on both sides.
 Coordinator -> worker (each has "op" and "id"; a reply carries the same "id"):
   ping {nonce}              -> pong {nonce}
   facts                     -> facts {environment}
-  sensors                   -> sensors {reading}          one look: temps, freq_khz, throttled, ...
+  sensors {sources: [...]}  -> sensors {reading}          one look through Sources, see telemetry
   have {sha256: [...]}      -> have {present: [...]}      every listed file is re-hashed first
   adopt {sha256, path}      -> adopted                    pushed file: hashed, moved into the cache
   run {job: Job}            -> progress* , result {result: JobResult}
@@ -26,7 +26,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_LINE = 1 << 20
 
 T = TypeVar("T")
@@ -55,22 +55,84 @@ class InputTensor:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Something to look at on the device, and the built-in parser that understands it.
+
+    Either ``paths`` (globs) or a ``command``; ``stream``: the command runs on, and its newest
+    line is what it says. ``parser``: a name in ``device_worker.telemetry.parsers.PARSERS``.
+    Looked at no more often than every ``every_s`` seconds; unreadable after ``timeout_s``.
+    """
+
+    parser: str
+    paths: List[str] = field(default_factory=list)
+    command: List[str] = field(default_factory=list)
+    stream: bool = False
+    every_s: float = 0.0
+    timeout_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class Delegate:
+    """A TFLite delegate: ``library`` is a path or soname on the device, given to load_delegate.
+
+    ``sha256``: of that file, refused when it differs; None: not pinned.
+    """
+
+    name: str
+    library: str
+    options: Dict[str, str] = field(default_factory=dict)
+    sha256: Optional[str] = None
+
+
+@dataclass(frozen=True)
 class RuntimeSpec:
     """How to run: ``runtime`` is onnxruntime, litert or tflite-runtime.
 
     ``kernels``: "default", "reference" (TFLite's BUILTIN_REF), "builtin" (no default delegate).
-    ``provider``: ONNX Runtime execution provider. ``session``: its session config entries.
+    ``providers``: ONNX Runtime execution providers, the wanted one first; the CPU always comes
+    last. ``provider_options``: provider -> its options. ``session``: session config entries.
     """
 
     runtime: str
     threads: int = 1
     kernels: str = "default"
-    provider: str = "CPUExecutionProvider"
+    providers: List[str] = field(default_factory=lambda: ["CPUExecutionProvider"])
+    provider_options: Dict[str, Dict[str, str]] = field(default_factory=dict)
     session: Dict[str, str] = field(default_factory=dict)
+    delegate: Optional[Delegate] = None
+
+
+@dataclass(frozen=True)
+class Soak:
+    """Heat with the model itself to ``target_c``, at most ``heat_s``; then go on for ``hold_s``."""
+
+    target_c: float
+    hold_s: float
+    heat_s: float
+
+
+@dataclass(frozen=True)
+class PowerMode:
+    """A named power mode. ``apply``/``restore``: commands, or ["write", path, text].
+
+    ``read``: how to see which mode the device is in; it must then say ``expect``. Without
+    ``apply`` the mode can only be checked, never set (mains, battery).
+    """
+
+    name: str
+    read: Source
+    expect: str
+    apply: List[List[str]] = field(default_factory=list)
+    restore: List[List[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Job:
+    """``sources``: what telemetry looks at; none: every sensor of an ordinary Linux device.
+
+    ``ceiling_c``: the run is stopped when any temperature goes above it.
+    """
+
     attempt: str
     model: Blob
     model_format: str
@@ -80,6 +142,10 @@ class Job:
     repeat: int = 1
     warmup: int = 3
     telemetry_hz: float = 2.0
+    sources: List[Source] = field(default_factory=list)
+    ceiling_c: Optional[float] = None
+    soak: Optional[Soak] = None
+    power: Optional[PowerMode] = None
 
 
 @dataclass(frozen=True)
@@ -110,12 +176,16 @@ class Backend:
 
     ``planned``: what was asked for. ``fallbacks``: one line for each silent change of backend.
     ``plan_sha256``: hash of the optimised graph (ONNX Runtime), None where there is none.
+    ``engines``: file name -> sha256 of each compiled engine the provider used; ``build_ns``: time
+    of the load that built them, None when all came from the cache.
     """
 
     planned: str
     nodes: Dict[str, int]
     fallbacks: List[str] = field(default_factory=list)
     plan_sha256: Optional[str] = None
+    engines: Dict[str, str] = field(default_factory=dict)
+    build_ns: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -133,9 +203,9 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Summary of the sampler. Unreadable is None, never 0. Temperatures in degrees Celsius,
+    """Summary of the sampler. Unreadable is None, never 0.
 
-    frequencies in kHz, memory in bytes. ``start``/``end``/``max`` map a sensor to its reading.
+    ``start``/``end``/``max`` map a sensor (named as in ``telemetry.sensors``) to its reading.
     ``timing_valid`` is False when clocks or throttle flags moved while timing; ``reasons`` why.
     """
 
@@ -143,10 +213,25 @@ class Telemetry:
     start: Dict[str, Optional[float]] = field(default_factory=dict)
     end: Dict[str, Optional[float]] = field(default_factory=dict)
     max: Dict[str, Optional[float]] = field(default_factory=dict)
-    throttled_before: Optional[int] = None
-    throttled_after: Optional[int] = None
     timing_valid: bool = True
     reasons: List[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """What a soak came to: temperatures in degrees Celsius, times in seconds.
+
+    ``reached``: the target was; ``mismatches`` of ``inferences`` differed from the first pass.
+    """
+
+    target_c: float
+    reached: bool
+    heat_s: float
+    hold_s: float
+    inferences: int
+    mismatches: int
+    first: List[List[int]] = field(default_factory=list)
+    max_c: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +254,8 @@ class JobResult:
     run_ns: int
     started_unix: float
     ended_unix: float
+    soak: Optional[Soaked] = None
+    power: Optional[str] = None
 
 
 def encode(message: Dict[str, Any]) -> bytes:

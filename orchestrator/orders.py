@@ -9,7 +9,11 @@ from device_worker import wire
 from orchestrator.devices.session import Limits
 from orchestrator.fanout.order import Finished, Order, Target
 from orchestrator.frozen import FrozenRun
-from orchestrator.matrix.model import RuntimeConfig, repeats
+from orchestrator.matrix.conditions import parse_condition
+from orchestrator.matrix.device_class import Thermal
+from orchestrator.matrix.fields import matches
+from orchestrator.matrix.inventory import Device
+from orchestrator.matrix.model import RuntimeConfig
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import AttemptRecord, Blob, CellInfo, Claim, Json
@@ -19,7 +23,7 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
     """``farm``: the owner name under which this store's leases are known on devices."""
     cell, matrix = claim.cell, frozen.matrix
     device, config = frozen.inventory.device(claim.device), matrix.runtime(cell.runtime)
-    job = job_for(claim.attempt, cell, frozen, config)
+    job = job_for(claim.attempt, cell, frozen, config, device)
     return Order(
         target=Target(device.name, device.class_, device.transport, farm, claim.token),
         job=job,
@@ -27,35 +31,87 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
         blobs={b.sha256: str(artefacts.path(b.sha256)) for b in blobs_of(job)},
         limits=Limits(matrix.timeouts.cell, matrix.timeouts.silence),
         env=dict(device.env),
-        max_start_c=matrix.gate.max_start_c,
+        max_start_c=_or(matrix.gate.max_start_c, _thermal(device).max_start_c),
         min_battery=matrix.gate.min_battery,
         settle_s=matrix.gate.settle_s,
         own_python=config.runtime in device.python,
+        unavailable=unavailable(cell, config, device),
+        identity=dict(device.identity),
+        reset=device.reset,
     )
 
 
-def job_for(attempt: str, cell: CellInfo, frozen: FrozenRun, config: RuntimeConfig) -> wire.Job:
+def unavailable(cell: CellInfo, config: RuntimeConfig, device: Device) -> str | None:
+    """Why the inventory already says that the device cannot run the cell, or None."""
+    mode = parse_condition(cell.condition).mode
+    if device.interpreter(config.runtime) is None:
+        return f"no Python for {config.runtime} in the inventory"
+    if config.delegate and config.delegate not in device.delegates:
+        return f"no delegate {config.delegate!r} in the inventory"
+    if mode and (device.profile is None or mode not in device.profile.power):
+        return f"its class knows no power mode {mode!r}"
+    return None
+
+
+def job_for(
+    attempt: str, cell: CellInfo, frozen: FrozenRun, config: RuntimeConfig, device: Device
+) -> wire.Job:
     """What the device is told: model and tensor by hash, and how to run them."""
+    matrix, condition = frozen.matrix, parse_condition(cell.condition)
     whole = frozen.staging.job(
-        attempt, f"{cell.model}.{cell.file}", cell.inputs, runtime_spec(config)
+        attempt, f"{cell.model}.{cell.file}", cell.inputs, runtime_spec(config, device)
     )
-    count = repeats(cell.condition)
+    few = condition.kind in ("repeat", "soak")
     return replace(
         whole,
-        samples=min(whole.samples, frozen.matrix.repeat_samples) if count else whole.samples,
-        repeat=count or 1,
-        telemetry_hz=frozen.matrix.telemetry_hz,
+        samples=min(whole.samples, matrix.repeat_samples) if few else whole.samples,
+        repeat=condition.repeat or 1,
+        telemetry_hz=matrix.telemetry_hz,
+        sources=[s.source() for s in device.profile.telemetry] if device.profile else [],
+        ceiling_c=_or(matrix.gate.ceiling_c, _thermal(device).ceiling_c),
+        soak=None
+        if condition.target_c is None
+        else wire.Soak(condition.target_c, condition.hold_s, condition.heat_s),
+        power=_power(condition.mode, device),
     )
 
 
-def runtime_spec(config: RuntimeConfig) -> wire.RuntimeSpec:
+def runtime_spec(config: RuntimeConfig, device: Device) -> wire.RuntimeSpec:
+    found = device.delegates.get(config.delegate or "")
     return wire.RuntimeSpec(
         runtime=config.runtime,
         threads=config.threads,
         kernels=config.kernels,
-        provider=config.provider,
+        providers=list(config.provider),
+        provider_options={name: dict(o) for name, o in config.provider_options.items()},
         session=dict(config.session),
+        delegate=wire.Delegate(config.delegate, found.library, dict(found.options), found.sha256)
+        if found and config.delegate
+        else None,
     )
+
+
+def _power(mode: str | None, device: Device) -> wire.PowerMode | None:
+    """The mode as its class describes it; the commands only where the inventory opts in."""
+    found = device.profile.power.get(mode) if mode and device.profile else None
+    if mode is None or found is None:
+        return None
+    allowed = matches(device.power, mode)
+    return wire.PowerMode(
+        mode,
+        found.read.source(),
+        found.expect,
+        [list(c) for c in found.apply] if allowed else [],
+        [list(c) for c in found.restore] if allowed else [],
+    )
+
+
+def _thermal(device: Device) -> Thermal:
+    return device.profile.thermal if device.profile else Thermal()
+
+
+def _or(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first
 
 
 def blobs_of(job: wire.Job) -> list[wire.Blob]:

@@ -64,8 +64,8 @@ class OnnxRuntime:
         self._ort = onnxruntime
         self._spec = spec
         offered = onnxruntime.get_available_providers()
-        if spec.provider not in offered:
-            raise unsupported(NAME, "%s (offered: %s)" % (spec.provider, ", ".join(offered)))
+        if spec.providers[0] not in offered:
+            raise unsupported(NAME, "%s (offered: %s)" % (spec.providers[0], ", ".join(offered)))
         self._path = path
         begin = time.perf_counter_ns()
         try:
@@ -93,7 +93,7 @@ class OnnxRuntime:
         return self._interface
 
     def backend(self) -> Backend:
-        asked, given = self._spec.provider, self._session.get_providers()
+        asked, given = self._spec.providers[0], self._session.get_providers()
         plan_sha256, nodes = self._plan()
         fallbacks = []
         if asked not in given:
@@ -121,12 +121,12 @@ class OnnxRuntime:
         return options
 
     def _open(self, options: Any) -> Any:
-        providers = list(dict.fromkeys([self._spec.provider, _CPU]))
+        providers = list(dict.fromkeys([*self._spec.providers, _CPU]))
         return self._ort.InferenceSession(self._path, options, providers=providers)
 
     def _plan(self) -> Tuple[str, Dict[str, int]]:
         spec = self._spec
-        key = (self._path, repr((spec.provider, spec.threads, sorted(spec.session.items()))))
+        key = (self._path, repr((spec.providers, spec.threads, sorted(spec.session.items()))))
         if key not in _plans:
             try:
                 _plans[key] = self._read_plan()

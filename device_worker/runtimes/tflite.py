@@ -68,8 +68,8 @@ class TfliteRuntime:
         self._package, self._spec = package, spec
         if spec.session:
             raise unsupported(package.name, "session entry %r" % next(iter(spec.session)))
-        if spec.provider != RuntimeSpec(package.name).provider:
-            raise unsupported(package.name, "provider %r" % spec.provider)
+        if spec.providers != RuntimeSpec(package.name).providers:
+            raise unsupported(package.name, "providers %s" % ", ".join(spec.providers))
         with captured_stderr() as stderr:
             self._load(path)
         self._trouble = [

@@ -69,36 +69,24 @@ def summarise(readings: List[Reading], *, hung: bool = False) -> Telemetry:
         reasons.append("the sensors stopped answering")
     if not readings:
         return Telemetry(0, timing_valid=not reasons, reasons=reasons)
-    rows = [_flat(reading) for reading in readings]
+    rows = [reading.values for reading in readings]
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
         values = _values(rows, name)
-        if name.startswith("freq/") and values:
-            low, high = min(values), max(values)
-            if high - low > _CLOCK_TOLERANCE * high:
-                reasons.append("%s moved between %d and %d kHz" % (name[5:], low, high))
-    flags = [reading.throttled for reading in readings if reading.throttled is not None]
-    if len(set(flags)) > 1:
-        seen = ", ".join(hex(value) for value in dict.fromkeys(flags))
-        reasons.append("throttle flags changed: %s" % seen)
+        low, high = min(values, default=0.0), max(values, default=0.0)
+        if name.startswith("freq/") and high - low > _CLOCK_TOLERANCE * high:
+            reasons.append("%s moved between %d and %d kHz" % (name[5:], low, high))
+        if name.startswith("flags/") and low != high:
+            seen = ", ".join(hex(int(value)) for value in dict.fromkeys(values))
+            reasons.append("%s flags changed: %s" % (name[6:], seen))
     return Telemetry(
         samples=len(readings),
         start=dict(rows[0]),
         end=dict.fromkeys(names) if hung else dict(rows[-1]),
         max={name: max(_values(rows, name), default=None) for name in names},
-        throttled_before=readings[0].throttled,
-        throttled_after=None if hung else readings[-1].throttled,
         timing_valid=not reasons,
         reasons=reasons,
     )
-
-
-def _flat(reading: Reading) -> Dict[str, Optional[float]]:
-    row: Dict[str, Optional[float]] = {}
-    row.update(("temp/%s" % name, value) for name, value in reading.temps.items())
-    row.update(("freq/%s" % name, value) for name, value in reading.freq_khz.items())
-    row["mem_free"] = reading.mem_free
-    return row
 
 
 def _values(rows: List[Dict[str, Optional[float]]], name: str) -> List[float]:

@@ -83,10 +83,10 @@ class Hub:
         session: DeviceSession | None = None
         pushed = 0
         try:
-            if order.python is None:
+            if order.unavailable or order.python is None:
                 raise NotAvailableError(
                     "E-RUNTIME-MISSING",
-                    f"no Python for {order.job.runtime.runtime} in the inventory",
+                    order.unavailable or f"no Python for {order.job.runtime.runtime}",
                     where=order.target.device,
                 )
             session = self._session(order.target, order.limits)
@@ -214,7 +214,8 @@ def _cooled(worker: Worker, order: Order, limit: float) -> list[str]:
     """Wait until the device is cool enough; say so when it never was, or cannot be known."""
     deadline = time.monotonic() + order.settle_s
     while True:
-        hottest = _hottest(worker.ask("sensors", timeout=order.limits.silence))
+        sources = [wire.dump(s) for s in order.job.sources]
+        hottest = _hottest(worker.ask("sensors", sources=sources, timeout=order.limits.silence))
         if hottest is None:
             return [f"start temperature unknown: cannot be shown to be under {limit:g} °C"]
         if hottest <= limit:
@@ -226,5 +227,6 @@ def _cooled(worker: Worker, order: Order, limit: float) -> list[str]:
 
 def _hottest(answer: dict[str, Any]) -> float | None:
     """Of all readable zones, degrees Celsius; None when none is readable, which is not cool."""
-    temps = answer.get("reading", {}).get("temps", {})
-    return max((t for t in temps.values() if t is not None), default=None)
+    values = answer.get("reading", {}).get("values", {})
+    temps = [v for name, v in values.items() if name.startswith("temp/") and v is not None]
+    return max(temps, default=None)

@@ -29,12 +29,25 @@ class Target:
 
 
 @dataclass(frozen=True)
+class BundleFile:
+    """A hermetic bundle (.tar.gz) at ``path``, in a place the hub can read; ``name`` for people."""
+
+    name: str
+    sha256: str
+    size: int
+    path: str
+
+
+@dataclass(frozen=True)
 class Order:
     """One attempt. ``blobs``: sha256 -> path of the file in a store the hub can read.
 
     ``python`` is the interpreter on the device, None when the inventory names none for the runtime.
     ``own_python``: the inventory names it for this runtime alone, so where it does not exist the
-    runtime is not installed and nothing is wrong with the device.
+    runtime is not installed and nothing is wrong with the device. ``unavailable``: why the
+    inventory already says that it cannot be run there. ``bundle``: the hermetic Python to bring
+    (``python`` is then ignored). ``identity``: facts the device must show. ``reset``: a command of
+    the hub that power-cycles the accelerator's port.
     """
 
     target: Target
@@ -47,6 +60,10 @@ class Order:
     min_battery: float | None = None
     settle_s: float = 0.0
     own_python: bool = False
+    unavailable: str | None = None
+    bundle: BundleFile | None = None
+    identity: dict[str, str] = field(default_factory=dict)
+    reset: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

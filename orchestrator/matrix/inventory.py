@@ -5,23 +5,42 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from orchestrator.matrix.fields import Name, Spec, distinct, problem
+from orchestrator.matrix.device_class import DeviceClass
+from orchestrator.matrix.fields import Globs, Name, Sha256, Spec, distinct, problem
 from orchestrator.transports.settings import TransportSettings
 
 RUNTIMES = ("default", "onnxruntime", "litert", "tflite-runtime")
 PYTHON = "${PYTHON}"
 """Stands for the coordinator's own interpreter."""
+BUNDLE = "bundle:"
+"""Before the name of a hermetic bundle (infra/bundles), which is brought to the device."""
+
+
+class DelegateSpec(Spec):
+    """A TFLite delegate on the device: ``library`` is a path or soname there.
+
+    ``sha256``: of that file; without it whatever lies there is used, and its hash recorded.
+    """
+
+    library: Annotated[str, Field(min_length=1)]
+    sha256: Sha256 | None = None
+    options: dict[str, str] = Field(default_factory=dict)
 
 
 class Device(Spec):
     """One unit. ``python`` names the interpreter per runtime, ``default`` for the others.
 
     A runtime without one is "not available here". Interpreters on this machine may be given
-    relative to the inventory file; elsewhere an absolute path or a bare command name.
+    relative to the inventory file; elsewhere an absolute path or a bare command name;
+    ``bundle:NAME`` is a hermetic bundle. ``like``: the device class whose file describes the unit,
+    if not that of its own class. ``hub``: the host that reaches it, if not the coordinator's.
+    ``identity``: facts that the unit must show. ``power``: globs of the power modes that may be
+    *set* on it. ``reset``: a command for its hub that power-cycles the port of its accelerator.
     """
 
     name: Name
@@ -30,7 +49,22 @@ class Device(Spec):
     transport: TransportSettings
     python: dict[str, str]
     env: dict[str, str] = Field(default_factory=dict)
+    like: Name | None = None
+    hub: Name | None = None
+    identity: dict[str, str] = Field(default_factory=dict)
+    delegates: dict[Name, DelegateSpec] = Field(default_factory=dict)
+    power: Globs = ()
+    reset: tuple[str, ...] = ()
     notes: str = ""
+    profile: SkipJsonSchema[DeviceClass | None] = None
+    """What its class says, filled in by `orchestrator.matrix.loader`: files cannot give it."""
+
+    @field_validator("profile")
+    @classmethod
+    def _not_from_a_file(cls, value: DeviceClass | None, info: ValidationInfo) -> Any:
+        if value is not None and (info.context or {}).get("base"):
+            raise problem("E-MATRIX-KEY", "'profile' is not a key", mend="name a class with 'like'")
+        return value
 
     @field_validator("python")
     @classmethod
@@ -47,7 +81,7 @@ class Device(Spec):
                     mend=f"one of {', '.join(RUNTIMES)}",
                     at=(key,),
                 )
-        find = _remote if transport.type == "ssh" else _local
+        find = _remote if transport.type in ("ssh", "adb") else _local
         return {key: find(key, path, base) for key, path in value.items()}
 
     @field_validator("env")
@@ -64,6 +98,8 @@ class Device(Spec):
 
 
 def _local(key: str, path: str, base: Path | None) -> str:
+    if path.startswith(BUNDLE):
+        return path
     if path == PYTHON:
         return sys.executable
     if "/" not in path or base is None:

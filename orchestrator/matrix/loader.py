@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.errors import InputError
 from orchestrator.matrix import yamlfile
+from orchestrator.matrix.device_class import GENERIC, DeviceClass, class_names, load_class
 from orchestrator.matrix.inventory import Device, Inventory
 from orchestrator.matrix.model import ImageInputs, Matrix, NpyInputs, Parent
 
@@ -45,6 +46,7 @@ def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> In
         if not path.is_file():
             raise InputError("E-INVENTORY-MISSING", f"there is no inventory {path}", where=where)
         document = yamlfile.read(path)
+        folders = (path.parent / "classes",)
         for i, device in enumerate(document.parse(Inventory).devices):
             here = document.where(("devices", i, "name"))
             if device.name in devices:
@@ -54,8 +56,27 @@ def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> In
                     where=here,
                     mend="rename one of them",
                 )
-            devices[device.name], origin[device.name] = device, here
+            profile = _profile(document, i, device, folders)
+            devices[device.name] = device.model_copy(update={"profile": profile})
+            origin[device.name] = here
     return Inventory.model_construct(version=1, devices=tuple(devices.values()))
+
+
+def _profile(
+    document: yamlfile.Document, i: int, device: Device, folders: tuple[Path, ...]
+) -> DeviceClass:
+    """The class that describes a device: the one it is like, its own, or the generic one."""
+    found = load_class(device.like or device.class_, folders)
+    if found is None and device.like:
+        raise InputError(
+            "E-CLASS-UNKNOWN",
+            f"there is no device class {device.like!r}",
+            where=document.where(("devices", i, "like")),
+            mend=f"known: {', '.join(class_names(folders))}",
+        )
+    found = found or load_class(GENERIC)
+    assert found is not None, "the generic class is part of the product"
+    return found
 
 
 def _check_files(document: yamlfile.Document, matrix: Matrix) -> None:

@@ -6,12 +6,12 @@ folder); `orchestrator.matrix.loader` does that and checks what the models canno
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.fields import (
     File,
     Files,
@@ -33,7 +33,6 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 """Model format (the file's suffix) to the runtimes that load it."""
 CPU_PROVIDER = "CPUExecutionProvider"
-MAX_REPEATS = 100_000
 
 
 class _Task(Spec):
@@ -97,10 +96,12 @@ class ModelFile(Parent):
     """One INT8 file. ``layout``: how the input set must be turned for it.
 
     ``same`` as stored; ``nchw`` channels-last input sets become channels-first; ``flat`` each
-    sample becomes one row.
+    sample becomes one row. ``compiled_from``: the file of the same model that this one was compiled
+    from (for an Edge TPU): accelerators run a different file, and the report says so.
     """
 
     name: Name
+    compiled_from: Name | None = None
 
 
 def _parent(value: Any) -> Any:
@@ -117,6 +118,19 @@ class ModelSpec(Spec):
     ] = None
     inputs: Names = Field(min_length=1)
     files: Annotated[tuple[ModelFile, ...], AfterValidator(distinct)] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Self:
+        known = [f.name for f in self.files]
+        for i, file in enumerate(self.files):
+            if file.compiled_from and file.compiled_from not in set(known) - {file.name}:
+                raise problem(
+                    "E-MATRIX-REFERENCE",
+                    f"there is no other file {file.compiled_from!r} of this model",
+                    mend=f"files: {', '.join(known)}",
+                    at=("files", i, "compiled_from"),
+                )
+        return self
 
 
 class _InputSet(Spec):
@@ -202,14 +216,18 @@ class RuntimeConfig(Spec):
     """One way of running a model file; ``devices`` and ``files`` are globs.
 
     ``devices`` match a slot (``rpi4``, ``rpi4#2``, a unit's name); ``files`` match ``model.file``
-    or ``file``. ``session``: ONNX Runtime session config entries.
+    or ``file``. ``session``: ONNX Runtime session config entries; ``provider``: its execution
+    providers, the wanted one first, each with ``provider_options``. ``delegate``: a TFLite delegate
+    by the name that the device's inventory entry gives it.
     """
 
     name: Name
     runtime: RuntimeName
     threads: int = Field(default=1, ge=1, le=256)
-    provider: str = CPU_PROVIDER
+    provider: Globs = Field(default=(CPU_PROVIDER,), min_length=1)
+    provider_options: dict[str, dict[str, str]] = Field(default_factory=dict)
     session: dict[str, str] = Field(default_factory=dict)
+    delegate: Name | None = None
     kernels: Literal["default", "reference", "builtin"] = "default"
     devices: Globs = ("*",)
     files: Globs = ("*",)
@@ -221,7 +239,11 @@ class RuntimeConfig(Spec):
             "kernels"
             if onnx and self.kernels != "default"
             else "provider"
-            if not onnx and self.provider != CPU_PROVIDER
+            if not onnx and self.provider != (CPU_PROVIDER,)
+            else "provider_options"
+            if not onnx and self.provider_options
+            else "delegate"
+            if onnx and self.delegate
             else "session"
             if not onnx and self.session
             else None
@@ -234,22 +256,8 @@ class RuntimeConfig(Spec):
 
 
 def _condition(value: str) -> str:
-    repeats(value)
+    parse_condition(value)
     return value
-
-
-def repeats(condition: str) -> int | None:
-    """N of ``repeat:N`` (2 to 100,000), None for ``clean``; anything else is refused."""
-    if condition == "clean":
-        return None
-    match = re.fullmatch(r"repeat:([1-9][0-9]{0,5})", condition)
-    if match and 2 <= int(match[1]) <= MAX_REPEATS:
-        return int(match[1])
-    raise problem(
-        "E-MATRIX-CONDITION",
-        f"{condition!r:.40} is not a known condition",
-        mend=f"'clean', or 'repeat:N' with N from 2 to {MAX_REPEATS}",
-    )
 
 
 def _distinct_texts(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -257,9 +265,13 @@ def _distinct_texts(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Gate(Spec):
-    """When a device may start a cell. Degrees Celsius, percent, seconds."""
+    """When a device may start a cell, and when it must stop. Degrees Celsius, percent, seconds.
+
+    What is left out comes from the device's class.
+    """
 
     max_start_c: float | None = None
+    ceiling_c: float | None = None
     min_battery: float | None = Field(default=None, ge=0, le=100)
     settle_s: float = Field(default=0.0, ge=0)
 

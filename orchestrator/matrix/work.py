@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.errors import InputError
+from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.model import (
     CsvInputs,
     ImageInputs,
@@ -20,7 +21,6 @@ from orchestrator.matrix.model import (
     Matrix,
     NpyInputs,
     NpzInputs,
-    repeats,
 )
 from orchestrator.matrix.plan import Cell
 
@@ -60,7 +60,7 @@ def total_work(matrix: Matrix, cells: Sequence[Cell]) -> Work:
 
 
 def _inferences(matrix: Matrix, samples: int, cell: Cell) -> int:
-    times = repeats(cell.condition)
+    times = parse_condition(cell.condition).repeat
     return samples if times is None else min(samples, matrix.repeat_samples) * times
 
 

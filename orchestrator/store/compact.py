@@ -5,8 +5,8 @@ files as packed in it (one transaction); delete the files. Readers follow the ma
 the same answer at any moment.
 
 Latency columns: attempt, sample int32, ns int64. Telemetry columns: attempt, t_s float64 (seconds),
-sensor, value float64 or null. Sensors are named as in the worker's summary: ``temp/cpu`` in degrees
-Celsius, ``freq/cpu0`` in kHz, ``throttled`` flags, ``mem_free`` in bytes.
+sensor, value float64 or null. Sensors are named as by the worker (device_worker.telemetry.parsers):
+``temp/cpu`` in degrees Celsius, ``freq/cpu0`` in kHz, ``flags/throttled``, ``mem/free`` in bytes.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 LATENCY, TELEMETRY = "latency_ns", "telemetry"
 ROWS = 1 << 20
 """Rows buffered for one Parquet row group."""
-
-GROUPS = {"temps": "temp", "freq_khz": "freq"}
-"""Groups of sensors in a telemetry line -> their name in front of the sensor's."""
 
 
 def compact(store: Store, run: str) -> int:
@@ -221,18 +218,10 @@ def _telemetry_table(data: bytes, attempt: str) -> Any:
 
 
 def _readings(line: dict[str, Any]) -> Iterator[Reading]:
-    """One line of the worker's telemetry file: t_s, groups of sensors, single sensors."""
+    """One line of the worker's telemetry file: t_s and values by sensor."""
     t_s = float(line["t_s"])
-    for key, value in line.items():
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                yield Reading(t_s, f"{GROUPS.get(key, key)}/{name}", _number(inner))
-        elif key != "t_s":
-            yield Reading(t_s, key, _number(value))
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    for name, value in line["values"].items():
+        yield Reading(t_s, name, None if value is None else float(value))
 
 
 def _malformed(attempt: str, role: str, why: str) -> InfraError:

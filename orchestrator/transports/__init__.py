@@ -1,4 +1,4 @@
-"""Ways to reach a device: local, ssh, fake; one Protocol (base.py), one contract (contract.py)."""
+"""Ways to reach a device: local, ssh, adb, fake; one Protocol (base.py), one contract suite."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import assert_never
 
 from orchestrator.transports.base import MAX_LINE, Channel, Completed, Transport
 from orchestrator.transports.settings import (
+    AdbSettings,
     FakeSettings,
     Fault,
     LocalSettings,
@@ -15,6 +16,7 @@ from orchestrator.transports.settings import (
 
 __all__ = [
     "MAX_LINE",
+    "AdbSettings",
     "Channel",
     "Completed",
     "FakeSettings",
@@ -39,6 +41,10 @@ def open_transport(settings: TransportSettings, *, device: str) -> Transport:
             from orchestrator.transports.ssh import SshTransport
 
             return SshTransport(settings, device=device)
+        case AdbSettings():
+            from orchestrator.transports.adb import AdbTransport
+
+            return AdbTransport(settings, device=device)
         case FakeSettings():
             from orchestrator.transports.fake import FakeTransport
 

@@ -46,6 +46,24 @@ class SshSettings(_Strict):
     keepalive: Annotated[float, Field(gt=0)] = 5.0
 
 
+class AdbSettings(_Strict):
+    """An Android device behind adb. ``serial`` as ``adb devices`` names it, or ``host:port``.
+
+    ``usb`` (such as ``usb:1-2.3``) and ``fingerprint`` (ro.build.fingerprint) are what the unit
+    must also be found to have. ``adb``: the client; its server runs on a port of our own, so that
+    nobody else's is ever killed. Times are in seconds.
+    """
+
+    type: Literal["adb"] = "adb"
+    serial: Annotated[str, StringConstraints(pattern=r"^[^\s\x00-]\S*$")]
+    usb: str | None = None
+    fingerprint: str | None = None
+    adb: str = "adb"
+    server_port: Annotated[int, Field(ge=1, le=65535)] = 5137
+    root: Folder = "/data/local/tmp/assay"
+    connect_timeout: Annotated[float, Field(gt=0)] = 20.0
+
+
 FaultKind = Literal["drop", "stall", "corrupt", "slow", "disk_full", "garbage", "huge_line"]
 FaultPoint = Literal["run", "start", "push", "pull", "read"]
 
@@ -91,5 +109,5 @@ class FakeSettings(_Strict):
 
 
 TransportSettings = Annotated[
-    LocalSettings | SshSettings | FakeSettings, Field(discriminator="type")
+    LocalSettings | SshSettings | AdbSettings | FakeSettings, Field(discriminator="type")
 ]

@@ -57,10 +57,13 @@ def samples(store: Store, seed: int, count: int = 5) -> dict[str, Blob]:
     lines = [
         {
             "t_s": n / 2,
-            "temps": {"cpu": 40.0 + seed, "gpu": None},
-            "freq_khz": {"cpu0": 1_500_000},
-            "throttled": None,
-            "mem_free": 1 << 31,
+            "values": {
+                "temp/cpu": 40.0 + seed,
+                "temp/gpu": None,
+                "freq/cpu0": 1_500_000,
+                "flags/throttled": None,
+                "mem/free": 1 << 31,
+            },
         }
         for n in range(2)
     ]

@@ -61,8 +61,8 @@ def test_the_answers_stay_and_the_small_files_go(store: Store) -> None:
         Reading(0.0, "temp/cpu", 41.0),
         Reading(0.0, "temp/gpu", None),
         Reading(0.0, "freq/cpu0", 1_500_000.0),
-        Reading(0.0, "throttled", None),
-        Reading(0.0, "mem_free", float(1 << 31)),
+        Reading(0.0, "flags/throttled", None),
+        Reading(0.0, "mem/free", float(1 << 31)),
     ]
     assert store.compact(run) == 6
     assert answers(store, run) == before

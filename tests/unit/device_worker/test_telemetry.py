@@ -8,51 +8,7 @@ import pytest
 
 from device_worker.telemetry import sampler as sampler_module
 from device_worker.telemetry.sampler import Sampler, summarise
-from device_worker.telemetry.sensors import (
-    Reading,
-    Sensors,
-    parse_frequency,
-    parse_mem_available,
-    parse_temperature,
-    parse_throttled,
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "celsius"),
-    [
-        ("45123\n", 45.123),
-        ("0\n", 0.0),
-        ("-5000\n", -5.0),
-        ("-256000\n", None),
-        ("-274000\n", None),
-        ("", None),
-        ("N/A", None),
-        (None, None),
-    ],
-)
-def test_temperatures(text: str | None, celsius: float | None) -> None:
-    assert parse_temperature(text) == celsius
-
-
-@pytest.mark.parametrize(
-    ("text", "khz"), [("1500000\n", 1_500_000), ("<unknown>\n", None), ("0\n", None), (None, None)]
-)
-def test_frequencies(text: str | None, khz: int | None) -> None:
-    assert parse_frequency(text) == khz
-
-
-@pytest.mark.parametrize(
-    ("text", "flags"), [("50005\n", 0x50005), ("0\n", 0), ("10\n", 16), ("", None), (None, None)]
-)
-def test_throttle_flags_are_hexadecimal_without_prefix(text: str | None, flags: int | None) -> None:
-    assert parse_throttled(text) == flags
-
-
-def test_available_memory() -> None:
-    assert parse_mem_available("MemTotal: 9 kB\nMemAvailable:   1234 kB\n") == 1234 * 1024
-    assert parse_mem_available("MemTotal: 9 kB\n") is None
-    assert parse_mem_available(None) is None
+from device_worker.telemetry.sensors import Reading, Sensors
 
 
 def board(root: Path) -> Path:
@@ -83,23 +39,25 @@ def throttled(root: Path) -> Path:
 
 
 def test_unreadable_sensors_are_none_and_not_zero(tmp_path: Path) -> None:
-    reading = Sensors(str(board(tmp_path))).read(0.0)
-    assert reading.temps == {
-        "thermal_zone0/cpu-thermal": 45.0,
-        "thermal_zone1/gpu-thermal": None,
+    reading = Sensors(root=str(board(tmp_path))).read(0.0)
+    assert reading.values == {
+        "temp/thermal_zone0/cpu-thermal": 45.0,
+        "temp/thermal_zone1/gpu-thermal": None,
+        "freq/cpu0": 1_500_000,
+        "freq/cpu1": None,
+        "flags/throttled": 0,
+        "mem/free": 102_400,
     }
-    assert reading.freq_khz == {"cpu0": 1_500_000, "cpu1": None}
-    assert (reading.throttled, reading.mem_free) == (0, 102_400)
 
 
 def test_a_device_without_sensors_reads_none(tmp_path: Path) -> None:
-    reading = Sensors(str(tmp_path)).read(0.0)
-    assert reading == Reading(0.0)
+    reading = Sensors(root=str(tmp_path)).read(0.0)
+    assert reading == Reading(0.0, {"mem/free": None})
     assert summarise([reading, reading]).timing_valid
 
 
 def test_sampling_rate_ends_and_monotonic_stamps(tmp_path: Path) -> None:
-    sampler = Sampler(50, Sensors(str(board(tmp_path))))
+    sampler = Sampler(50, Sensors(root=str(board(tmp_path))))
     sampler.start()
     time.sleep(0.3)
     (tmp_path / "sys/class/thermal/thermal_zone0/temp").write_text("61000\n")
@@ -115,7 +73,7 @@ def test_sampling_rate_ends_and_monotonic_stamps(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_dips_and_recovers_invalidates_timing(tmp_path: Path) -> None:
-    sampler = Sampler(100, Sensors(str(board(tmp_path))))
+    sampler = Sampler(100, Sensors(root=str(board(tmp_path))))
     sampler.start()
     for khz in (1_500_000, 600_000, 1_500_000):
         frequency(tmp_path, "cpu0").write_text(f"{khz}\n")
@@ -129,18 +87,23 @@ def test_a_clock_that_dips_and_recovers_invalidates_timing(tmp_path: Path) -> No
 
 def test_one_percent_of_the_clock_is_tolerated() -> None:
     def at(khz: int) -> Reading:
-        return Reading(0.0, freq_khz={"cpu0": khz})
+        return Reading(0.0, {"freq/cpu0": khz})
 
     assert summarise([at(1_000_000), at(990_000)]).timing_valid
     assert not summarise([at(1_000_000), at(989_999)]).timing_valid
 
 
 def test_changed_throttle_flags_invalidate_timing_but_old_ones_do_not() -> None:
-    sticky = [Reading(0.0, throttled=0x50000), Reading(1.0, throttled=0x50000)]
+    sticky = [
+        Reading(0.0, {"flags/throttled": 0x50000}),
+        Reading(1.0, {"flags/throttled": 0x50000}),
+    ]
     assert summarise(sticky).timing_valid
-    summary = summarise([Reading(0.0, throttled=0), Reading(1.0, throttled=0x50005)])
+    summary = summarise(
+        [Reading(0.0, {"flags/throttled": 0}), Reading(1.0, {"flags/throttled": 0x50005})]
+    )
     assert not summary.timing_valid
-    assert (summary.throttled_before, summary.throttled_after) == (0, 0x50005)
+    assert (summary.start["flags/throttled"], summary.end["flags/throttled"]) == (0, 0x50005)
     assert "0x50005" in summary.reasons[0]
 
 
@@ -152,7 +115,7 @@ def test_a_sensor_that_never_answers_does_not_hold_up_the_loop(
     temp = root / "sys/class/thermal/thermal_zone0/temp"
     temp.unlink()
     os.mkfifo(temp)  # opening it blocks until somebody writes
-    sampler = Sampler(10, Sensors(str(root)))
+    sampler = Sampler(10, Sensors(root=str(root)))
     begin = time.monotonic()
     sampler.start()
     sampler.stop()

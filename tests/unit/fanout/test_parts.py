@@ -127,9 +127,9 @@ class Warm:
     def __init__(self, *readings: Any) -> None:
         self.readings = list(readings)
 
-    def ask(self, op: str, *, timeout: float) -> dict[str, Any]:
+    def ask(self, op: str, *, timeout: float, sources: list[Any]) -> dict[str, Any]:
         reading = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
-        return {"reading": {"temps": reading}}
+        return {"reading": {"values": {f"temp/{zone}": c for zone, c in reading.items()}}}
 
 
 @pytest.fixture

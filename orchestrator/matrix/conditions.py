@@ -1,0 +1,58 @@
+"""Conditions: what is done to a device or its inputs while a cell runs, from their short texts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.matrix.fields import NAME_PATTERN, problem
+
+MAX_REPEATS = 100_000
+SOAK_RANGE_C = (30.0, 110.0)
+HOLD_S = 60.0
+HEAT_S = 900.0
+
+Kind = Literal["clean", "repeat", "soak", "power"]
+
+_REPEAT = re.compile(r"repeat:([1-9][0-9]{0,5})")
+_SOAK = re.compile(r"soak:([0-9]{2,3}(?:\.[0-9]+)?)C(?:/([1-9][0-9]{0,4})s)?")
+_POWER = re.compile(rf"power:({NAME_PATTERN})")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """``repeat``: passes of ``repeat:N``. ``target_c``, ``hold_s``: of ``soak:75C/60s``; the
+
+    device gets ``heat_s`` seconds to reach the target. ``mode``: of ``power:MODE``.
+    """
+
+    kind: Kind
+    repeat: int | None = None
+    target_c: float | None = None
+    hold_s: float = HOLD_S
+    heat_s: float = HEAT_S
+    mode: str | None = None
+
+
+def parse_condition(text: str) -> Condition:
+    """``clean``, ``repeat:N``, ``soak:75C`` (``/Ns`` to hold), ``power:MODE``; all else refused.
+
+    Raises what a pydantic validator may raise: E-MATRIX-CONDITION.
+    """
+    if text == "clean":
+        return Condition("clean")
+    if (match := _REPEAT.fullmatch(text)) and 2 <= int(match[1]) <= MAX_REPEATS:
+        return Condition("repeat", repeat=int(match[1]))
+    if match := _SOAK.fullmatch(text):
+        low, high = SOAK_RANGE_C
+        if low <= (target := float(match[1])) <= high:
+            return Condition("soak", target_c=target, hold_s=float(match[2] or HOLD_S))
+    if match := _POWER.fullmatch(text):
+        return Condition("power", mode=match[1])
+    raise problem(
+        "E-MATRIX-CONDITION",
+        f"{text!r:.40} is not a known condition",
+        mend=f"'clean'; 'repeat:N', N from 2 to {MAX_REPEATS}; 'soak:75C' or 'soak:75C/60s', "
+        f"{SOAK_RANGE_C[0]:g} to {SOAK_RANGE_C[1]:g} °C; 'power:MODE'",
+    )
