@@ -239,6 +239,8 @@ class JobResult:
     """``files``: "latency_ns" (.npy int64 [samples], first pass), "sample_hashes" (.npy uint8
 
     [samples, 32], sha256 over one sample's output bytes in tensor order), "telemetry" (.jsonl).
+    ``power``: the mode the device was in. ``notes``: what a reader should know of the run; they
+    spoil nothing.
     """
 
     attempt: str
@@ -256,6 +258,7 @@ class JobResult:
     ended_unix: float
     soak: Optional[Soaked] = None
     power: Optional[str] = None
+    notes: List[str] = field(default_factory=list)
 
 
 def encode(message: Dict[str, Any]) -> bytes:

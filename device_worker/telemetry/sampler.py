@@ -42,6 +42,10 @@ class Sampler:
         self._hung = self._thread.is_alive()
         return list(self._readings)
 
+    def latest(self) -> Optional[Reading]:
+        """The newest reading, None before there is one; costs next to nothing."""
+        return self._readings[-1] if self._readings else None
+
     def summary(self) -> Telemetry:
         """What ``stop`` returned, in short; says so when the sensors stopped answering."""
         return summarise(list(self._readings), hung=self._hung)
