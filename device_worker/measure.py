@@ -7,22 +7,23 @@ import json
 import os
 import shutil
 import time
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
-from device_worker import environment
+from device_worker import environment, power, soak
 from device_worker.arrays import Array
 from device_worker.attempts import folder
 from device_worker.cache import Cache, sha256_fd
 from device_worker.errors import WorkerError, storage
 from device_worker.feed import Feed, load
+from device_worker.guard import Clock, Guard
 from device_worker.outputs import Outputs, sample_digest, write_bytes, write_npy
 from device_worker.runtimes import Runtime, TensorInfo, open_model
 from device_worker.telemetry.sampler import Sampler
 from device_worker.telemetry.sensors import Sensors
-from device_worker.wire import Blob, DeviceFile, InputTensor, Job, JobResult, Repeats
+from device_worker.wire import Blob, DeviceFile, InputTensor, Job, JobResult, Repeats, Soaked
 
 Progress = Callable[[Dict[str, Any]], None]
 _REPORTED = 20
@@ -34,9 +35,11 @@ def run_job(job: Job, cache: Cache, root: str, progress: Progress) -> JobResult:
 
     ``latency_ns`` holds the time of each call into the runtime's Python API, feeding inputs and
     reading outputs included; hashing and writing are outside of it. ``run_ns`` is the wall time
-    of all passes, everything included. Raises WorkerError.
+    of all passes, everything included. The run is stopped above ``job.ceiling_c``; under
+    ``job.power`` the device is in that mode meanwhile, and back in its own afterwards.
+    Raises WorkerError.
     """
-    started = time.time()
+    clock = Clock()
     target = folder(root, job.attempt)
     _check_job(job)
     with storage("making the attempt's folder"):
@@ -44,11 +47,13 @@ def run_job(job: Job, cache: Cache, root: str, progress: Progress) -> JobResult:
             shutil.rmtree(target)
         os.makedirs(target)
     try:
+        # Another worker of this lease may have been killed in the middle of a power mode.
+        power.recover(root)
         arrays = {tensor.name: _array(tensor, cache) for tensor in job.inputs}
-        with _model(job.model, cache) as (path, verify):
+        with _model(job.model, cache) as (path, verify), _power(job, root) as mode:
             runtime = _load(path, job, verify)
             try:
-                result = _measure(job, runtime, arrays, target, progress, started)
+                result = _measure(job, runtime, arrays, target, progress, clock, mode)
             finally:
                 runtime.close()
             verify()
@@ -157,21 +162,32 @@ def _misfit(what: str) -> WorkerError:
     return WorkerError("model_error", "E-MODEL-INPUT", what, mend)
 
 
+@contextlib.contextmanager
+def _power(job: Job, root: str) -> Iterator[Optional[power.Active]]:
+    if job.power is None:
+        yield None
+        return
+    with power.in_mode(job.power, root, job.attempt) as active:
+        yield active
+
+
 def _measure(
     job: Job,
     runtime: Runtime,
     given: Dict[str, Array],
     target: str,
     progress: Progress,
-    started: float,
+    clock: Clock,
+    mode: Optional[power.Active],
 ) -> JobResult:
     interface = runtime.describe()
     feed = Feed(matched(interface.inputs, given))
     for turn in range(job.warmup):
         runtime.run(feed.sample(turn % job.samples))
 
-    loop = _Loop(job, runtime, feed, progress)
     sampler = Sampler(job.telemetry_hz, Sensors(job.sources))
+    guard = Guard(job.ceiling_c, sampler.latest)
+    loop = _Loop(job, runtime, feed, progress, guard)
     outputs = Outputs(target, interface.outputs, job.samples)
     try:
         with storage("writing outputs"):
@@ -179,8 +195,11 @@ def _measure(
             begin = time.perf_counter_ns()
             loop.first_pass(outputs)
             repeats = loop.repeats()
+            soaked = loop.soak()
             run_ns = time.perf_counter_ns() - begin
             readings = sampler.stop()
+            if mode is not None:
+                mode.check()
             tensors = outputs.finish()
             lines = "".join(json.dumps(row.as_json()) + "\n" for row in readings)
             files: Dict[str, DeviceFile] = {
@@ -203,16 +222,21 @@ def _measure(
         input_sha256=[tensor.blob.sha256 for tensor in job.inputs],
         load_ns=runtime.load_ns,
         run_ns=run_ns,
-        started_unix=started,
-        ended_unix=time.time(),
+        started_unix=clock.started,
+        ended_unix=clock.now(),
+        soak=soaked,
+        power=mode.name if mode else None,
+        notes=[*guard.notes(), *clock.notes(), *(soak.notes(soaked) if soaked else [])],
     )
 
 
 class _Loop:
     """Passes over the samples: ``latency`` int64 [samples] ns, ``hashes`` uint8 [samples, 32]."""
 
-    def __init__(self, job: Job, runtime: Runtime, feed: Feed, progress: Progress) -> None:
-        self._job, self._runtime, self._feed = job, runtime, feed
+    def __init__(
+        self, job: Job, runtime: Runtime, feed: Feed, progress: Progress, guard: Guard
+    ) -> None:
+        self._job, self._runtime, self._feed, self._guard = job, runtime, feed, guard
         self._progress, self._told = progress, time.perf_counter_ns()
         self.latency: npt.NDArray[np.int64] = np.zeros(job.samples, np.int64)
         self.hashes: npt.NDArray[np.uint8] = np.zeros((job.samples, 32), np.uint8)
@@ -226,6 +250,7 @@ class _Loop:
             end = clock()
             self.latency[sample] = end - begin
             self.hashes[sample] = np.frombuffer(outputs.add(found), np.uint8)
+            self._guard.check()
             self._tell(end, "run", sample + 1, self._job.samples)
 
     def repeats(self) -> Repeats:
@@ -236,14 +261,28 @@ class _Loop:
         first: List[List[int]] = []
         for repeat in range(1, count):
             for sample in range(samples):
-                found = self._runtime.run(self._feed.sample(sample))
-                if sample_digest(found) != expected[sample]:
+                if self._again(sample) != expected[sample]:
                     mismatches += 1
                     if len(first) < _REPORTED:
                         first.append([sample, repeat])
+                self._guard.check()
                 done = (repeat - 1) * samples + sample + 1
                 self._tell(time.perf_counter_ns(), "repeat", done, (count - 1) * samples)
         return Repeats(count, samples, mismatches, first)
+
+    def soak(self) -> Optional[Soaked]:
+        """Heat and hold as the job says, every output compared with the first pass."""
+        if self._job.soak is None:
+            return None
+
+        def tell(done: int, total: int) -> None:
+            self._tell(time.perf_counter_ns(), "soak", done, total)
+
+        expected = [row.tobytes() for row in self.hashes]
+        return soak.run(self._job.soak, self._again, expected, self._guard, tell)
+
+    def _again(self, sample: int) -> bytes:
+        return sample_digest(self._runtime.run(self._feed.sample(sample)))
 
     def _tell(self, now: int, phase: str, done: int, total: int) -> None:
         if now - self._told >= _PROGRESS_NS:

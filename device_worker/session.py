@@ -20,7 +20,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, Dict, List, NoReturn, Optional
 
-from device_worker import environment, wire
+from device_worker import environment, power, wire
 from device_worker.cache import Cache, sha256_file
 from device_worker.channel import LineTooLongError, SilenceError, Writer, lines, take_stdio
 from device_worker.errors import (
@@ -127,6 +127,7 @@ class Session:
             for folder in ("incoming", "out", "cache"):
                 os.makedirs(os.path.join(self._root, folder), exist_ok=True)
         threading.Thread(target=self._beat, daemon=True).start()
+        power.recover(self._root)
 
     def read(self, fd: int) -> None:
         """Reader thread: queue requests, answer pings, end the process with its coordinator."""

@@ -86,12 +86,15 @@ class DeviceSession:
         job: wire.Job,
         into: Path,
         progress: Callable[[int], None] | None = None,
+        timeout: float | None = None,
     ) -> wire.JobResult:
         """Run a job and bring its files into the folder ``into``, each checked against its hash.
 
-        Files are named ``output-<i>.npy`` and by their role in JobResult.files.
+        ``timeout``: seconds for this job, the session's limit for a cell unless given. Files are
+        named ``output-<i>.npy`` and by their role in JobResult.files.
         """
-        result = worker.run(job, timeout=self._limits.cell, progress=progress)
+        limit = self._limits.cell if timeout is None else timeout
+        result = worker.run(job, timeout=limit, progress=progress)
         if result.attempt != job.attempt or result.model_sha256 != job.model.sha256:
             raise InfraError(
                 "E-WORKER-GARBAGE", "worker answered for another job", where=self._device

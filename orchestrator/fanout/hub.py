@@ -17,11 +17,10 @@ from device_worker import wire
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError, NotAvailableError
+from orchestrator.fanout.gate import gate
 from orchestrator.fanout.order import Failure, Finished, Order, Target
 from orchestrator.fanout.spool import Spool
 from orchestrator.transports import open_transport
-
-_COOL_POLL_S = 2.0
 
 
 class Hub:
@@ -79,6 +78,7 @@ class Hub:
 
     def _run(self, order: Order) -> Finished:
         started, failure, result, notes = time.time(), None, None, tuple[str, ...]()
+        began = time.monotonic()
         files: dict[str, bytes] = {}
         session: DeviceSession | None = None
         pushed = 0
@@ -107,7 +107,7 @@ class Hub:
             device=order.target.device,
             token=order.target.token,
             started_unix=started,
-            ended_unix=time.time(),
+            ended_unix=started + time.monotonic() - began,
             failure=failure,
             result=None if failure else result,
             files={} if failure else files,
@@ -120,9 +120,9 @@ class Hub:
     ) -> tuple[dict[str, Any], dict[str, bytes], tuple[str, ...]]:
         worker = _worker(session, order, python)
         session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
-        notes = _gate(worker, order)
+        notes = gate(worker, order)
         with tempfile.TemporaryDirectory(prefix="assay-") as folder:
-            result = session.run(worker, order.job, Path(folder))
+            result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
             _check_identity(order.target, result.environment)
             files = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
         return {**wire.dump(result), "clock_offset_s": worker.clock_offset}, files, notes
@@ -195,38 +195,3 @@ def _check_identity(target: Target, environment: dict[str, Any]) -> None:
             mend="correct 'class' in the inventory",
             retryable=False,
         )
-
-
-def _gate(worker: Worker, order: Order) -> tuple[str, ...]:
-    """What the start gate could not be shown to meet; a note here spoils the timing, not the codes.
-
-    No worker reads a battery yet, and an unknown charge is not a sufficient one.
-    """
-    notes = []
-    if order.min_battery is not None:
-        notes.append(f"battery unknown: cannot be shown to be over {order.min_battery:g} %")
-    if order.max_start_c is not None:
-        notes += _cooled(worker, order, order.max_start_c)
-    return tuple(notes)
-
-
-def _cooled(worker: Worker, order: Order, limit: float) -> list[str]:
-    """Wait until the device is cool enough; say so when it never was, or cannot be known."""
-    deadline = time.monotonic() + order.settle_s
-    while True:
-        sources = [wire.dump(s) for s in order.job.sources]
-        hottest = _hottest(worker.ask("sensors", sources=sources, timeout=order.limits.silence))
-        if hottest is None:
-            return [f"start temperature unknown: cannot be shown to be under {limit:g} °C"]
-        if hottest <= limit:
-            return []
-        if time.monotonic() >= deadline:
-            return [f"started at {hottest:g} °C, over the limit of {limit:g} °C"]
-        time.sleep(_COOL_POLL_S)
-
-
-def _hottest(answer: dict[str, Any]) -> float | None:
-    """Of all readable zones, degrees Celsius; None when none is readable, which is not cool."""
-    values = answer.get("reading", {}).get("values", {})
-    temps = [v for name, v in values.items() if name.startswith("temp/") and v is not None]
-    return max(temps, default=None)

@@ -1,16 +1,13 @@
-"""The parts of the fan-out that need no device: failures as stored, spool, assignment, the gate."""
+"""The parts of the fan-out that need no device: failures as stored, spool, assignment."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from device_worker import wire
 from orchestrator.errors import (
     AssayError,
     DeadlineError,
@@ -19,10 +16,9 @@ from orchestrator.errors import (
     ModelError,
     NotAvailableError,
 )
-from orchestrator.fanout import hub as hub_module
 from orchestrator.fanout.executor import DEVICES_PER_HUB, assign
-from orchestrator.fanout.hub import Hub, _check_identity, _gate
-from orchestrator.fanout.order import Failure, Finished, Order, Target
+from orchestrator.fanout.hub import Hub, _check_identity
+from orchestrator.fanout.order import Failure, Finished, Target
 from orchestrator.fanout.spool import Spool
 from orchestrator.transports.settings import LocalSettings
 
@@ -119,52 +115,3 @@ def test_an_emulated_board_may_not_be_called_something_else() -> None:
     with pytest.raises(InfraError) as refused:
         _check_identity(TARGET, {"board": {"class": "qemu-a72"}})
     assert (refused.value.id, refused.value.retryable) == ("E-DEVICE-IDENTITY", False)
-
-
-class Warm:
-    """Answers with one reading after the other, then the last again."""
-
-    def __init__(self, *readings: Any) -> None:
-        self.readings = list(readings)
-
-    def ask(self, op: str, *, timeout: float, sources: list[Any]) -> dict[str, Any]:
-        reading = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
-        return {"reading": {"values": {f"temp/{zone}": c for zone, c in reading.items()}}}
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, ...]]:
-    monkeypatch.setattr(hub_module, "_COOL_POLL_S", 0.01)
-
-    def ask(limit: float | None, settle: float, *readings: Any) -> tuple[str, ...]:
-        blob = wire.Blob("0", 0)
-        job = wire.Job("a", blob, "onnx", [], wire.RuntimeSpec("onnxruntime"), 1)
-        order = Order(TARGET, job, "python3", {}, max_start_c=limit, settle_s=settle)
-        return _gate(Warm(*readings), order)  # type: ignore[arg-type]  # asks it nothing else
-
-    return ask
-
-
-def test_the_start_gate(gate: Callable[..., tuple[str, ...]]) -> None:
-    assert gate(None, 0, {"cpu": 99.0}) == ()
-    assert gate(60, 0, {"cpu": 60.0, "gpu": 20.0, "dead": None}) == ()
-    assert gate(60, 5, {"cpu": 80.0}, {"cpu": 70.0}, {"cpu": 59.0}) == ()
-    assert gate(60, 0.05, {"cpu": 80.0}) == ("started at 80 °C, over the limit of 60 °C",)
-
-
-def test_a_battery_that_nobody_reads_is_not_full() -> None:
-    job = wire.Job("a", wire.Blob("0", 0), "onnx", [], wire.RuntimeSpec("onnxruntime"), 1)
-    order = Order(TARGET, job, "python3", {}, min_battery=30, max_start_c=60)
-    warm = Warm({"cpu": 80.0})
-    assert _gate(warm, order) == (  # type: ignore[arg-type]  # asks it nothing else
-        "battery unknown: cannot be shown to be over 30 %",
-        "started at 80 °C, over the limit of 60 °C",
-    )
-
-
-@pytest.mark.parametrize("reading", [{}, {"cpu": None}])
-def test_what_cannot_be_read_is_not_cool(
-    gate: Callable[..., tuple[str, ...]], reading: dict[str, Any]
-) -> None:
-    (note,) = gate(60, 0, reading)
-    assert "unknown" in note

@@ -1,0 +1,248 @@
+"""Running under a named power mode, and putting the device back whatever happens.
+
+What has to be put back is written to ``<root>/power.json`` before anything is changed, so that the
+next session on the device does it after a crash of this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import subprocess
+import time
+from typing import Any, Dict, Iterator, List, Optional
+
+from device_worker import wire
+from device_worker.errors import WorkerError, one_line, storage
+from device_worker.telemetry.parsers import PARSERS
+from device_worker.telemetry.sensors import read_text
+from device_worker.wire import PowerMode, Source
+
+_PENDING = "power.json"
+_COMMAND_S = 30.0
+_TAKES_S = 10.0
+"""How long a mode may take to show after it was asked for."""
+_POLL_S = 0.2
+_MEND = "put it back by hand, then delete %s"
+
+Command = List[str]
+
+
+def current(source: Source) -> Optional[str]:
+    """The mode the device says it is in, None where it cannot be read.
+
+    That is the parser's first value; where it is one of several of a kind (a governor for each
+    CPU) and they differ, all of them, joined.
+    """
+    values = {k: v for k, v in PARSERS[source.parser](_raw(source)).items() if v is not None}
+    if not values:
+        return None
+    kind = next(iter(values)).partition("/")[0]
+    alike = [str(v) for name, v in values.items() if name.partition("/")[0] == kind]
+    return "+".join(dict.fromkeys(alike))
+
+
+class Active:
+    """A mode while it is in force. ``name``: what the device calls it."""
+
+    def __init__(self, mode: PowerMode, name: str) -> None:
+        self._mode, self.name = mode, name
+
+    def check(self) -> None:
+        """Raises WorkerError E-POWER-LOST (infra_error) when the device is no longer in it."""
+        found = current(self._mode.read)
+        if found != self._mode.expect:
+            raise WorkerError(
+                "infra_error",
+                "E-POWER-LOST",
+                "power mode %r ended during the run: the device says %s"
+                % (self._mode.name, repr(found) if found else "nothing"),
+                "find out what else changes the device's power mode, or plug it in",
+            )
+
+
+@contextlib.contextmanager
+def in_mode(mode: PowerMode, root: str, attempt: str) -> Iterator[Active]:
+    """The device in ``mode``, and back in its own mode afterwards.
+
+    Raises WorkerError E-POWER-MODE (not_available) where it is not in the mode and cannot be
+    brought there, E-POWER-RESTORE (infra_error) where it cannot be brought back.
+    """
+    before = current(mode.read)
+    if before == mode.expect:
+        yield Active(mode, before)
+        return
+    if before is None:
+        raise _unavailable(mode, "the device does not say which mode it is in")
+    if not mode.apply:
+        raise _unavailable(
+            mode,
+            "the device is in %r" % before,
+            "bring the device into it, or allow it in the inventory with power: [%s]" % mode.name,
+        )
+    _keep(root, _pending(mode, before, attempt))
+    try:
+        try:
+            _perform(mode.apply)
+        except _CommandError as error:
+            raise _unavailable(mode, str(error)) from error
+        if not _shows(mode.read, mode.expect):
+            found = current(mode.read)
+            raise _unavailable(mode, "it did not take: the device says %r" % found)
+        yield Active(mode, mode.expect)
+    finally:
+        recover(root, attempt)
+
+
+def recover(root: str, attempt: Optional[str] = None) -> None:
+    """Put back the mode that an attempt (None: whichever) left the device in; nothing to do: does
+
+    nothing. Raises WorkerError E-POWER-RESTORE when the device does not come back.
+    """
+    path = os.path.join(root, _PENDING)
+    text = read_text(path)
+    if text is None and not os.path.lexists(path):
+        return
+    try:
+        pending: Dict[str, Any] = json.loads(text or "")
+        before, commands = str(pending["before"]), list(pending["commands"])
+        source = wire.load(Source, pending["read"])
+        owner = pending["attempt"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _stuck("%s cannot be read: %s" % (path, error), path) from error
+    if attempt is not None and owner != attempt:
+        return  # another session has the device by now, and put this one's mode back
+    trouble: Optional[str] = None
+    try:
+        _perform(commands)
+    except _CommandError as error:
+        trouble = str(error)
+    # What the device says decides: a person may have put it back meanwhile.
+    if not _shows(source, before):
+        found = current(source)
+        raise _stuck(
+            "the device stays in power mode %r, was in %r%s"
+            % (found, before, ": " + trouble if trouble else ""),
+            path,
+        )
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _pending(mode: PowerMode, before: str, attempt: str) -> Dict[str, Any]:
+    """What puts the device back: the mode's own commands, in which ``{before}`` stands for the
+
+    mode it was in, then every file that setting the mode overwrites, as it is now.
+    """
+    commands = [[part.replace("{before}", before) for part in c] for c in mode.restore]
+    for command in mode.apply:
+        if command[:1] == ["write"] and len(command) == 3:
+            for path in sorted(glob.glob(command[1])):
+                text = read_text(path)
+                if text is not None:
+                    commands.append(["write", path, text.strip()])
+    return {
+        "attempt": attempt,
+        "mode": mode.name,
+        "before": before,
+        "read": wire.dump(mode.read),
+        "commands": commands,
+    }
+
+
+def _keep(root: str, pending: Dict[str, Any]) -> None:
+    """On the disk, not only in its cache, before the device is touched."""
+    path = os.path.join(root, _PENDING)
+    with storage("writing %s" % path):
+        with open(path + ".part", "w", encoding="utf-8") as file:
+            json.dump(pending, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".part", path)
+
+
+class _CommandError(Exception):
+    """A command of a power mode failed; one line."""
+
+
+def _perform(commands: List[Command]) -> None:
+    for command in commands:
+        if command[:1] == ["write"] and len(command) == 3:
+            _write(command[1], command[2])
+        else:
+            _execute(command)
+
+
+def _write(pattern: str, text: str) -> None:
+    paths = sorted(glob.glob(pattern))
+    if not paths:
+        raise _CommandError("there is no %s" % pattern)
+    for path in paths:
+        try:
+            # Never made where it is not: a mode is an attribute that the kernel offers.
+            handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            try:
+                os.write(handle, text.encode() + b"\n")
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise _CommandError("%s: %s" % (path, error.strerror)) from error
+
+
+def _execute(command: Command) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _CommandError(one_line(str(error))) from error
+    if done.returncode:
+        said = one_line(done.stderr.decode(errors="replace"))
+        raise _CommandError("%s ended with %d: %s" % (command[0], done.returncode, said))
+
+
+def _shows(source: Source, expect: str) -> bool:
+    """Whether the device says ``expect``, now or soon."""
+    deadline = time.monotonic() + _TAKES_S
+    while current(source) != expect:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _raw(source: Source) -> Dict[str, Optional[str]]:
+    if source.command:
+        return {"": _output(source)}
+    return {p: read_text(p) for pattern in source.paths for p in sorted(glob.glob(pattern))}
+
+
+def _output(source: Source) -> Optional[str]:
+    try:
+        done = subprocess.run(
+            source.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=source.timeout_s,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None  # unreadable, as a sensor
+    return None if done.returncode else done.stdout.decode(errors="replace")
+
+
+def _unavailable(mode: PowerMode, why: str, mend: str = "") -> WorkerError:
+    what = "power mode %r is not covered: %s" % (mode.name, why)
+    return WorkerError("not_available", "E-POWER-MODE", what, mend)
+
+
+def _stuck(what: str, path: str) -> WorkerError:
+    return WorkerError("infra_error", "E-POWER-RESTORE", what, _MEND % path)
