@@ -46,12 +46,45 @@ class StagedOutput(_Staged):
     code_max: int | None = None
 
 
+class Compiled(_Staged):
+    """What an Edge TPU takes of a compiled file, read from the file itself.
+
+    ``partitions``: operators that run on it, ``bytes``: of their programs; ``cpu``: kind -> count
+    of the operators left to the CPU. ``source``: name and sha256 of the file it was compiled from,
+    where the matrix says so.
+    """
+
+    partitions: int
+    bytes: int
+    cpu: dict[str, int]
+    source: str | None = None
+    source_sha256: str | None = None
+
+    def text(self) -> str:
+        """Its coverage in words, and where it comes from."""
+        cpu = ", ".join(f"{kind} ×{n}" for kind, n in sorted(self.cpu.items()))
+        count = sum(self.cpu.values())
+        parts = [
+            f"Edge TPU: {self.partitions} partition{'' if self.partitions == 1 else 's'}",
+            f"{count} operator{'' if count == 1 else 's'} on the CPU{f': {cpu}' if cpu else ''}",
+        ]
+        origin = (
+            f"compiled from {self.source} (sha256 {(self.source_sha256 or '')[:12]})"
+            if self.source
+            else "its source model is not named"
+        )
+        return f"{', '.join(parts)}; {origin}"
+
+
 class StagedModel(_Staged):
+    """``compiled``: None unless the file is for an accelerator."""
+
     sha256: str
     size: int
     format: str
     input_name: str
     outputs: tuple[StagedOutput, ...]
+    compiled: Compiled | None = None
 
 
 class StagedSet(_Staged):
@@ -93,11 +126,16 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
     """Inspect, load, prepare and store what the cells need.
 
     Raises the InputErrors of `orchestrator.inputs` (unreadable model, wrong shapes, bad arrays,
-    a parent that is none) before anything refers to the run.
+    a parent that is none, a source that is none) before anything refers to the run.
     """
     files: dict[str, Parent] = {}
+    sources: dict[str, str] = {}
     for cell in cells:
-        files[f"{cell.model}.{cell.file}"] = matrix.file(cell.model, cell.file)
+        key, file = f"{cell.model}.{cell.file}", matrix.file(cell.model, cell.file)
+        files[key] = file
+        if file.compiled_from is not None:
+            sources[key] = f"{cell.model}.{file.compiled_from}"
+            files[sources[key]] = matrix.file(cell.model, file.compiled_from)
         if (parent := matrix.model(cell.model).fp32) is not None:
             files[cell.model] = parent
     names = sorted({cell.inputs for cell in cells})
@@ -107,6 +145,8 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
     for cell in cells:
         if cell.model in infos:
             check_pair(infos[f"{cell.model}.{cell.file}"], infos[cell.model])
+    for key, source in sources.items():
+        check_source(infos[key], infos[source])
     sets = {name: future.result() for name, future in loaded.items()}
     wanted = sorted(
         {(key, cell.inputs) for cell in cells for key in _keys(cell.model, cell.file, files)}
@@ -116,7 +156,10 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
         for key, name in wanted
     }
     return Staging(
-        models={key: _keep_model(file, infos[key], artefacts) for key, file in files.items()},
+        models={
+            key: _keep_model(file, infos[key], artefacts, _compiled(key, infos, sources))
+            for key, file in files.items()
+        },
         tensors={key: _keep_tensor(future.result(), artefacts) for key, future in tensors.items()},
         sets={name: _keep_set(dataset, artefacts) for name, dataset in sets.items()},
     )
@@ -168,6 +211,29 @@ def check_pair(quantised: Inspected, parent: Inspected) -> None:
     check_parent(quantised.info, parent.info)
 
 
+def check_source(compiled: Inspected, source: Inspected) -> None:
+    from orchestrator.inputs.inspect import check_compiled
+
+    check_compiled(compiled.info, source.info)
+
+
+def _compiled(
+    key: str, infos: Mapping[str, Inspected], sources: Mapping[str, str]
+) -> Compiled | None:
+    from orchestrator.inputs.inspect import EDGETPU_OP
+
+    info, source = infos[key].info, sources.get(key)
+    if source is None and not info.compiled:
+        return None
+    return Compiled(
+        partitions=info.operators.get(EDGETPU_OP, 0),
+        bytes=info.edgetpu_bytes,
+        cpu={kind: n for kind, n in info.operators.items() if kind != EDGETPU_OP},
+        source=source.partition(".")[2] if source else None,
+        source_sha256=infos[source].sha256 if source else None,
+    )
+
+
 def prepare_tensor(x: Any, layout: Layout, model: Inspected) -> Any:
     """[n, ...] of the input set -> what the model takes. InputError E-INPUT-*, E-MODEL-INPUTS."""
     from orchestrator.inputs.inspect import single_input
@@ -180,7 +246,9 @@ def _keys(model: str, file: str, files: dict[str, Parent]) -> list[str]:
     return [f"{model}.{file}"] + ([model] if model in files else [])
 
 
-def _keep_model(file: Parent, model: Inspected, artefacts: Artefacts) -> StagedModel:
+def _keep_model(
+    file: Parent, model: Inspected, artefacts: Artefacts, compiled: Compiled | None
+) -> StagedModel:
     data = read_file(file.path)
     sha256 = artefacts.put_bytes(data).sha256
     if sha256 != model.sha256:
@@ -200,6 +268,7 @@ def _keep_model(file: Parent, model: Inspected, artefacts: Artefacts) -> StagedM
             )
             for o in model.info.outputs
         ),
+        compiled=compiled,
     )
 
 

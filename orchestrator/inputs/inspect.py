@@ -19,6 +19,9 @@ from typing import Any
 
 from orchestrator.errors import InputError
 
+EDGETPU_OP = "edgetpu-custom-op"
+"""The operator that holds everything the Edge TPU compiler took over."""
+
 TIMEOUT = 120.0
 """Seconds of wall time for one file; the child's CPU limit is below it."""
 
@@ -51,6 +54,7 @@ class ModelInfo:
     """``operators``: kind → count, all subgraphs. ``quantised``: tensors that carry a scale
 
     (TFLite) or nodes that quantise (ONNX); 0 for a model computed in float throughout.
+    ``edgetpu_bytes``: of the programs that the Edge TPU compiler put into the file.
     """
 
     path: str
@@ -59,6 +63,12 @@ class ModelInfo:
     outputs: tuple[TensorInfo, ...]
     operators: Mapping[str, int]
     quantised: int
+    edgetpu_bytes: int = 0
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it was compiled for an Edge TPU, and so runs only with its delegate."""
+        return EDGETPU_OP in self.operators
 
 
 def inspect(path: Path) -> ModelInfo:
@@ -138,6 +148,43 @@ def check_parent(int8: ModelInfo, fp32: ModelInfo) -> None:
             raise wrong(f"its {kind} {b.name!r} is {b.dtype}, not float")
 
 
+def check_compiled(compiled: ModelInfo, source: ModelInfo) -> None:
+    """Raises InputError E-MODEL-COMPILED unless ``compiled`` takes and gives what ``source`` does.
+
+    Names may differ: compilers rename. Shapes, types, scales and zero points may not.
+    """
+    pairs = (
+        ("input", compiled.inputs, source.inputs),
+        ("output", compiled.outputs, source.outputs),
+    )
+    for kind, mine, theirs in pairs:
+        if len(mine) != len(theirs):
+            raise _not_compiled_from(compiled, source, f"{len(mine)} {kind}s, not {len(theirs)}")
+        for a, b in zip(mine, theirs, strict=True):
+            if _form(a) != _form(b):
+                what = f"{kind} {a.name!r} is {_described(a)}, not {_described(b)}"
+                raise _not_compiled_from(compiled, source, what)
+
+
+def _form(t: TensorInfo) -> tuple[object, ...]:
+    return t.dtype, t.shape, t.scale, t.zero_point
+
+
+def _described(t: TensorInfo) -> str:
+    shape = "x".join("?" if n == -1 else str(n) for n in t.shape)
+    scale = "" if t.scale is None else f" scale {t.scale:.9g} zero point {t.zero_point}"
+    return f"{t.dtype} [{shape}]{scale}"
+
+
+def _not_compiled_from(compiled: ModelInfo, source: ModelInfo, what: str) -> InputError:
+    return InputError(
+        "E-MODEL-COMPILED",
+        f"{what}, so it was not compiled from {source.path}",
+        where=compiled.path,
+        mend="name the file that it was compiled from",
+    )
+
+
 def _unreadable(path: Path, what: str) -> InputError:
     return InputError("E-MODEL-UNREADABLE", what, where=str(path))
 
@@ -153,4 +200,5 @@ def _model(path: Path, answer: Mapping[str, Any]) -> ModelInfo:
         tensors("outputs"),
         answer["operators"],
         answer["quantised"],
+        answer.get("edgetpu_bytes", 0),
     )

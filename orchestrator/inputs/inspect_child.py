@@ -6,13 +6,10 @@ import json
 import os
 import resource
 import sys
-from collections import Counter
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import InputError
-from orchestrator.inputs.inspect import TensorInfo
 
 MEMORY = 4 << 30
 """Bytes of address space: room for the runtime's libraries and a model of about 1 GiB."""
@@ -42,69 +39,10 @@ def read(path: Path) -> dict[str, Any]:
 
         return read_onnx(path)
     if path.suffix.lower() == ".tflite":
+        from orchestrator.inputs.inspect_tflite import read_tflite
+
         return read_tflite(path)
     raise InputError("E-MODEL-UNREADABLE", "neither .onnx nor .tflite")
-
-
-def read_tflite(path: Path) -> dict[str, Any]:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    # No delegate and no allocate_tensors: custom operators and newer versions can still be read,
-    # and whether a runtime can run them is found out on the device.
-    model = Interpreter(
-        model_path=str(path),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        num_threads=1,
-    )
-    tensors = {t["index"]: t for t in model.get_tensor_details()}
-    operators = model._get_ops_details()
-    return {
-        "format": "tflite",
-        "inputs": [asdict(_tensor(d)) for d in model.get_input_details()],
-        "outputs": [asdict(_output(d, operators, tensors)) for d in model.get_output_details()],
-        "operators": Counter(op["op_name"] for op in operators),
-        "quantised": sum(len(t["quantization_parameters"]["scales"]) > 0 for t in tensors.values()),
-    }
-
-
-def _output(
-    details: dict[str, Any], operators: list[dict[str, Any]], tensors: dict[int, dict[str, Any]]
-) -> TensorInfo:
-    """A float output's lattice is that of the tensor its DEQUANTIZE reads, moves aside."""
-    info = _tensor(details)
-    producer = {int(index): op for op in operators for index in op["outputs"]}
-    op = producer.get(int(details["index"]))
-    while op is not None and op["op_name"] in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"):
-        op = producer.get(int(op["inputs"][0]))
-    source = tensors.get(int(op["inputs"][0])) if op and op["op_name"] == "DEQUANTIZE" else None
-    return info if source is None else _scaled(info, source)
-
-
-def _tensor(details: dict[str, Any]) -> TensorInfo:
-    import numpy as np
-
-    signature = details.get("shape_signature")
-    shape = details["shape"] if signature is None or not len(signature) else signature
-    dtype = np.dtype(details["dtype"])
-    return _scaled(TensorInfo(details["name"], dtype.name, tuple(int(n) for n in shape)), details)
-
-
-def _scaled(info: TensorInfo, source: dict[str, Any]) -> TensorInfo:
-    """``info`` with the per-tensor quantisation of ``source``, where that has one."""
-    import numpy as np
-
-    scale, zero_point = source["quantization"]  # (0.0, 0) where there is none
-    dtype = np.dtype(source["dtype"])
-    if not scale or dtype.kind not in "iu":
-        return info
-    bounds = np.iinfo(dtype)
-    return replace(
-        info,
-        scale=float(scale),
-        zero_point=int(zero_point),
-        code_min=int(bounds.min),
-        code_max=int(bounds.max),
-    )
 
 
 def main(path: str) -> int:

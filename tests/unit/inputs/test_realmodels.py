@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.errors import InputError
 from orchestrator.inputs.dataset import load
-from orchestrator.inputs.inspect import check_parent, inspect, single_input
+from orchestrator.inputs.inspect import check_compiled, check_parent, inspect, single_input
 from orchestrator.inputs.prepare import prepare
 from orchestrator.matrix.model import NpzInputs
 
@@ -88,10 +88,41 @@ def test_several_inputs_and_outputs() -> None:
     assert caught.value.id == "E-MODEL-INPUTS"
 
 
-def test_a_model_that_every_host_runtime_refuses() -> None:
-    with pytest.raises(InputError, match="quantized_dimension") as caught:
-        inspect(MODELS / "specimens/person_detect_int8.tflite")
-    assert caught.value.id == "E-MODEL-UNREADABLE"
+def test_a_model_that_every_host_runtime_refuses_can_be_described() -> None:
+    """So that each runtime says on the device why it does not run it, and the rest runs."""
+    found = inspect(MODELS / "specimens/person_detect_int8.tflite")
+    (taken,), (given,) = found.inputs, found.outputs
+    assert (taken.dtype, taken.shape, taken.zero_point) == ("int8", (1, 96, 96, 1), -1)
+    assert (given.dtype, given.shape) == ("int8", (1, 2))
+    assert sum(found.operators.values()) == 31
+
+
+CORAL = MODELS / "coral_mobilenet_v1_025_128"
+
+
+@pytest.mark.parametrize(
+    ("file", "partitions", "size"),
+    [
+        ("mobilenet_v1_0.25_128_quant", 0, 0),
+        ("mobilenet_v1_0.25_128_quant_edgetpu", 1, 778324),
+        ("split_concat_edgetpu", 1, 57380),
+        ("face_detector_quantized_edgetpu", 1, 405583),
+    ],
+)
+def test_what_the_edge_tpu_compiler_took(file: str, partitions: int, size: int) -> None:
+    found = inspect(CORAL / f"{file}.tflite")
+    assert found.operators.get("edgetpu-custom-op", 0) == partitions
+    assert (found.compiled, found.edgetpu_bytes) == (bool(partitions), size)
+
+
+def test_a_compiled_file_and_its_source() -> None:
+    source, compiled = (
+        inspect(CORAL / f"mobilenet_v1_0.25_128_quant{x}.tflite") for x in ("", "_edgetpu")
+    )
+    check_compiled(compiled, source)
+    with pytest.raises(InputError, match=r"not uint8 \[1x128x128x3\] scale 0.0078125") as caught:
+        check_compiled(inspect(CORAL / "face_detector_quantized_edgetpu.tflite"), source)
+    assert caught.value.id == "E-MODEL-COMPILED"
 
 
 @pytest.mark.parametrize(
