@@ -18,6 +18,7 @@ from orchestrator.errors import DeadlineError, InfraError
 from orchestrator.transports import command, copying, failures, ssh_files
 from orchestrator.transports.base import Channel, Completed
 from orchestrator.transports.bounded import bounded
+from orchestrator.transports.channel import communicate
 from orchestrator.transports.copying import Chunks, Write
 from orchestrator.transports.lines import Tail
 from orchestrator.transports.settings import SshSettings
@@ -177,7 +178,7 @@ class SshTransport:
         err = bytearray()
 
         def feed(process: RemoteProcess) -> int:
-            status = process.communicate(source, sink, call.end, call.stop.is_set)
+            status = communicate(process, source, sink, call.end, call.stop.is_set)
             process.close()
             return status
 

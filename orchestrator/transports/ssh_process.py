@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable
 
@@ -11,22 +10,13 @@ import paramiko
 
 from orchestrator.errors import InfraError
 from orchestrator.transports import failures
+from orchestrator.transports.channel import SLICE, RemoteChannel
 from orchestrator.transports.command import Prelude
-from orchestrator.transports.copying import CHUNK, Chunks, Write
-from orchestrator.transports.lines import LineBuffer, LineTooLongError, Tail
+from orchestrator.transports.copying import CHUNK, Write
 from orchestrator.transports.ssh_link import BROKEN, reason
-
-SLICE = 0.1
-"""Seconds between two looks at stderr, at the deadline and at whether the caller gave up.
-
-The two streams share one flow-control window, so stderr must be read even when nobody asks.
-"""
 
 NO_STATUS = 255
 """The status when a process ended without one, as the ``ssh`` program gives it."""
-
-KILLED = 137
-"""128 + SIGKILL: what we did to it."""
 
 
 class RemoteProcess:
@@ -141,122 +131,11 @@ class RemoteProcess:
         if self.peek_status() is None:
             self._raise_if_link_down()
 
-    def communicate(
-        self, source: Chunks, sink: Write, end: float, cancelled: Callable[[], bool]
-    ) -> int:
-        """Feed ``source``, give stdout to ``sink``, until both streams end; the exit status.
 
-        TimeoutError at ``end`` (monotonic) or when ``cancelled``; InfraError E-LINK.
-        """
-        pending = memoryview(next(source, b""))
-        sending = True
-        while True:
-            if sending and not pending:
-                self.close_stdin()
-                sending = False
-            data = self.read(CHUNK, 0.0 if sending else SLICE)
-            if data is None:
-                break
-            if data:
-                sink(data)
-            if sending:
-                try:
-                    pending = pending[self.write(pending, SLICE / 2) :]
-                except OSError:
-                    sending = False  # it ended without wanting the rest; its status says why
-                else:
-                    pending = pending or memoryview(next(source, b""))
-            if time.monotonic() > end or cancelled():
-                raise TimeoutError
-        self.at_end()
-        status = self.status(max(0.0, end - time.monotonic()))
-        if status is None:
-            raise TimeoutError
-        return status
+class SshChannel(RemoteChannel):
+    """A channel over one SSH session; a second session kills."""
 
+    broken = BROKEN
 
-class SshChannel:
-    """``kill`` ends a process group on the device by a second session."""
-
-    def __init__(
-        self, process: RemoteProcess, tail: Tail, device: str, kill: Callable[[int], bool],
-        stall: float,
-    ) -> None:  # fmt: skip
-        self._process, self._tail, self._device, self._kill = process, tail, device, kill
-        self._stall = stall
-        self._lines = LineBuffer()
-        self._ended = self._closed = self._killed = False
-        self._sending = threading.Lock()
-
-    def send(self, line: bytes) -> None:
-        data = memoryview(line + b"\n")
-        give_up = time.monotonic() + self._stall
-        with self._sending:
-            while data:
-                try:
-                    sent = self._process.write(data, SLICE)
-                    self._process.drain_stderr()
-                    self._process.check_link()
-                except BROKEN as error:
-                    raise failures.link_down(self._device, reason(error)) from error
-                if sent:
-                    data = data[sent:]
-                    give_up = time.monotonic() + self._stall
-                elif time.monotonic() > give_up:
-                    raise failures.not_reading(self._device, self._stall)
-
-    def read_line(self, timeout: float) -> bytes | None:
-        end = time.monotonic() + timeout
-        while True:
-            try:
-                line = self._lines.take()
-            except LineTooLongError:
-                raise failures.line_too_long(self._device) from None
-            if line is not None:
-                return line
-            if self._ended:
-                return self._lines.rest()
-            left = end - time.monotonic()
-            if left <= 0:
-                raise failures.silence(self._device, timeout)
-            try:
-                data = self._process.read(min(CHUNK, self._lines.room()), min(left, SLICE))
-            except BROKEN as error:
-                raise failures.link_down(self._device, reason(error)) from error
-            if data is None:
-                self._process.at_end()
-                self._ended = True
-            else:
-                self._lines.feed(data)
-
-    def stderr_tail(self) -> str:
-        if not self._closed:
-            self._process.drain_stderr()
-        return self._tail.text()
-
-    def returncode(self) -> int | None:
-        status = self._process.peek_status()
-        return KILLED if status is None and self._killed else status
-
-    def close(self, timeout: float = 5.0) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if not self._ends_within(timeout) and self._process.pid is not None:
-                self._killed = self._kill(self._process.pid)
-            self._process.drain_stderr()
-            self._process.close()
-        except (*BROKEN, InfraError):
-            # The link is down; the worker's own watchdog ends it.
-            return
-
-    def _ends_within(self, seconds: float) -> bool:
-        self._process.close_stdin()
-        end = time.monotonic() + seconds
-        while self._process.peek_status() is None and time.monotonic() < end:
-            # Reading on: a process that still writes must not be stuck on a full window.
-            if self._process.read(CHUNK, SLICE / 4) is None:
-                self._process.at_end()
-                return self._process.status(max(0.0, end - time.monotonic())) is not None
-        return self._process.peek_status() is not None
+    def why(self, error: BaseException) -> str:
+        return reason(error)
