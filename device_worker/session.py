@@ -202,7 +202,8 @@ class Session:
         if op == "facts":
             return {"type": "facts", "environment": environment.describe()}
         if op == "sensors":
-            return {"type": "sensors", "reading": Sensors(_sources(request)).read(0.0).as_json()}
+            with Sensors(_sources(request)) as sensors:
+                return {"type": "sensors", "reading": sensors.read(0.0).as_json()}
         if op == "have":
             return {"type": "have", "present": self._cache.have(_texts(request, "sha256"))}
         if op == "adopt":

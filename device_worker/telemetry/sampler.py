@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
+from device_worker.telemetry.parsers import raspberry
 from device_worker.telemetry.sensors import Reading, Sensors
 from device_worker.wire import Telemetry
 
-_PATIENCE = 2.0
-"""Seconds to wait for one look: a hung driver must not hold up the measurement."""
+_PATIENCE = 10.0
+"""Seconds to wait for one look. Each source has a shorter time of its own: only where several do
+
+not answer does this matter, and then it keeps them from holding up the measurement.
+"""
 _CLOCK_TOLERANCE = 0.01
+_THROTTLED = "flags/throttled"
 
 
 class Sampler:
     """Samples from ``start`` to ``stop``: one reading at each end and ``hz`` a second between.
 
-    ``hz`` <= 0 takes the two end readings only. Timestamps are monotonic, 0 at ``start``.
+    ``hz`` <= 0 takes the two end readings only. Timestamps are monotonic, 0 at ``start``. The
+    sensors are the sampler's own from ``start`` on, and closed after the last reading.
     """
 
     def __init__(self, hz: float, sensors: Optional[Sensors] = None) -> None:
         self._interval = 1 / hz if hz > 0 else None
         self._sensors = sensors
         self._readings: List[Reading] = []
+        self._lost: List[str] = []
         self._first, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._hung = False
@@ -34,6 +41,10 @@ class Sampler:
         self._thread.start()
         self._first.wait(_PATIENCE)
 
+    def latest(self) -> Optional[Reading]:
+        """The newest reading, None before there is one; costs next to nothing."""
+        return self._readings[-1] if self._readings else None
+
     def stop(self) -> List[Reading]:
         """Takes the last reading and returns all. A hung sensor read is left behind."""
         self._stop.set()
@@ -42,33 +53,34 @@ class Sampler:
         self._hung = self._thread.is_alive()
         return list(self._readings)
 
-    def latest(self) -> Optional[Reading]:
-        """The newest reading, None before there is one; costs next to nothing."""
-        return self._readings[-1] if self._readings else None
-
     def summary(self) -> Telemetry:
-        """What ``stop`` returned, in short; says so when the sensors stopped answering."""
-        return summarise(list(self._readings), hung=self._hung)
+        """What ``stop`` returned, in short; says which sensors stopped answering."""
+        return summarise(list(self._readings), hung=self._hung, lost=self._lost)
 
     def _run(self) -> None:
-        sensors = self._sensors or Sensors()
-        self._look(sensors)
-        self._first.set()
-        while not self._stop.wait(self._interval):
-            self._look(sensors)
-        self._look(sensors)
+        with self._sensors or Sensors() as sensors:
+            self._look(sensors, fresh=True)
+            self._first.set()
+            while not self._stop.wait(self._interval):
+                self._look(sensors)
+            self._look(sensors, fresh=True)
+            self._lost = sensors.lost
 
-    def _look(self, sensors: Sensors) -> None:
-        self._readings.append(sensors.read(time.monotonic() - self._begin))
+    def _look(self, sensors: Sensors, fresh: bool = False) -> None:
+        t_s = time.monotonic() - self._begin
+        self._readings.append(sensors.read(t_s, fresh=fresh))
 
 
-def summarise(readings: List[Reading], *, hung: bool = False) -> Telemetry:
+def summarise(
+    readings: List[Reading], *, hung: bool = False, lost: Sequence[str] = ()
+) -> Telemetry:
     """Sensors at both ends and at their highest; timing is invalid when clocks or flags moved.
 
     A clock moved when its highest and lowest readable values differ by more than 1 % of the
-    highest. What could not be read is None and invalidates nothing.
+    highest. What could never be read is None and invalidates nothing; a clock or flag that was
+    known at the start and is not at the end does, and so does a source that was ``lost``.
     """
-    reasons: List[str] = []
+    reasons = ["%s stopped answering" % name for name in lost]
     if hung:
         reasons.append("the sensors stopped answering")
     if not readings:
@@ -76,13 +88,13 @@ def summarise(readings: List[Reading], *, hung: bool = False) -> Telemetry:
     rows = [reading.values for reading in readings]
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
-        values = _values(rows, name)
-        low, high = min(values, default=0.0), max(values, default=0.0)
-        if name.startswith("freq/") and high - low > _CLOCK_TOLERANCE * high:
-            reasons.append("%s moved between %d and %d kHz" % (name[5:], low, high))
-        if name.startswith("flags/") and low != high:
-            seen = ", ".join(hex(int(value)) for value in dict.fromkeys(values))
-            reasons.append("%s flags changed: %s" % (name[6:], seen))
+        reason = _moved(name, _values(rows, name))
+        if reason is None and _decides(name) and not reasons:
+            known_at_first = rows[0].get(name) is not None
+            if known_at_first and rows[-1].get(name) is None:
+                reason = "%s became unreadable" % name
+        if reason is not None:
+            reasons.append(reason)
     return Telemetry(
         samples=len(readings),
         start=dict(rows[0]),
@@ -91,6 +103,49 @@ def summarise(readings: List[Reading], *, hung: bool = False) -> Telemetry:
         timing_valid=not reasons,
         reasons=reasons,
     )
+
+
+def _decides(name: str) -> bool:
+    return name.startswith(("freq/", "flags/", "status/"))
+
+
+def _moved(name: str, values: List[float]) -> Optional[str]:
+    """Why these readings spoil a timing, or None."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    kind, _, short = name.partition("/")
+    if kind == "freq" and high - low > _CLOCK_TOLERANCE * high:
+        return "%s moved between %d and %d kHz" % (short, low, high)
+    if name == _THROTTLED and values:
+        return _throttling([int(value) for value in values])
+    if kind == "flags" and low != high:
+        if name.endswith("_count"):
+            return "%s rose from %d to %d" % (short, low, high)
+        seen = ", ".join(hex(int(value)) for value in dict.fromkeys(values))
+        return "%s flags changed: %s" % (short, seen)
+    if kind == "status" and low != high:
+        return "%s status moved between %d and %d" % (short, low, high)
+    return None
+
+
+def _throttling(values: List[int]) -> Optional[str]:
+    """The Raspberry Pi's flags in words: what came up, or what held throughout.
+
+    A board that is throttled all the time has steady clocks, but not its own.
+    """
+    seen = ", ".join(hex(value) for value in dict.fromkeys(values))
+    came = raspberry.happened(values[0], _bits(values[1:]))
+    if len(set(values)) > 1:
+        return "throttled flags changed: %s (%s)" % (seen, ", ".join(came or ()) or "cleared")
+    now = [word for word in raspberry.words(values[0]) if word.endswith(" now")]
+    return "throttled flags %s throughout (%s)" % (seen, ", ".join(now)) if now else None
+
+
+def _bits(values: List[int]) -> int:
+    """All bits that any of the values has."""
+    found = 0
+    for value in values:
+        found |= value
+    return found
 
 
 def _values(rows: List[Dict[str, Optional[float]]], name: str) -> List[float]:
