@@ -24,33 +24,38 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
     cell, matrix = claim.cell, frozen.matrix
     device, config = frozen.inventory.device(claim.device), matrix.runtime(cell.runtime)
     job = job_for(claim.attempt, cell, frozen, config, device)
+    unavailable_id, why = unavailable(cell, config, device, job.ceiling_c)
     return Order(
         target=Target(device.name, device.class_, device.transport, farm, claim.token),
         job=job,
         python=device.interpreter(config.runtime),
         blobs={b.sha256: str(artefacts.path(b.sha256)) for b in blobs_of(job)},
-        limits=Limits(matrix.timeouts.cell, matrix.timeouts.silence),
+        limits=Limits(matrix.timeouts.cell + _soaking_s(job.soak), matrix.timeouts.silence),
         env=dict(device.env),
         max_start_c=_or(matrix.gate.max_start_c, _thermal(device).max_start_c),
         min_battery=matrix.gate.min_battery,
         settle_s=matrix.gate.settle_s,
         own_python=config.runtime in device.python,
-        unavailable=unavailable(cell, config, device),
+        unavailable=why,
+        unavailable_id=unavailable_id,
         identity=dict(device.identity),
         reset=device.reset,
     )
 
 
-def unavailable(cell: CellInfo, config: RuntimeConfig, device: Device) -> str | None:
-    """Why the inventory already says that the device cannot run the cell, or None."""
-    mode = parse_condition(cell.condition).mode
+def unavailable(
+    cell: CellInfo, config: RuntimeConfig, device: Device, ceiling_c: float | None = None
+) -> tuple[str, str | None]:
+    """Error ID and why inventory, class or ceiling say that the device cannot run it, or None."""
+    condition = parse_condition(cell.condition)
+    mode = condition.mode
     if device.interpreter(config.runtime) is None:
-        return f"no Python for {config.runtime} in the inventory"
+        return "E-RUNTIME-MISSING", f"no Python for {config.runtime} in the inventory"
     if config.delegate and config.delegate not in device.delegates:
-        return f"no delegate {config.delegate!r} in the inventory"
+        return "E-RUNTIME-MISSING", f"no delegate {config.delegate!r} in the inventory"
     if mode and (device.profile is None or mode not in device.profile.power):
-        return f"its class knows no power mode {mode!r}"
-    return None
+        return "E-POWER-MODE", f"its class knows no power mode {mode!r}"
+    return "E-SOAK-CEILING", condition.above(ceiling_c)
 
 
 def job_for(
@@ -71,7 +76,7 @@ def job_for(
         ceiling_c=_or(matrix.gate.ceiling_c, _thermal(device).ceiling_c),
         soak=None
         if condition.target_c is None
-        else wire.Soak(condition.target_c, condition.hold_s, condition.heat_s),
+        else wire.Soak(condition.target_c, condition.hold_s, matrix.gate.heat_s),
         power=_power(condition.mode, device),
     )
 
@@ -104,6 +109,11 @@ def _power(mode: str | None, device: Device) -> wire.PowerMode | None:
         [list(c) for c in found.apply] if allowed else [],
         [list(c) for c in found.restore] if allowed else [],
     )
+
+
+def _soaking_s(soak: wire.Soak | None) -> float:
+    """Seconds that a cell may take beyond its measuring."""
+    return soak.heat_s + soak.hold_s if soak else 0.0
 
 
 def _thermal(device: Device) -> Thermal:

@@ -85,7 +85,7 @@ class Hub:
         try:
             if order.unavailable or order.python is None:
                 raise NotAvailableError(
-                    "E-RUNTIME-MISSING",
+                    order.unavailable_id,
                     order.unavailable or f"no Python for {order.job.runtime.runtime}",
                     where=order.target.device,
                 )

@@ -45,9 +45,9 @@ class Order:
     ``python`` is the interpreter on the device, None when the inventory names none for the runtime.
     ``own_python``: the inventory names it for this runtime alone, so where it does not exist the
     runtime is not installed and nothing is wrong with the device. ``unavailable``: why the
-    inventory already says that it cannot be run there. ``bundle``: the hermetic Python to bring
-    (``python`` is then ignored). ``identity``: facts the device must show. ``reset``: a command of
-    the hub that power-cycles the accelerator's port.
+    inventory already says that it cannot be run there, which is the error ``unavailable_id``.
+    ``bundle``: the hermetic Python to bring (``python`` is then ignored). ``identity``: facts the
+    device must show. ``reset``: a command of the hub that power-cycles the accelerator's port.
     """
 
     target: Target
@@ -61,6 +61,7 @@ class Order:
     settle_s: float = 0.0
     own_python: bool = False
     unavailable: str | None = None
+    unavailable_id: str = "E-RUNTIME-MISSING"
     bundle: BundleFile | None = None
     identity: dict[str, str] = field(default_factory=dict)
     reset: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ MAX_REPEATS = 100_000
 SOAK_RANGE_C = (30.0, 110.0)
 HOLD_S = 60.0
 HEAT_S = 900.0
+"""Unless the matrix says otherwise. Seconds, as all times here."""
 
 Kind = Literal["clean", "repeat", "soak", "power"]
 
@@ -24,15 +25,20 @@ _POWER = re.compile(rf"power:({NAME_PATTERN})")
 class Condition:
     """``repeat``: passes of ``repeat:N``. ``target_c``, ``hold_s``: of ``soak:75C/60s``; the
 
-    device gets ``heat_s`` seconds to reach the target. ``mode``: of ``power:MODE``.
+    matrix' ``gate.heat_s`` says how long heating up may take. ``mode``: of ``power:MODE``.
     """
 
     kind: Kind
     repeat: int | None = None
     target_c: float | None = None
     hold_s: float = HOLD_S
-    heat_s: float = HEAT_S
     mode: str | None = None
+
+    def above(self, ceiling_c: float | None) -> str | None:
+        """Why a device that is stopped at ``ceiling_c`` can never soak like this, or None."""
+        if ceiling_c is None or self.target_c is None or self.target_c < ceiling_c:
+            return None
+        return f"a run is stopped above {ceiling_c:g} °C, before it could soak"
 
 
 def parse_condition(text: str) -> Condition:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from orchestrator.matrix.conditions import parse_condition
+from orchestrator.matrix.conditions import HEAT_S, parse_condition
 from orchestrator.matrix.fields import (
     File,
     Files,
@@ -264,16 +264,34 @@ def _distinct_texts(values: tuple[str, ...]) -> tuple[str, ...]:
     return distinct(values, key="")
 
 
-class Gate(Spec):
-    """When a device may start a cell, and when it must stop. Degrees Celsius, percent, seconds.
+Celsius = Annotated[float, Field(ge=-50, le=150)]
 
-    What is left out comes from the device's class.
+
+class Gate(Spec):
+    """When a device may start a cell, and when it must stop.
+
+    It starts at ``max_start_c`` degrees and ``min_battery`` percent, for which it is given
+    ``settle_s`` seconds; it is stopped above ``ceiling_c``. A temperature that is left out comes
+    from the device's class. ``heat_s``: how long a soak may take to reach its target.
     """
 
-    max_start_c: float | None = None
-    ceiling_c: float | None = None
+    max_start_c: Celsius | None = None
+    ceiling_c: Celsius | None = None
     min_battery: float | None = Field(default=None, ge=0, le=100)
-    settle_s: float = Field(default=0.0, ge=0)
+    settle_s: Seconds = Field(default=0.0, ge=0)
+    heat_s: Seconds = Field(default=HEAT_S, gt=0)
+
+    @model_validator(mode="after")
+    def _starts_below_the_ceiling(self) -> Self:
+        start, ceiling = self.max_start_c, self.ceiling_c
+        if start is not None and ceiling is not None and start > ceiling:
+            raise problem(
+                "E-MATRIX-TYPE",
+                f"a start at {start:g} °C would be stopped at {ceiling:g} °C",
+                mend="max_start_c below ceiling_c",
+                at=("max_start_c",),
+            )
+        return self
 
 
 class Timeouts(Spec):
@@ -322,6 +340,18 @@ class Matrix(Spec):
                         mend=f"inputs: {', '.join(known)}",
                         at=("models", i, "inputs"),
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _soaks_stay_below_the_ceiling(self) -> Self:
+        for i, text in enumerate(self.conditions):
+            if why := parse_condition(text).above(self.gate.ceiling_c):
+                raise problem(
+                    "E-MATRIX-CONDITION",
+                    f"{text!r}: {why}",
+                    mend="raise gate.ceiling_c or soak at less",
+                    at=("conditions", i),
+                )
         return self
 
     def model(self, name: str) -> ModelSpec:

@@ -49,6 +49,7 @@ BY_VARIABLE = {
     "E-MODEL-HASH": Exit.INFRA,
     "E-MODEL-RUN": Exit.FAIL,
     "E-RUNTIME-MISSING": Exit.INCONCLUSIVE,
+    "E-SOAK-CEILING": Exit.INCONCLUSIVE,
     "E-WORKER-ERROR": Exit.INFRA,
 }
 """IDs that no call shows together with their kind, looked up by hand."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from orchestrator import staging as module
 from orchestrator.errors import InputError
 from orchestrator.fanout.order import Failure, Finished
 from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.device_class import DeviceClass
+from orchestrator.matrix.model import Gate
 from orchestrator.orders import blobs_of, order_for, record
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.run import Planned, plan
@@ -176,6 +179,80 @@ def test_an_order_says_all_that_the_hub_must_know(frozen: FrozenRun, artefacts: 
 def test_a_repeat_runs_few_samples_often(frozen: FrozenRun, artefacts: Artefacts) -> None:
     job = order_for(claim("repeat:30"), frozen, artefacts, "farm-x").job
     assert (job.samples, job.repeat) == (8, 30)
+
+
+def with_class(
+    frozen: FrozenRun, gate: dict[str, Any] | None = None, power: tuple[str, ...] = ()
+) -> FrozenRun:
+    """The run with a device class that knows a limit or two, and a power mode."""
+    profile = DeviceClass.model_validate(
+        {
+            "version": 1,
+            "name": "warm",
+            "title": "t",
+            "thermal": {"max_start_c": 50.0, "ceiling_c": 80.0},
+            "power": {
+                "save": {
+                    "read": {"parser": "meminfo", "path": "/mode"},
+                    "expect": "low",
+                    "apply": (("write", "/mode", "low"),),
+                    "restore": (("mode", "{before}"),),
+                }
+            },
+        }
+    )
+    device = frozen.inventory.devices[0].model_copy(update={"profile": profile, "power": power})
+    matrix = frozen.matrix.model_copy(update={"gate": Gate.model_validate(gate or {})})
+    inventory = frozen.inventory.model_copy(update={"devices": (device,)})
+    return replace(frozen, matrix=matrix, inventory=inventory)
+
+
+def test_limits_come_from_the_matrix_else_from_the_class(
+    frozen: FrozenRun, artefacts: Artefacts
+) -> None:
+    order = order_for(claim("clean"), with_class(frozen), artefacts, "farm-x")
+    assert (order.max_start_c, order.job.ceiling_c) == (50, 80)
+    gate = {"max_start_c": 45.0, "ceiling_c": 70.0, "min_battery": 20.0}
+    order = order_for(claim("clean"), with_class(frozen, gate), artefacts, "farm-x")
+    assert (order.max_start_c, order.job.ceiling_c, order.min_battery) == (45, 70, 20)
+
+
+def test_a_soak_runs_few_samples_and_gets_the_time_for_it(
+    frozen: FrozenRun, artefacts: Artefacts
+) -> None:
+    gate = {"heat_s": 200.0}
+    order = order_for(claim("soak:75C/30s"), with_class(frozen, gate), artefacts, "farm-x")
+    assert order.job.soak == wire.Soak(75.0, 30.0, 200.0)
+    assert (order.job.samples, order.job.repeat, order.job.power) == (8, 1, None)
+    assert order.limits.cell == 1200 + 200 + 30
+    assert order.unavailable is None
+
+
+def test_a_class_that_may_not_get_so_hot_does_not_cover_the_soak(
+    frozen: FrozenRun, artefacts: Artefacts
+) -> None:
+    order = order_for(claim("soak:80C"), with_class(frozen), artefacts, "farm-x")
+    assert order.unavailable is not None
+    assert order.unavailable_id == "E-SOAK-CEILING"
+
+
+@pytest.mark.parametrize(("power", "sets"), [((), False), (("other",), False), (("s*",), True)])
+def test_a_power_mode_is_set_only_where_the_inventory_allows_it(
+    frozen: FrozenRun, artefacts: Artefacts, power: tuple[str, ...], sets: bool
+) -> None:
+    order = order_for(claim("power:save"), with_class(frozen, power=power), artefacts, "farm-x")
+    mode = order.job.power
+    assert mode is not None
+    assert (mode.name, mode.expect, order.job.samples) == ("save", "low", 20)
+    assert mode.apply == ([["write", "/mode", "low"]] if sets else [])
+    assert mode.restore == ([["mode", "{before}"]] if sets else [])
+
+
+def test_a_power_mode_that_the_class_does_not_know(frozen: FrozenRun, artefacts: Artefacts) -> None:
+    for run in (frozen, with_class(frozen)):
+        order = order_for(claim("power:nosuch"), run, artefacts, "farm-x")
+        assert (order.unavailable_id, order.job.power) == ("E-POWER-MODE", None)
+        assert "'nosuch'" in (order.unavailable or "")
 
 
 def answer(**changes: Any) -> Finished:

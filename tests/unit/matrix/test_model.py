@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.matrix import yamlfile
+from orchestrator.matrix.conditions import HOLD_S, Condition, parse_condition
 from orchestrator.matrix.model import Matrix
 from orchestrator.variance import tasks
 from tests.unit.matrix.build import MATRIX, edited, matrix, written
@@ -63,6 +65,13 @@ def test_durations(value: Any, seconds: float) -> None:
         (("conditions", ["noise:3"]), "E-MATRIX-CONDITION", "'noise:3' is not a known"),
         (("conditions", ["repeat:1"]), "E-MATRIX-CONDITION", "repeat:1"),
         (("conditions", ["repeat:100001"]), "E-MATRIX-CONDITION", "repeat:100001"),
+        (("conditions", ["soak:29C"]), "E-MATRIX-CONDITION", "soak:29C"),
+        (("conditions", ["soak:111C"]), "E-MATRIX-CONDITION", "soak:111C"),
+        (("conditions", ["soak:75"]), "E-MATRIX-CONDITION", "soak:75"),
+        (("conditions", ["soak:75C/0s"]), "E-MATRIX-CONDITION", "soak:75C/0s"),
+        (("conditions", ["soak:75F"]), "E-MATRIX-CONDITION", "soak:75F"),
+        (("conditions", ["power:"]), "E-MATRIX-CONDITION", "power:"),
+        (("conditions", ["power:a b"]), "E-MATRIX-CONDITION", "power:a b"),
         (("conditions", []), "E-MATRIX-TYPE", "conditions"),
         (("models.0.inputs", "sett"), "E-MATRIX-REFERENCE", "no input set 'sett'"),
         (("models.0.files.0.path", "a.pb"), "E-MODEL-FORMAT", "models[0].files[0].path"),
@@ -84,6 +93,9 @@ def test_durations(value: Any, seconds: float) -> None:
         (("timeouts", {"cell": "3 weeks"}), "E-MATRIX-TYPE", "not a duration"),
         (("timeouts", {"cell": 0}), "E-MATRIX-TYPE", "cell"),
         (("gate", {"min_battery": 120}), "E-MATRIX-TYPE", "min_battery"),
+        (("gate", {"ceiling_c": 151}), "E-MATRIX-TYPE", "ceiling_c"),
+        (("gate", {"heat_s": 0}), "E-MATRIX-TYPE", "heat_s"),
+        (("gate", {"max_start_c": 81, "ceiling_c": 80}), "E-MATRIX-TYPE", "stopped at 80"),
         (
             ("inputs.0", {"name": "set", "type": "images", "path": "d", "size": [8]}),
             "E-MATRIX-TYPE",
@@ -149,3 +161,17 @@ def test_a_task_gives_the_arguments_of_its_counterpart(
     given: dict[str, Any], expected: tasks.Task
 ) -> None:
     assert type(expected)(**matrix(("models.0.task", given)).models[0].task.settings()) == expected
+
+
+def test_a_soak_above_the_ceiling_would_only_be_stopped() -> None:
+    ceiling = ("gate", {"ceiling_c": 75})
+    assert matrix(ceiling, ("conditions", ["soak:74.5C", "clean"])).conditions[0] == "soak:74.5C"
+    with pytest.raises(ValidationError, match="a run is stopped above 75 °C"):
+        matrix(ceiling, ("conditions", ["clean", "soak:75C"]))
+
+
+def test_conditions_as_they_are_read() -> None:
+    assert parse_condition("soak:75C") == Condition("soak", target_c=75.0, hold_s=HOLD_S)
+    assert parse_condition("soak:62.5C/5s") == Condition("soak", target_c=62.5, hold_s=5.0)
+    assert parse_condition("power:15W-6core") == Condition("power", mode="15W-6core")
+    assert parse_condition("repeat:2").above(20) is None
