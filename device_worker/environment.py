@@ -42,11 +42,13 @@ def describe(
     facts["governors"] = governors(root)
     facts["ort_disable_telemetry"] = os.environ.get("ORT_DISABLE_TELEMETRY")
     if spec is not None:
+        told = {key: value for key, value in (version or {}).items() if value is not None}
         facts["threads"] = spec.threads
+        facts["delegate"] = told.pop("delegate", None)
         facts["runtime"] = {
             "name": spec.runtime,
             **facts["runtimes"].get(spec.runtime, {}),
-            **{key: value for key, value in (version or {}).items() if value is not None},
+            **told,
         }
     return facts
 

@@ -19,6 +19,7 @@ from device_worker.errors import WorkerError, one_line
 from device_worker.runtimes import (
     Interface,
     TensorInfo,
+    delegates,
     missing,
     out_of_memory,
     unsupported,
@@ -59,13 +60,19 @@ TFLITE_RUNTIME = Package(
 
 _survived: Set[Tuple[str, str, str]] = set()
 """(package, kernels, model path) that were loaded and run without a crash in this process."""
+_proven: Set[Tuple[str, str, str]] = set()
+"""(package, delegate's sha256, its options) that have run a model without a crash: tried but once,
+
+for a second process at the same accelerator while this one holds it would get none.
+"""
 
 
 class TfliteRuntime:
-    """One interpreter with ``threads`` threads and the kernels that the spec names."""
+    """One interpreter: ``threads`` threads, the kernels and the delegate that the spec names."""
 
     def __init__(self, path: str, spec: RuntimeSpec, package: Package) -> None:
         self._package, self._spec = package, spec
+        self._library: Optional[delegates.Library] = None
         if spec.session:
             raise unsupported(package.name, "session entry %r" % next(iter(spec.session)))
         if spec.providers != RuntimeSpec(package.name).providers:
@@ -90,7 +97,8 @@ class TfliteRuntime:
             interpreter.invoke()
             return [interpreter.get_tensor(index) for index in self._fetch]
         except (ValueError, RuntimeError, MemoryError) as error:
-            raise self._blame(error, "E-MODEL-RUN") from error
+            failed = delegates.failed_run(str(error), self._delegate)
+            raise failed or self._blame(error, "E-MODEL-RUN") from error
 
     def describe(self) -> Interface:
         return Interface(
@@ -102,19 +110,34 @@ class TfliteRuntime:
         taken = delegated(operators)
         plain = sum(1 for item in operators if not _is_delegate(item)) - len(taken)
         builtin = REFERENCE if self._spec.kernels == "reference" else BUILTIN
-        nodes = {XNNPACK: len(taken), builtin: plain}
+        name, theirs = self._delegate, 0
+        if name is not None:
+            kinds = [str(operators[position]["op_name"]) for position in taken]
+            theirs = delegates.split(kinds, self._spec.kernels == "default")
+        nodes = {name or "": theirs, XNNPACK: len(taken) - theirs, builtin: plain}
+        fallbacks = self._fallbacks(operators, bool(taken))
+        if name is not None and not theirs:
+            fallbacks.insert(0, "asked for %s, it was given no operator" % name)
         return Backend(
-            self._spec.kernels,
-            {name: count for name, count in nodes.items() if count},
-            self._fallbacks(operators, bool(taken)),
+            name or self._spec.kernels,
+            {backend: count for backend, count in nodes.items() if count},
+            fallbacks,
         )
 
     def version(self) -> Dict[str, Any]:
         package = importlib.import_module(self._package.module.partition(".")[0])
-        return {"version": getattr(package, "__version__", None), "build_info": None}
+        found = {"version": getattr(package, "__version__", None), "build_info": None}
+        spec = self._spec.delegate
+        if self._library is not None and spec is not None:
+            found["delegate"] = delegates.facts(self._library, spec.options)
+        return found
 
     def close(self) -> None:
         del self._interpreter
+
+    @property
+    def _delegate(self) -> Optional[str]:
+        return self._spec.delegate.name if self._spec.delegate else None
 
     def _load(self, path: str) -> None:
         try:
@@ -132,6 +155,8 @@ class TfliteRuntime:
         }
         if not self._package.verifies:
             self._refuse_crash(module, options)
+        if self._spec.delegate is not None:
+            options["experimental_delegates"] = [self._accelerator(module, options)]
         begin = time.perf_counter_ns()
         try:
             self._interpreter = _interpreter(module, options)
@@ -158,11 +183,28 @@ class TfliteRuntime:
             raise WorkerError("model_error", "E-MODEL-LOAD", what, "check that the file is whole")
         _survived.add(key)
 
+    def _accelerator(self, module: Any, options: Dict[str, Any]) -> Any:
+        """The delegate, loaded; before its first use in this process, tried in a child."""
+        spec = self._spec.delegate
+        assert spec is not None
+        self._library = library = delegates.checked(spec)
+        key = (self._package.name, library.sha256, repr(sorted(spec.options.items())))
+
+        def attempt() -> None:
+            given = delegates.load(module, library, spec.options)
+            _interpreter(module, {**options, "experimental_delegates": [given]}).invoke()
+
+        if key not in _proven:
+            delegates.prove(library, attempt)
+            _proven.add(key)
+        return delegates.load(module, library, spec.options)
+
     def _blame(self, error: Exception, code: str) -> WorkerError:
         text = one_line(str(error))
         if isinstance(error, MemoryError) or "bad_alloc" in text:
             return out_of_memory(self._package.name, text)
-        return WorkerError("model_error", code, text)
+        refused = delegates.refused_load(str(error), self._delegate)
+        return refused or WorkerError("model_error", code, text, _mend(text))
 
     def _fallbacks(self, operators: List[Dict[str, Any]], delegate: bool) -> List[str]:
         if self._spec.kernels != "default" or delegate:
@@ -181,6 +223,15 @@ class TfliteRuntime:
             return False
         kind = kinds[int(operator["outputs"][0])]
         return kind == np.float32 or (self._package.quantised and kind in (np.int8, np.uint8))
+
+
+def _mend(text: str) -> str:
+    """What helps where the runtime lacks an operator; nothing is known of other refusals."""
+    if "unresolved custom op" in text:
+        return "the runtime has no such operator: convert the model without it"
+    if "Didn't find op for builtin opcode" in text:
+        return "use a newer runtime, or convert the model for this one"
+    return ""
 
 
 def _interpreter(module: Any, options: Dict[str, Any]) -> Any:
