@@ -10,6 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from orchestrator.staging import StagedOutput
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, sha256_of
 from orchestrator.variance import tasks
-from orchestrator.variance.observation import Observation, Output, Row, Truth
+from orchestrator.variance.observation import Observation, Output, Row, Soak, Truth
 
 MEASURED_ONLY = Policy.model_validate({"name": "(no policy: measured only)", "reference": []})
 """Names no reference, so no row can pass: a verdict needs somebody's policy."""
@@ -134,7 +135,14 @@ def _observe(
         repeat_mismatches=repeats["mismatches"],
         file_sha256=result["model_sha256"],
         outputs_sha256=tuple(o["blob"]["sha256"] for o in result["outputs"]),
+        soak=_soak(result.get("soak")),
+        power=result.get("power"),
     )
+
+
+def _soak(told: Json | None) -> Soak | None:
+    """Attempts of an older worker know of none."""
+    return Soak(**{f.name: told[f.name] for f in fields(Soak)}) if told else None
 
 
 def _output(store: Store, attempt: AttemptInfo, i: int, lattice: StagedOutput) -> Output:
@@ -170,15 +178,15 @@ def _truth(
     )
 
 
-def _task(fields: dict[str, Any]) -> tasks.Task:
+def _task(named: dict[str, Any]) -> tasks.Task:
     kinds = {
         "classification": tasks.Classification,
         "regression": tasks.Regression,
         "anomaly": tasks.Anomaly,
     }
-    kind = kinds[fields.pop("type")]
-    fields.pop("labels", None)
-    made: tasks.Task = kind(**fields)
+    kind = kinds[named.pop("type")]
+    named.pop("labels", None)
+    made: tasks.Task = kind(**named)
     return made
 
 

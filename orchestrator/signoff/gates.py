@@ -25,6 +25,8 @@ from orchestrator.variance.intervals import (
     tango_upper,
     upper_bound,
 )
+from orchestrator.variance.itself import Repeated, repeated, unlike
+from orchestrator.variance.observation import Observation
 from orchestrator.variance.pair import NEAR_TIE_LSB, Pair
 
 Attempts = tuple[str, ...]
@@ -55,35 +57,55 @@ def provenance(gate: Provenance, case: Case) -> GateResult:
 def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat | None]:
     """G2. One differing byte is a fault, whatever its rate; no differing byte passes only after
 
-    the required repeats of the required samples in one cell.
+    the required repeats of the required samples in one cell. Heat and power change clocks, not
+    integers: what differs from the clean cell under them is a fault as well.
     """
-    cells = [c for c in case.cells if c.status == "ok" and c.repeats > 1]
-    attempts = tuple(c.attempt for c in cells if c.attempt)
-    asked = f"{gate.min_repeats} repeats of {gate.min_samples} samples"
-    if not cells:
-        none = GateResult("G2", "inconclusive", None, 0, None, 0, f"G2: no repeats; needs {asked}")
-        return none, None
-    bad = sum(c.repeat_mismatches for c in cells)
-    passes = sum((c.repeats - 1) * c.repeat_samples for c in cells)
-    best = max(
-        cells,
-        key=lambda c: (
-            c.repeats >= gate.min_repeats and c.repeat_samples >= gate.min_samples,
-            c.repeats * c.repeat_samples,
-        ),
+    cells = [(c, found) for c in case.cells if c.status == "ok" and (found := repeated(c))]
+    bad = sum(found.mismatches for _, found in cells)
+    compared = sum(found.compared for _, found in cells)
+    faults = [f"{bad} of {compared} repeated outputs differ from the first pass"] if bad else []
+    states = [c for c in case.cells if c.status == "ok" and _of_state(c)] if case.clean else []
+    for c in states:
+        if case.clean and (apart := unlike(c, case.clean)) and apart.k:
+            bad += apart.k
+            faults.append(
+                f"{apart.k} of {apart.n} outputs under {c.row.condition} differ from the clean ones"
+            )
+    clean = case.clean_attempts if states else ()
+    attempts = tuple(
+        dict.fromkeys([*(c.attempt for c in [*dict(cells), *states] if c.attempt), *clean])
     )
-    enough = best.repeats >= gate.min_repeats and best.repeat_samples >= gate.min_samples
-    done = f"{best.repeats} repeats of {best.repeat_samples} samples"
-    verdict: GateVerdict
-    if bad:
-        verdict = "fail"
-        reason = f"{bad} of {passes} repeated outputs differ from the first pass"
-    elif enough:
-        verdict, reason = "pass", f"no differing byte in {done}"
-    else:
-        verdict, reason = "inconclusive", f"no differing byte, but only {done}; needs {asked}"
-    shown = Repeat(best.repeats, best.repeat_samples, bad)
-    return GateResult("G2", verdict, bad, passes, None, 0, f"G2: {reason}", attempts), shown
+    asked = f"{gate.min_repeats} repeats of {gate.min_samples} samples"
+    best = max(
+        (found for _, found in cells),
+        key=lambda r: (_enough(gate, r), r.count * r.samples),
+        default=None,
+    )
+    shown = Repeat(best.count, best.samples, bad) if best else None
+
+    def say(verdict: GateVerdict, reason: str) -> tuple[GateResult, Repeat | None]:
+        observed = bad if best or faults else None
+        return GateResult(
+            "G2", verdict, observed, compared, None, 0, f"G2: {reason}", attempts
+        ), shown
+
+    if faults:
+        return say("fail", "; ".join(faults))
+    if best is None:
+        return say("inconclusive", f"no repeats; needs {asked}")
+    done = f"{best.count} repeats of {best.samples} samples"
+    if _enough(gate, best):
+        return say("pass", f"no differing byte in {done}")
+    return say("inconclusive", f"no differing byte, but only {done}; needs {asked}")
+
+
+def _enough(gate: Repeatability, found: Repeated) -> bool:
+    return found.count >= gate.min_repeats and found.samples >= gate.min_samples
+
+
+def _of_state(cell: Observation) -> bool:
+    """Whether it ran the clean cell's samples on a device in another state."""
+    return cell.soak is not None or cell.power is not None
 
 
 def accuracy(

@@ -216,7 +216,16 @@ def _row(policy: Policy, e: _Evidence) -> RowResult:
         nonfinite=answers.nonfinite if answers else None,
         gates=tuple(e.gates),
         cells=tuple(
-            Cell(c.cell, c.row.condition, c.status, c.attempt, c.error, c.timing_valid)
+            Cell(
+                c.cell,
+                c.row.condition,
+                c.status,
+                c.attempt,
+                c.error,
+                c.timing_valid,
+                c.soak,
+                c.power,
+            )
             for c in case.cells
         ),
     )
@@ -230,6 +239,10 @@ def _verdict(policy: Policy, e: _Evidence) -> tuple[Verdict, list[str]]:
         if c.status != "ok"
     ]
     verdicts: list[Verdict] = [OF_STATUS[c.status] for c in case.cells]
+    for c in case.cells:
+        if c.status == "ok" and (missed := _missed(c)):
+            verdicts.append("inconclusive")
+            reasons.append(f"{c.row.condition}: {missed}")
     decided = [g for g in e.gates if g.verdict != "not_applicable"]
     verdicts += [g.verdict for g in decided if g.verdict != "not_applicable"]
     shown = ["fail"]
@@ -245,6 +258,21 @@ def _verdict(policy: Policy, e: _Evidence) -> tuple[Verdict, list[str]]:
         verdicts.append("inconclusive")
         reasons.append("emulated, which the policy does not accept: it covers nothing")
     return worst(verdicts), reasons
+
+
+def _missed(cell: Observation) -> str | None:
+    """Why an ok cell was not in the state that its condition asks for, or None."""
+    kind = cell.row.condition.partition(":")[0]
+    if (kind == "soak" and cell.soak is None) or (kind == "power" and cell.power is None):
+        return "the device's state was not recorded"
+    if cell.soak is None or cell.soak.reached:
+        return None
+    if cell.soak.max_c is None:
+        return "soak target not reached: temperature unknown"
+    return (
+        f"soak target not reached: {cell.soak.max_c:g} °C of {cell.soak.target_c:g} °C "
+        f"in {cell.soak.heat_s:.0f} s"
+    )
 
 
 def _classes(rows: Sequence[RowResult]) -> tuple[ClassResult, ...]:

@@ -12,6 +12,7 @@ from orchestrator.errors import Exit
 from orchestrator.variance.device import AgainstFp32
 from orchestrator.variance.fleet import Fleet
 from orchestrator.variance.intervals import Rate
+from orchestrator.variance.observation import Soak
 
 Verdict = Literal["fail", "error", "timeout", "inconclusive", "pass"]
 GateVerdict = Literal["pass", "fail", "inconclusive", "not_applicable"]
@@ -79,12 +80,16 @@ class VsReference:
 
 @dataclass(frozen=True)
 class Cell:
+    """``soak``: of a soak cell that ran; ``power``: the mode the device was in, where asked for."""
+
     cell: str
     condition: str
     status: str
     attempt: str | None
     error: str | None
     timing_valid: bool
+    soak: Soak | None = None
+    power: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from orchestrator.variance.lattice import Array, Output
 from orchestrator.variance.tasks import Task
 
-__all__ = ["Observation", "Output", "Row", "Truth"]
+__all__ = ["Observation", "Output", "Row", "Soak", "Truth"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Who answered. ``condition`` is "clean" or "repeat:N"."""
+    """Who answered. ``condition``: "clean", "repeat:N", "soak:75C/60s" or "power:MODE"."""
 
     model: str
     file: str
@@ -24,13 +24,30 @@ class Row:
     condition: str
 
 
+@dataclass(frozen=True)
+class Soak:
+    """What a soak came to: degrees Celsius, seconds; outputs that differ from the first pass.
+
+    ``max_c`` is None where no temperature could be read.
+    """
+
+    target_c: float
+    reached: bool
+    heat_s: float
+    hold_s: float
+    inferences: int
+    mismatches: int
+    max_c: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
     """One cell's current standing.
 
     ``status``: ok, model_error, infra_error, timeout, cancelled, not_available or pending.
     ``repeats`` passes over ``repeat_samples`` samples gave ``repeat_mismatches`` outputs whose
-    bytes differ from the first pass. ``isa``: the device's instruction-set flags.
+    bytes differ from the first pass. ``soak``: of a soak cell, over the samples of ``outputs``.
+    ``power``: the mode the device was in. ``isa``: the device's instruction-set flags.
     """
 
     row: Row
@@ -49,6 +66,8 @@ class Observation:
     error: str | None = None
     file_sha256: str = ""
     outputs_sha256: tuple[str, ...] = ()
+    soak: Soak | None = None
+    power: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

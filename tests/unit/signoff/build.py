@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from orchestrator.signoff.judge import judge
 from orchestrator.signoff.policy import Policy
 from orchestrator.signoff.result import GateResult, RowResult, SignOff
-from orchestrator.variance.observation import Observation, Output, Row, Truth
+from orchestrator.variance.observation import Observation, Output, Row, Soak, Truth
 from orchestrator.variance.tasks import Classification
 from tests.unit.variance.arrays import f32
 
@@ -68,6 +68,27 @@ def repeated(device: str = "rpi4", **over: Any) -> Observation:
     """An ok repeat cell that did what G2 asks for."""
     fields: dict[str, Any] = {"repeats": 100, "repeat_samples": 8, "condition": "repeat:100"}
     return clean(device, codes(8), **(fields | over))
+
+
+def soaked(device: str = "rpi4", **over: Any) -> Observation:
+    """An ok soak cell that reached its target; ``over`` may set fields of the soak as well."""
+    told: dict[str, Any] = {
+        "target_c": 75.0,
+        "reached": True,
+        "heat_s": 120.0,
+        "hold_s": 60.0,
+        "inferences": 900,
+        "mismatches": 0,
+        "max_c": 76.5,
+    }
+    soak = Soak(**(told | {k: over.pop(k) for k in list(over) if k in told}))
+    fields: dict[str, Any] = {"repeat_samples": 8, "condition": "soak:75C", "soak": soak}
+    return clean(device, over.pop("q", codes(8)), **(fields | over))
+
+
+def powered(device: str = "rpi4", q: Codes | None = None, **over: Any) -> Observation:
+    """An ok cell under a power mode."""
+    return clean(device, q, **({"condition": "power:save", "power": "low"} | over))
 
 
 def device(name: str = "rpi4", q: Codes | None = None, **over: Any) -> list[Observation]:

@@ -1,0 +1,59 @@
+"""One unit against itself: later passes against the first, hot or throttled against clean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.variance.lattice import bits
+from orchestrator.variance.observation import Observation
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """``count`` passes over ``samples`` samples, the first included; ``mismatches`` of ``compared``
+
+    later outputs differ from the first pass.
+    """
+
+    count: int
+    samples: int
+    compared: int
+    mismatches: int
+
+
+def repeated(cell: Observation) -> Repeated | None:
+    """What a cell says of repeatability: ``repeat:N`` by its passes, a soak by its inferences.
+
+    None where nothing was run twice. Only whole passes of a soak count as such.
+    """
+    count, samples = cell.repeats, cell.repeat_samples
+    compared, mismatches = (count - 1) * samples, cell.repeat_mismatches
+    if cell.soak is not None:
+        count += cell.soak.inferences // max(samples, 1)
+        compared += cell.soak.inferences
+        mismatches += cell.soak.mismatches
+    return Repeated(count, samples, compared, mismatches) if compared else None
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """``k`` of the first ``n`` samples have other output bytes."""
+
+    k: int
+    n: int
+
+
+def unlike(cell: Observation, clean: Observation) -> Unlike | None:
+    """A cell against the clean one of the same row; None where they cannot be compared."""
+    n = min((len(o.values) for o in (*cell.outputs, *clean.outputs)), default=0)
+    if not n or len(cell.outputs) != len(clean.outputs):
+        return None
+    different = np.zeros(n, dtype=bool)
+    for mine, other in zip(cell.outputs, clean.outputs, strict=True):
+        a, b = mine.values, other.values
+        if (a.dtype, a.shape[1:]) != (b.dtype, b.shape[1:]):
+            return Unlike(n, n)
+        different |= (bits(mine)[:n] != bits(other)[:n]).any(axis=1)
+    return Unlike(int(different.sum()), n)
