@@ -85,14 +85,14 @@ def summarise(
         reasons.append("the sensors stopped answering")
     if not readings:
         return Telemetry(0, timing_valid=not reasons, reasons=reasons)
+    silent = bool(reasons)
     rows = [reading.values for reading in readings]
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
         reason = _moved(name, _values(rows, name))
-        if reason is None and _decides(name) and not reasons:
-            known_at_first = rows[0].get(name) is not None
-            if known_at_first and rows[-1].get(name) is None:
-                reason = "%s became unreadable" % name
+        gone = rows[0].get(name) is not None and rows[-1].get(name) is None
+        if reason is None and gone and _decides(name) and not silent:
+            reason = "%s became unreadable" % name
         if reason is not None:
             reasons.append(reason)
     return Telemetry(
