@@ -16,8 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from device_worker import wire
 from device_worker.errors import WorkerError, one_line, storage
-from device_worker.telemetry.parsers import PARSERS
-from device_worker.telemetry.sensors import read_text
+from device_worker.telemetry.sensors import look, read_text
 from device_worker.wire import PowerMode, Source
 
 _PENDING = "power.json"
@@ -31,17 +30,9 @@ Command = List[str]
 
 
 def current(source: Source) -> Optional[str]:
-    """The mode the device says it is in, None where it cannot be read.
-
-    That is the parser's first value; where it is one of several of a kind (a governor for each
-    CPU) and they differ, all of them, joined.
-    """
-    values = {k: v for k, v in PARSERS[source.parser](_raw(source)).items() if v is not None}
-    if not values:
-        return None
-    kind = next(iter(values)).partition("/")[0]
-    alike = [str(v) for name, v in values.items() if name.partition("/")[0] == kind]
-    return "+".join(dict.fromkeys(alike))
+    """The mode the device says it is in, the parser's first value; None where it cannot be read."""
+    value = next(iter(look(source).values()), None)
+    return None if value is None else str(value)
 
 
 class Active:
@@ -216,27 +207,6 @@ def _shows(source: Source, expect: str) -> bool:
             return False
         time.sleep(_POLL_S)
     return True
-
-
-def _raw(source: Source) -> Dict[str, Optional[str]]:
-    if source.command:
-        return {"": _output(source)}
-    return {p: read_text(p) for pattern in source.paths for p in sorted(glob.glob(pattern))}
-
-
-def _output(source: Source) -> Optional[str]:
-    try:
-        done = subprocess.run(
-            source.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=source.timeout_s,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None  # unreadable, as a sensor
-    return None if done.returncode else done.stdout.decode(errors="replace")
 
 
 def _unavailable(mode: PowerMode, why: str, mend: str = "") -> WorkerError:
