@@ -15,6 +15,7 @@ import platform
 import sys
 from typing import Any, Dict, List, Optional
 
+from device_worker.telemetry.parsers.linux import os_release_fields
 from device_worker.telemetry.sensors import read_text
 from device_worker.wire import RuntimeSpec
 
@@ -56,7 +57,7 @@ def describe(
 @functools.lru_cache(maxsize=4)
 def _lasting(root: str) -> Dict[str, Any]:
     cpu = parse_cpuinfo(read_text(os.path.join(root, "proc/cpuinfo")) or "")
-    release = parse_os_release(read_text(os.path.join(root, "etc/os-release")) or "")
+    release = os_release_fields(read_text(os.path.join(root, "etc/os-release")) or "")
     runtimes = {name: _installed(names) for name, names in DISTRIBUTIONS.items()}
     return {
         "machine": platform.machine(),
@@ -89,12 +90,6 @@ def parse_cpuinfo(text: str) -> Dict[str, Any]:
     return {"flags": sorted(flags or ()), "cores": cores}
 
 
-def parse_os_release(text: str) -> Dict[str, str]:
-    """os-release(5) as a dict, quotes removed."""
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
-    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
-
-
 def governors(root: str) -> Optional[List[str]]:
     """The distinct cpufreq governors, None when none can be read."""
     pattern = os.path.join(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")
@@ -103,8 +98,11 @@ def governors(root: str) -> Optional[List[str]]:
 
 
 def _device_tree(root: str) -> Optional[str]:
-    text = read_text(os.path.join(root, "proc/device-tree/model"))
-    return text.rstrip("\0\n") if text else None
+    for place in ("proc/device-tree/model", "sys/firmware/devicetree/base/model"):
+        text = read_text(os.path.join(root, place))
+        if text:
+            return text.rstrip("\0\n")
+    return None
 
 
 def _board(root: str) -> Any:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from device_worker import environment
 from device_worker.wire import RuntimeSpec
 
@@ -49,6 +51,16 @@ def test_board_file_and_governors(tmp_path: Path) -> None:
     assert found["board"] == {"class": "qemu-a72"}
     assert found["os"] == "Debian 12"
     assert found["governors"] == ["ondemand", "performance"]
+
+
+@pytest.mark.parametrize("place", ["proc/device-tree", "sys/firmware/devicetree/base"])
+def test_the_hardware_is_found_wherever_the_device_tree_is_shown(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "model").write_text("Raspberry Pi 4 Model B Rev 1.4\0")
+    found = environment.describe(root=str(tmp_path))
+    assert found["hardware"] == "Raspberry Pi 4 Model B Rev 1.4"
 
 
 def test_unknown_facts_are_none(tmp_path: Path) -> None:
