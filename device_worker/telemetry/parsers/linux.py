@@ -102,7 +102,7 @@ def throttle_counts(raw: Raw) -> Values:
 
 def governor(raw: Raw) -> Values:
     """The cpufreq governor; where the CPUs have several, all of them, joined with ``+``."""
-    names = dict.fromkeys(name for name in map(plain, raw.values()) if name)
+    names = sorted({name for name in map(plain, raw.values()) if name})
     return {"governor": "+".join(names) or None} if raw else {}
 
 
