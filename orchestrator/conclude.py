@@ -32,6 +32,9 @@ from orchestrator.variance.observation import Observation, Output, Row, Soak, Tr
 MEASURED_ONLY = Policy.model_validate({"name": "(no policy: measured only)", "reference": []})
 """Names no reference, so no row can pass: a verdict needs somebody's policy."""
 
+SENSORS = ("temp", "power", "battery", "flags")
+"""Kinds of sensors whose start, end and maximum stand in the document, for every attempt."""
+
 Compute = Callable[..., Future[Any]]
 
 
@@ -235,7 +238,7 @@ def _traces(
         readings = telemetry.get(attempt, [])
         times = sorted({r.t_s for r in readings})
         at = {t: i for i, t in enumerate(times)}
-        series: dict[str, dict[str, list[float | None]]] = {"temp": {}, "freq": {}}
+        series: dict[str, dict[str, list[float | None]]] = {"temp": {}, "freq": {}, "power": {}}
         for reading in readings:
             kind, _, name = reading.sensor.partition("/")
             if kind in series:
@@ -247,6 +250,7 @@ def _traces(
                 "t_s": times,
                 "temp_c": series["temp"],
                 "freq_khz": series["freq"],
+                "power_mw": series["power"],
                 "latency_us": [round(ns / 1000, 3) for ns in latency[attempt]],
             }
         )
@@ -267,6 +271,7 @@ def _attempt(attempt: AttemptInfo) -> Json:
         "error_id": attempt.error_id,
         "error": attempt.error,
         "notes": _notes(result),
+        "sensors": _sensors(result),
         "bytes_pushed": result.get("bytes_pushed"),
         "environment": attempt.environment,
         "number": attempt.number,
@@ -278,7 +283,22 @@ def _attempt(attempt: AttemptInfo) -> Json:
 def _notes(result: Json) -> list[str]:
     """What a reader of an attempt's numbers should know of how they came about."""
     clock = clock_note(result.get("clock_offset_s"))
-    return [*result.get("timing_notes", []), *([clock] if clock else [])]
+    return [
+        *result.get("timing_notes", []),
+        *result.get("telemetry", {}).get("reasons", []),
+        *result.get("notes", []),
+        *([clock] if clock else []),
+    ]
+
+
+def _sensors(result: Json) -> dict[str, Json]:
+    """Start, end and highest of what tells heat and power; null is unreadable."""
+    told = result.get("telemetry", {})
+    return {
+        name: {at: told.get(at, {}).get(name) for at in ("start", "end", "max")}
+        for name in sorted(told.get("max", {}))
+        if name.partition("/")[0] in SENSORS
+    }
 
 
 def _array(store: Store, sha256: str) -> NDArray[Any]:

@@ -96,6 +96,9 @@ def _thin_trace(trace: Mapping[str, Any]) -> dict[str, Any]:
         "t_s": [trace["t_s"][i] for i in at],
         "temp_c": {name: [series[i] for i in at] for name, series in trace["temp_c"].items()},
         "freq_khz": {name: [series[i] for i in at] for name, series in trace["freq_khz"].items()},
+        "power_mw": {
+            name: [series[i] for i in at] for name, series in trace.get("power_mw", {}).items()
+        },
         "latency_us": thin(trace["latency_us"]),
     }
 

@@ -115,6 +115,23 @@ def seconds(value: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def state(cell: Mapping[str, Any]) -> str:
+    """What a cell's condition came to on the device; a dash where it has none."""
+    soak, power = cell.get("soak"), cell.get("power")
+    told = [f"power mode {power}"] if power else []
+    if soak:
+        heat = "target reached" if soak["reached"] else "target NOT reached"
+        hottest = (
+            "temperature unknown" if soak["max_c"] is None else f"hottest {soak['max_c']:g} °C"
+        )
+        told.append(
+            f"soak to {soak['target_c']:g} °C: {heat} in {seconds(soak['heat_s'])}, {hottest}, "
+            f"held for {seconds(soak['hold_s'])}; {soak['mismatches']} of {soak['inferences']} "
+            "outputs differ from the first pass"
+        )
+    return "; ".join(told) or DASH
+
+
 def moment(unix: float | None) -> str:
     """Unix seconds as UTC, the same on every reader's machine."""
     if unix is None:

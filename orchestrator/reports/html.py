@@ -45,6 +45,7 @@ def render(document: Mapping[str, Any]) -> str:
         "axis_width": AXIS_WIDTH,
         "traces": _traces(document),
         "traces_open": len(document["traces"]) <= OPEN_TRACES,
+        "power": _power(document),
         "environments": _environments(document),
     }
     return environment.get_template("report.html.j2").render(view)
@@ -99,12 +100,41 @@ def _group(key: Key, rows: Sequence[Row], document: Mapping[str, Any]) -> dict[s
         "title": f"{model}.{file}",
         "inputs": inputs,
         "rows": rows,
-        "latency": {row["id"]: document["latency"].get(row["id"]) for row in rows},
+        "latency": {row["id"]: _latency(row, document) for row in rows},
         "tally": _tally(rows),
         "heat": _heat(rows, [pair for pair in document["pairs"] if _key(pair) == key]),
         "accuracy": _accuracy(rows, [r for r in document["rows"] if r["model"] == model]),
         "fleet": [entry for entry in document["fleet"] if _key(entry) == key],
     }
+
+
+def _latency(row: Row, document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The row's latency, and why its timing is invalid where it is."""
+    found = document["latency"].get(row["id"])
+    if found is None:
+        return None
+    clean = [c["attempt"] for c in row.get("cells", []) if c["condition"] == "clean"]
+    return {**found, "why": _why(document, clean)}
+
+
+def _why(document: Mapping[str, Any], attempts: Sequence[str]) -> str:
+    """What the attempts note of how their numbers came about."""
+    notes = [n for a in document["attempts"] if a["id"] in attempts for n in a.get("notes", [])]
+    return "; ".join(dict.fromkeys(notes)) or "the clock moved or the device was throttled"
+
+
+def _power(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every power rail of every attempt, in watts."""
+    return [
+        {
+            "attempt": attempt,
+            "rail": name.partition("/")[2],
+            **{at: None if v is None else f"{v / 1000:.2f}" for at, v in reading.items()},
+        }
+        for attempt in document["attempts"]
+        for name, reading in attempt.get("sensors", {}).items()
+        if name.startswith("power/")
+    ]
 
 
 def _tally(rows: Sequence[Row]) -> list[tuple[str, int]]:
@@ -184,13 +214,11 @@ def _traces(document: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]
     for trace in document["traces"]:
         row = rows[trace["row"]]
         title = f"{row['model']}.{row['file']} on {row['inputs']}"
-        groups.setdefault(title, []).append(_trace(trace, row, document["latency"]))
+        groups.setdefault(title, []).append(_trace(trace, row, document))
     return list(groups.items())
 
 
-def _trace(
-    trace: Mapping[str, Any], row: Row, latency: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def _trace(trace: Mapping[str, Any], row: Row, document: Mapping[str, Any]) -> dict[str, Any]:
     times = trace["t_s"]
     end = fmt.seconds(times[-1]) if times else fmt.DASH
     gigahertz = {name: _scaled(values, 1e-6) for name, values in trace["freq_khz"].items()}
@@ -198,14 +226,18 @@ def _trace(
     slow = max((value for value in micros if value is not None), default=0) >= 1000
     samples = {"sample": _scaled(micros, 1e-3 if slow else 1)} if micros else {}
     order = [float(i) for i in range(len(micros))]
+    watts = {name: _scaled(values, 1e-3) for name, values in trace.get("power_mw", {}).items()}
+    power = [charts.plot("Power", "W", times, watts, end)] if watts else []
     return {
         "row": trace["row"],
         "attempt": trace["attempt"],
         "emulated": row["emulated"],
-        "timing_valid": latency.get(trace["row"], {}).get("timing_valid", True),
+        "timing_valid": document["latency"].get(trace["row"], {}).get("timing_valid", True),
+        "why": _why(document, [trace["attempt"]]),
         "plots": [
             charts.plot("Temperature", "°C", times, trace["temp_c"], end),
             charts.plot("Clock", "GHz", times, gigahertz, end),
+            *power,
             charts.plot("Latency", "ms" if slow else "µs", order, samples, "last sample"),
         ],
     }

@@ -41,9 +41,12 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     """Print rows, classes, and last the overall verdict with its reasons and the report's path.
 
     On a terminal a table that fits it; elsewhere plain columns two or more spaces apart, one line
-    per row, nothing cut. Colour follows the console (so ``NO_COLOR``).
+    per row, nothing cut. Devices whose timing is invalid get a line with the reason. Colour
+    follows the console (so ``NO_COLOR``).
     """
     _rows(document["rows"], console)
+    for line in _timing(document):
+        _line(console, line, "dim")
     _line(console)
     for group in document["classes"]:
         name = _device(group["device_class"], group["emulated"])
@@ -124,6 +127,25 @@ def _short(row: Mapping[str, Any]) -> dict[int, str]:
 def _note(row: Mapping[str, Any]) -> str:
     """Why a row is not there: without it "not available here" leaves the reader guessing."""
     return "" if available(row) else fmt.printable("; ".join(row["reasons"]))
+
+
+def _timing(document: Mapping[str, Any]) -> list[str]:
+    """A line per device whose latencies do not count, with the first reason of each cell.
+
+    Emulated ones never count, so there it is no news.
+    """
+    notes = {a["id"]: a.get("notes", []) for a in document["attempts"]}
+    spoilt: dict[str, list[str]] = {}
+    for row in document["rows"]:
+        for cell in [] if row["emulated"] else row.get("cells", []):
+            if cell["status"] == "ok" and not cell["timing_valid"]:
+                why = notes.get(cell["attempt"]) or ["no reason recorded"]
+                spoilt.setdefault(row["device"], []).append(why[0])
+    return [
+        f"timing invalid on {device} in {len(why)} cell(s): {why[0]}"
+        + (f" (and {others} other reasons)" if (others := len(set(why)) - 1) else "")
+        for device, why in spoilt.items()
+    ]
 
 
 def _device(name: str, emulated: bool) -> str:

@@ -312,8 +312,8 @@ def test_a_device_whose_clock_is_years_off(tiny: Tiny, store: Path) -> None:
     by_device = {a["device"]: a for a in done.json["attempts"]}
     wrong, right = by_device["bench"], by_device["right"]
     assert row(done.json, "bench")["verdict"] == "pass"
-    assert wrong["notes"] == ["device clock off by -315,360,000 s"]
-    assert right["notes"] == []
+    assert wrong["notes"][-1] == "device clock off by -315,360,000 s"
+    assert not [note for note in right["notes"] if "clock off" in note]
     assert "bench: device clock off by -315,360,000 s" in done.err
     # The times kept are the coordinator's own.
     assert abs(wrong["started_unix"] - right["started_unix"]) < 60
