@@ -1,4 +1,4 @@
-"""Boards as the host sees them: starting, finding and ending them."""
+"""Units as the host sees them: starting, finding and ending them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from . import adbclient, control
 from .command import run
 from .config import HERE, Board, FarmError, Paths
 from .proctree import ProcessId, end, is_alive
 
 READY_TIMEOUT_S = 60.0
+APPLY_TIMEOUT_S = 10.0
 # Tells a board's first process to do without a user namespace of its own.
 HOST_USERS = "host-users"
 
@@ -60,13 +62,16 @@ def running(paths: Paths, name: str) -> BoardState | None:
     return state if state and is_alive(state.process) else None
 
 
-def answers(address: str, port: int, timeout_s: float = 2.0) -> bool:
-    """Tell whether an SSH server greets at an address."""
+def answers(board: Board, timeout_s: float = 2.0) -> bool:
+    """Tell whether a unit's server greets at its address."""
     try:
-        with socket.create_connection((address, port), timeout_s) as link:
+        if board.phone:
+            adbclient.greet(board.address, board.port, timeout_s)
+            return True
+        with socket.create_connection((board.address, board.port), timeout_s) as link:
             link.settimeout(timeout_s)
             return link.recv(4) == b"SSH-"
-    except OSError:
+    except (OSError, FarmError):
         return False
 
 
@@ -91,7 +96,7 @@ def last_words(log: Path) -> str:
 
 
 def start(paths: Paths, board: Board, *, own_users: bool = True) -> BoardState:
-    """Start a board and wait until its sshd answers."""
+    """Start a unit and wait until its server answers."""
     options = [] if own_users else [HOST_USERS]
     check_address_free(board)
     folder = paths.run / board.name
@@ -119,7 +124,7 @@ def start(paths: Paths, board: Board, *, own_users: bool = True) -> BoardState:
         state = running(paths, board.name)
         if state is None:
             raise FarmError(last_words(log))
-        if answers(board.address, board.port):
+        if answers(board):
             return state
         time.sleep(0.1)
     raise FarmError(f"no answer after {READY_TIMEOUT_S:.0f} s ({last_words(log)})")
@@ -146,9 +151,21 @@ def ssh(paths: Paths, board: Board, command: str) -> list[str]:
     return [*argv, f"root@{board.address}", command]
 
 
-def write_control(paths: Paths, name: str, control: Mapping[str, float]) -> None:
-    """Replace what a board's thermal model is told."""
-    write_atomically(paths.run / name / "shared" / "control.json", json.dumps(dict(control)))
+def shared_folder(paths: Paths, name: str) -> Path:
+    """Return the folder that the host and a running unit share."""
+    return paths.run / name / "shared"
+
+
+def ask(paths: Paths, name: str, wanted: Mapping[str, float]) -> None:
+    """Replace what a unit is asked for; wait for what must hold before anybody goes on."""
+    shared = shared_folder(paths, name)
+    write_atomically(shared / control.CONTROL_FILE.name, json.dumps(dict(wanted)))
+    awaited = {key: wanted[key] for key in control.AWAITED if key in wanted}
+    deadline = time.monotonic() + APPLY_TIMEOUT_S
+    while awaited.items() - control.reported(shared).items():
+        if time.monotonic() >= deadline:
+            raise FarmError(f"{name} did not do it within {APPLY_TIMEOUT_S:.0f} s")
+        time.sleep(0.02)
 
 
 def ensure_keys(paths: Paths, names: list[str]) -> None:
@@ -173,6 +190,8 @@ def write_known_hosts(paths: Paths, boards: list[Board]) -> None:
     """Write the host keys where users' ssh and the inventory look for them."""
     lines = []
     for board in boards:
+        if board.phone:
+            continue
         public = Path(f"{paths.host_key(board.name)}.pub").read_text(encoding="ascii").split()
         lines.append(f"[{board.address}]:{board.port} {public[0]} {public[1]}\n")
     write_atomically(paths.known_hosts, "".join(lines))

@@ -1,4 +1,4 @@
-"""Board definitions (boards.yaml) and the folders of the farm."""
+"""The definitions of boards and phones (boards.yaml) and the folders of the farm."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 BOARDS_FILE = HERE / "boards.yaml"
-ARCHITECTURES = ("arm64", "amd64")
+ARCHITECTURES = ("arm64", "armhf", "amd64")
 BOARD_KEYS = {
     "model", "arch", "address", "qemu", "ncpu", "cpuinfo", "frequencies_khz", "thermal",
     "environment",
 }  # fmt: skip
+PHONE_KEYS = BOARD_KEYS - {"environment"} | {"data_mb", "battery", "properties"}
+# Sections of boards.yaml; `up boards` means all units of one.
+BOARDS, PHONES = "boards", "phones"
 
 
 class FarmError(Exception):
@@ -42,12 +45,39 @@ class ThermalSpec:
 
 
 @dataclass(frozen=True)
+class QemuPackage:
+    """Where a version of QEMU comes from: a Debian suite's package of static programs."""
+
+    version: str
+    suite: str
+    package: str
+
+
+@dataclass(frozen=True)
+class PhoneSpec:
+    """What a phone has and a board has not.
+
+    ``data_mb``: size of /data, MiB. ``battery``: percent of charge it shows. ``properties``: what
+    getprop prints.
+    """
+
+    data_mb: int
+    battery: int
+    properties: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Board:
-    """One virtual board; its name is its device class."""
+    """One virtual board or phone; its name is its device class.
+
+    ``suite``: the Debian release that its system is made of. A phone is one that has ``phone``;
+    it is reached over adb, a board over ssh.
+    """
 
     name: str
     model: str
     arch: str
+    suite: str
     address: str
     port: int
     qemu_version: str
@@ -58,6 +88,7 @@ class Board:
     frequencies_khz: tuple[int, ...]
     thermal: ThermalSpec
     environment: Mapping[str, str]
+    phone: PhoneSpec | None = None
 
     @property
     def qemu_cpu(self) -> str:
@@ -67,27 +98,42 @@ class Board:
 
 @dataclass(frozen=True)
 class Definitions:
-    """Everything boards.yaml says."""
+    """Everything boards.yaml says: all units by name, boards first; each QEMU by version."""
 
-    debian: str
     boards: Mapping[str, Board]
+    qemus: Mapping[str, QemuPackage]
 
     def select(self, names: list[str]) -> list[Board]:
-        """Return the named boards, or all of them when no name is given."""
-        unknown = [name for name in names if name not in self.boards]
+        """Return the named units (``boards`` and ``phones`` are all of a kind), or all of them."""
+        groups = {
+            BOARDS: [name for name, board in self.boards.items() if not board.phone],
+            PHONES: [name for name, board in self.boards.items() if board.phone],
+        }
+        wanted = [member for name in names for member in groups.get(name, [name])]
+        unknown = [name for name in wanted if name not in self.boards]
         if unknown:
             known = ", ".join(self.boards)
             raise UsageError(f"no such board: {', '.join(unknown)} (known: {known})")
-        return [self.boards[name] for name in names] if names else list(self.boards.values())
+        return [self.boards[name] for name in dict.fromkeys(wanted if names else self.boards)]
 
 
-def parse_board(name: str, port: int, raw: Mapping[str, Any]) -> Board:
+def parse_board(name: str, port: int, suite: str, raw: Mapping[str, Any]) -> Board:
     """Turn one entry of boards.yaml into a board; raise FarmError when it is not one."""
+    return _parse(name, port, suite, raw, is_phone=False)
+
+
+def parse_phone(name: str, port: int, suite: str, raw: Mapping[str, Any]) -> Board:
+    """Turn one entry of boards.yaml into a phone; raise FarmError when it is not one."""
+    return _parse(name, port, suite, raw, is_phone=True)
+
+
+def _parse(name: str, port: int, suite: str, raw: Mapping[str, Any], *, is_phone: bool) -> Board:
     try:
-        if unknown := set(raw) - BOARD_KEYS:
+        if unknown := set(raw) - (PHONE_KEYS if is_phone else BOARD_KEYS):
             raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
-        if raw["arch"] not in ARCHITECTURES:
-            raise ValueError(f"arch must be one of {', '.join(ARCHITECTURES)}")
+        allowed = ("arm64",) if is_phone else ARCHITECTURES
+        if raw["arch"] not in allowed:
+            raise ValueError(f"arch must be one of {', '.join(allowed)}")
         if not ipaddress.ip_address(raw["address"]).is_loopback:
             raise ValueError("address must be a loopback address")
         qemu = dict(raw["qemu"])
@@ -95,6 +141,7 @@ def parse_board(name: str, port: int, raw: Mapping[str, Any]) -> Board:
             name=name,
             model=str(raw["model"]),
             arch=raw["arch"],
+            suite=suite,
             address=raw["address"],
             port=port,
             qemu_version=str(qemu.pop("version")),
@@ -105,24 +152,44 @@ def parse_board(name: str, port: int, raw: Mapping[str, Any]) -> Board:
             frequencies_khz=tuple(sorted(int(f) for f in raw["frequencies_khz"])),
             thermal=ThermalSpec(**{k: float(v) for k, v in raw["thermal"].items()}),
             environment={k: str(v) for k, v in (raw.get("environment") or {}).items()},
+            phone=PhoneSpec(
+                data_mb=int(raw["data_mb"]),
+                battery=int(raw["battery"]),
+                properties={k: str(v) for k, v in raw["properties"].items()},
+            )
+            if is_phone
+            else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"missing {error}" if isinstance(error, KeyError) else str(error)
-        raise FarmError(f"{BOARDS_FILE.name}: board {name}: {detail}") from error
+        kind = "phone" if is_phone else "board"
+        raise FarmError(f"{BOARDS_FILE.name}: {kind} {name}: {detail}") from error
 
 
 def load_definitions(path: Path = BOARDS_FILE) -> Definitions:
-    """Read the board definitions."""
+    """Read the definitions of all units."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        port, debian = int(raw["port"]), str(raw["debian"])
-        entries = dict(raw["boards"])
+        suites = {key: str(raw["debian"][key]) for key in (BOARDS, PHONES)}
+        ports = {key: int(raw["port"][key]) for key in (BOARDS, PHONES)}
+        entries = {key: dict(raw[key]) for key in (BOARDS, PHONES)}
+        qemus = {
+            version: QemuPackage(version, str(source["debian"]), str(source["package"]))
+            for version, source in raw["qemu"].items()
+        }
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise FarmError(f"cannot read {path.name}: {str(error).splitlines()[0]}") from error
-    boards = {name: parse_board(name, port, entry) for name, entry in entries.items()}
+    boards: dict[str, Board] = {}
+    for key, parse in ((BOARDS, parse_board), (PHONES, parse_phone)):
+        for name, entry in entries[key].items():
+            if name in boards or name in (BOARDS, PHONES):
+                raise FarmError(f"{path.name}: {name}: the name is taken")
+            boards[name] = parse(name, ports[key], suites[key], entry)
+            if boards[name].qemu_version not in qemus:
+                raise FarmError(f"{path.name}: {name}: no QEMU {boards[name].qemu_version}")
     if len({board.address for board in boards.values()}) != len(boards):
         raise FarmError(f"{path.name}: two boards have the same address")
-    return Definitions(debian=debian, boards=boards)
+    return Definitions(boards=boards, qemus=qemus)
 
 
 @dataclass(frozen=True)

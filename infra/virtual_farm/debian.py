@@ -16,6 +16,8 @@ BOARD_PACKAGES = (
     "grep", "gzip", "hostname", "libc-bin", "libgomp1", "libstdc++6", "openssh-server",
     "openssh-sftp-server", "procps", "python3", "sed", "tar", "util-linux",
 )  # fmt: skip
+# NumPy publishes no wheel for 32-bit ARM.
+MORE_PACKAGES = {"armhf": ("python3-numpy",)}
 UNNEEDED = ("./usr/share/doc", "./usr/share/locale", "./usr/share/man", "./usr/share/info")
 
 
@@ -89,6 +91,9 @@ def unpack_system(packages: Sequence[Path], root: Path) -> None:
         (root / name).symlink_to(f"usr/{name}")
     for package in packages:
         extract(package, root, "unpacking Debian packages", UNNEEDED)
+    for name in ("blas", "lapack"):
+        for library in root.glob(f"usr/lib/*/{name}/lib{name}.so.3"):
+            (library.parents[1] / library.name).symlink_to(f"{name}/{library.name}")
     etc = root / "etc"
     for name in ("passwd", "group"):
         master = root / "usr/share/base-passwd" / f"{name}.master"

@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import binfmt, debian, kernel, namespaces, rootfs
+from . import adbclient, binfmt, debian, kernel, namespaces, rootfs
 from . import board as boards
 from .config import HERE, Board, Definitions, FarmError, Paths
+from .prepare import is_prepared
 
 PACKAGES = HERE / "packages.txt"
 NEEDED_BYTES = 3 * 1024**3
@@ -23,11 +24,15 @@ PROBE_OK = "probe ok"
 # Run on a board. LiteRT says on standard error, and nowhere else, that it could not count its
 # cores; it then runs without XNNPACK.
 BOARD_CHECK = (
-    "import numpy, onnxruntime, ai_edge_litert.interpreter, tflite_runtime.interpreter; "
+    "import numpy, {modules}; "
     "from importlib.metadata import version as v; "
-    "names = 'onnxruntime', 'ai-edge-litert', 'tflite-runtime'; "
-    "print(', '.join(n + ' ' + v(n) for n in names))"
+    "print(', '.join(n + ' ' + v(n) for n in {names!r}))"
 )
+MODULES = {
+    "onnxruntime": "onnxruntime",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+    "tflite-runtime": "tflite_runtime.interpreter",
+}
 
 
 def wanted_packages() -> list[str]:
@@ -62,6 +67,8 @@ def probe(folder: Path) -> None:
     layers = ",".join(f"{kind}dir={folder / kind}" for kind in ("lower", "upper", "work"))
     kernel.mount("probe", str(folder / "root"), "overlay", 0, f"{layers},userxattr")
     kernel.mount("probe", str(folder / "proc"), "proc")
+    kernel.unshare(kernel.CLONE_NEWNET)
+    kernel.loopback_up()
     kernel.mount("probe", str(folder / "binfmt"), "binfmt_misc")
     # Seen once mounted at the usual place: a mount that succeeds and shows nothing.
     if not (folder / "binfmt/register").exists():
@@ -87,8 +94,18 @@ def namespace_problem() -> str | None:
     return f"namespaces: {reason}"
 
 
-def problems(paths: Paths, definitions: Definitions) -> Iterator[str]:
-    """Yield one line for everything that keeps the farm from running here."""
+def suite_problem(arch: str, suite: str) -> str | None:
+    """Say why packages of a suite could not be had, None when they can."""
+    with tempfile.TemporaryDirectory(prefix="assay-farm-") as folder:
+        try:
+            debian.Apt(Path(folder) / "apt", arch, suite)
+        except FarmError as error:
+            return str(error)
+    return None
+
+
+def problems(paths: Paths, definitions: Definitions, wanted: list[Board]) -> Iterator[str]:
+    """Yield one line for everything that keeps the wanted units from running here."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         yield f"needs Linux on x86_64, this is {platform.system()} on {platform.machine()}"
         return
@@ -101,19 +118,24 @@ def problems(paths: Paths, definitions: Definitions) -> Iterator[str]:
         yield "without root, boards need Linux 6.7 or later (a binfmt_misc per user namespace)"
     elif reason := namespace_problem():
         yield reason
-    everyone = list(definitions.boards.values())
-    if not all(rootfs.base_path(paths, b.arch, definitions.debian).is_dir() for b in everyone):
+    unprepared = [board for board in wanted if not is_prepared(paths, board, definitions)]
+    if unprepared:
         try:
             debian.mirror()
         except FarmError as error:
             yield str(error)
+        else:
+            # This host's own suite may be had where a newer one is not.
+            for board in unprepared:
+                if board.phone and (reason := suite_problem(board.arch, board.suite)):
+                    yield f"{board.name}: {board.suite}: {reason}"
         existing = next(p for p in (paths.root, *paths.root.parents) if p.is_dir())
         if not os.access(existing, os.W_OK):
             yield f"{existing} is not writable"
         free = shutil.disk_usage(existing).free
         if free < NEEDED_BYTES:
             yield f"{existing}: {free >> 20} MiB free, {NEEDED_BYTES >> 20} needed to build"
-    for board in everyone:
+    for board in wanted:
         if not boards.running(paths, board.name):
             try:
                 boards.check_address_free(board)
@@ -121,13 +143,38 @@ def problems(paths: Paths, definitions: Definitions) -> Iterator[str]:
                 yield f"{board.name}: {error}"
 
 
+def runtimes(arch: str) -> list[str]:
+    """Return the distributions of runtimes that boards of an architecture have."""
+    lines = rootfs.REQUIREMENTS[arch].read_text(encoding="utf-8").splitlines()
+    present = {line.partition("==")[0] for line in lines}
+    return [name for name in MODULES if name in present]
+
+
+def phone_problem(board: Board) -> str | None:
+    """Ask a phone what it is; print what it has, return what is wrong."""
+    questions = "uname -m; id -un; getprop ro.product.cpu.abi; dumpsys battery | grep level"
+    try:
+        said = adbclient.shell(board.address, board.port, questions, timeout_s=60.0)
+    except (FarmError, OSError) as error:
+        return f"adb: {error}"
+    lines = said.split("\n")
+    if lines[:3] != ["aarch64", "shell", "arm64-v8a"] or "level" not in lines[3]:
+        return f"says {' '.join(said.split())[:100]!r}"
+    print(f"{board.name:<14} {lines[0]}, {lines[2]}, battery{lines[3].partition(':')[2]} %")
+    return None
+
+
 def board_problem(paths: Paths, board: Board) -> str | None:
     """Log into a board and import the runtimes; print what it has, return what is wrong."""
     if not boards.running(paths, board.name):
         return "not up"
+    if board.phone:
+        return phone_problem(board)
+    names = runtimes(board.arch)
+    check = BOARD_CHECK.format(modules=", ".join(MODULES[name] for name in names), names=names)
     try:
         asked = subprocess.run(
-            boards.ssh(paths, board, f'uname -m; hostname; python3 -c "{BOARD_CHECK}"'),
+            boards.ssh(paths, board, f'uname -m; hostname; python3 -c "{check}"'),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -150,9 +197,10 @@ def board_problem(paths: Paths, board: Board) -> str | None:
 
 def main(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> int:
     """Print why the farm cannot run here, one line each; 0 when it can."""
-    found = list(problems(paths, definitions))
+    wanted = definitions.select(args.names)
+    found = list(problems(paths, definitions, wanted))
     if args.boards and not found:
-        for board in definitions.boards.values():
+        for board in wanted:
             if reason := board_problem(paths, board):
                 found.append(f"{board.name}: {reason}")
     for line in found:

@@ -1,4 +1,4 @@
-"""Command line of the virtual farm: up, down, status, set, doctor."""
+"""Command line of the virtual farm: up, down, status, set, kick, doctor."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from . import binfmt, doctor, rootfs
+from . import binfmt, control, doctor
 from . import board as boards
-from .config import Definitions, FarmError, Paths, UsageError, load_definitions
-from .sensors import read_control
-from .thermal import CONTROLS
+from .config import Board, Definitions, FarmError, Paths, UsageError, load_definitions
+from .prepare import prepare, remove_leftovers, remove_outdated
 
 EXIT_USAGE, EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED = 2, 3, 130
 # Bring-up is work for the CPU; more at once only makes each slower.
@@ -54,23 +53,25 @@ def each(chosen: list[str], action: Callable[[str], str], parallel: int) -> int:
 
 
 def up(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> int:
-    """Bring boards up."""
+    """Bring units up; one that cannot be had does not keep the others from it."""
     wanted = definitions.select(args.names)
     with farm_lock(paths):
-        rootfs.prepare(paths, wanted, definitions.debian)
+        impossible = prepare(paths, wanted, definitions)
         if not any(boards.running(paths, name) for name in definitions.boards):
-            rootfs.remove_outdated(paths, definitions.boards.values(), definitions.debian)
+            remove_outdated(paths, definitions)
         own_users = binfmt.per_namespace()
         if not own_users:
             binfmt.register_on_host(paths)
         everyone = list(definitions.boards.values())
-        boards.ensure_keys(paths, list(definitions.boards))
+        boards.ensure_keys(paths, [board.name for board in everyone if not board.phone])
         boards.write_known_hosts(paths, everyone)
 
         def start(name: str) -> str:
             board = definitions.boards[name]
             where = f"{board.address}:{board.port}"
-            if boards.running(paths, name) and boards.answers(board.address, board.port):
+            if name in impossible:
+                raise FarmError(impossible[name])
+            if boards.running(paths, name) and boards.answers(board):
                 return f"already up  {where}"
             boards.stop(paths, name)
             begun = time.monotonic()
@@ -99,7 +100,7 @@ def down(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> in
             binfmt.unregister_on_host(paths)
         if not args.names and code == 0:
             shutil.rmtree(paths.run, ignore_errors=True)
-            rootfs.remove_leftovers(paths)
+            remove_leftovers(paths)
             if args.purge:
                 shutil.rmtree(paths.root)
                 print(f"removed {paths.root}")
@@ -115,10 +116,11 @@ def status(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> 
             {
                 "name": board.name,
                 "class": board.name,
+                "kind": "phone" if board.phone else "board",
                 "address": board.address,
                 "port": board.port,
                 "pid": state.process.pid if state else None,
-                "up": bool(state) and boards.answers(board.address, board.port),
+                "up": bool(state) and boards.answers(board),
             }
         )
     if args.json:
@@ -130,28 +132,52 @@ def status(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> 
     return 0
 
 
+def running_board(name: str, paths: Paths, definitions: Definitions) -> Board:
+    """Return the one unit of a name, which must be up."""
+    if name not in definitions.boards:
+        raise UsageError(f"no such board: {name} (known: {', '.join(definitions.boards)})")
+    if not boards.running(paths, name):
+        raise FarmError(f"{name} is not up")
+    return definitions.boards[name]
+
+
+def read_asked(paths: Paths, name: str) -> dict[str, float]:
+    """Return what a unit was asked for up to now."""
+    return control.read_control(boards.shared_folder(paths, name) / control.CONTROL_FILE.name)
+
+
 def set_control(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> int:
-    """Change what a board's thermal model is told, for tests."""
-    (board,) = definitions.select([args.name])
-    if not boards.running(paths, board.name):
-        raise FarmError(f"{board.name} is not up")
-    control = read_control(paths.run / board.name / "shared" / "control.json")
+    """Change what a unit is told, for tests: its sensors, a phone's battery, cable and adbd."""
+    board = running_board(args.name, paths, definitions)
+    known = control.settings(board)
+    asked = read_asked(paths, board.name)
     for setting in args.settings:
         key, _, value = setting.partition("=")
-        if key not in CONTROLS:
-            raise UsageError(f"unknown setting {key!r} (known: {', '.join(CONTROLS)})")
+        if key not in known:
+            raise UsageError(f"unknown setting {key!r} (known: {', '.join(known)})")
         if value == "auto":
-            control.pop(key, None)
+            asked.pop(key, None)
+            if key in control.AWAITED:
+                asked[key] = 1.0  # a cable that nobody pulls is in
             continue
-        low, high = CONTROLS[key]
+        low, high = known[key]
         try:
             number = float(value)
         except ValueError:
             number = float("nan")
         if not low <= number <= high:
             raise UsageError(f"{key} must be a number from {low:g} to {high:g}, or auto")
-        control[key] = number
-    boards.write_control(paths, board.name, control)
+        asked[key] = number
+    boards.ask(paths, board.name, asked)
+    return 0
+
+
+def kick(args: argparse.Namespace, paths: Paths, definitions: Definitions) -> int:
+    """Kill a unit's server (sshd or adbd), as a crash would; its init starts it again."""
+    board = running_board(args.name, paths, definitions)
+    asked = read_asked(paths, board.name)
+    asked[control.KICKS] = asked.get(control.KICKS, 0) + 1
+    boards.ask(paths, board.name, asked)
     return 0
 
 
@@ -159,23 +185,28 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python3 -m infra.virtual_farm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("up", help="bring boards up (all of them without names)")
-    command.add_argument("names", nargs="*", metavar="NAME")
+    command = commands.add_parser("up", help="bring units up (all of them without names)")
+    command.add_argument("names", nargs="*", metavar="NAME", help="or 'boards', 'phones'")
     command.set_defaults(action=up)
-    command = commands.add_parser("down", help="take boards down, leaving no trace of them")
+    command = commands.add_parser("down", help="take units down, leaving no trace of them")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--purge", action="store_true", help="remove keys and cached bases too")
     command.set_defaults(action=down)
-    command = commands.add_parser("status", help="say which boards are up")
+    command = commands.add_parser("status", help="say which units are up")
     command.add_argument("--json", action="store_true")
     command.set_defaults(action=status)
-    command = commands.add_parser("set", help="drive a board's sensors: set qemu-a53 ambient_c=70")
+    command = commands.add_parser("set", help="drive a unit: set qemu-a53 ambient_c=70")
     command.add_argument("name", metavar="NAME")
+    everything = control.COMMON | control.BOARD | control.PHONE
     command.add_argument("settings", nargs="+", metavar="KEY=VALUE",
-                         help=f"{', '.join(CONTROLS)}; 'auto' lets go")  # fmt: skip
+                         help=f"{', '.join(everything)}; 'auto' lets go")  # fmt: skip
     command.set_defaults(action=set_control)
+    command = commands.add_parser("kick", help="kill a unit's sshd or adbd; it starts again")
+    command.add_argument("name", metavar="NAME")
+    command.set_defaults(action=kick)
     command = commands.add_parser("doctor", help="say whether this machine can run the farm")
-    command.add_argument("--boards", action="store_true", help="also test the running boards")
+    command.add_argument("names", nargs="*", metavar="NAME", help="or 'boards', 'phones'")
+    command.add_argument("--boards", action="store_true", help="also test the running units")
     command.set_defaults(action=doctor.main)
     return parser.parse_args(argv)
 

@@ -1,7 +1,7 @@
-"""The first process of a board: builds its root, starts its sshd, moves its sensors.
+"""The first process of a unit: builds its root, keeps its server running, moves its sensors.
 
 Started by board.py as ``python3 -m infra.virtual_farm.init NAME [host-users]``. Everything the
-board is (mounts, processes, the registration of its emulator) lives in namespaces of its own, so
+unit is (mounts, processes, the registration of its emulator) lives in namespaces of its own, so
 that the host stays as it was and nothing is left when this process ends.
 """
 
@@ -9,71 +9,92 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
+import socket
 import sys
 import time
 from typing import NoReturn
 
-from . import boardroot, namespaces, sensors
+from . import control, kernel, namespaces, relay, sensors, unitroot
 from .board import HOST_USERS, BoardState, write_state
 from .config import Board, FarmError, Paths, load_definitions
+from .namespaces import run_and_exit
 from .proctree import identify
+from .service import Service
 
 TICK_S = 1.0
-# An sshd that ends sooner than this, this often in a row, will not get better by itself.
-SHORT_LIFE_S, MAX_SHORT_LIVES = 2.0, 5
+# How soon it is noticed that something was asked for.
+POLL_S = 0.1
 
 
-def start_sshd() -> subprocess.Popen[bytes]:
-    """Start the board's own sshd in the foreground, logging to our standard error."""
-    return subprocess.Popen(
-        ["/usr/sbin/sshd", "-D", "-e", "-f", boardroot.SSHD_CONFIG],
-        stdin=subprocess.DEVNULL,
-        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-        # The mask that lets us wait for children must not be inherited by anybody's shell.
-        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD}) and None,
-    )
-
-
-def reap(sshd_pid: int) -> bool:
-    """Collect ended children, adopted ones too; True when sshd was among them."""
-    ended = False
+def reap() -> set[int]:
+    """Collect ended children, adopted ones too; return which."""
+    ended = set()
     try:
         while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
-            ended = ended or pid == sshd_pid
+            ended.add(pid)
     except ChildProcessError:
         pass
     return ended
 
 
-def serve(board: Board) -> NoReturn:
-    """Run the board until it is killed; sshd is restarted as a real board would do it."""
+def start_relay(board: Board, listener: socket.socket) -> int:
+    """Leave the host's network, with a process of ours still listening there; return its pid."""
+    kernel.unshare(kernel.CLONE_NEWNET)
+    kernel.loopback_up()
+    watch = control.Watch()
+    shown: list[bool] = []
+
+    def plugged() -> bool:
+        now = watch().get("cable", 1) != 0
+        if shown != [now]:
+            shown[:] = [now]
+            control.report(control.SHARED / "relay.json", {"cable": int(now)})
+        return now
+
+    pid = os.fork()
+    if pid == 0:
+        run_and_exit(lambda: relay.serve(listener, ("127.0.0.1", board.port), plugged))
+    listener.close()
+    return pid
+
+
+def serve(board: Board, relay_pid: int | None) -> NoReturn:
+    """Run the unit until it is killed; its server is restarted as a real one's would be."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    meter = sensors.Sensors(board)
-    sshd, started, short_lives = start_sshd(), time.monotonic(), 0
+    meter, watch = sensors.Sensors(board), control.Watch()
+    service = Service(board, frozenset() if relay_pid is None else frozenset({relay_pid}))
+    kicks, shown = 0.0, None
     next_tick = time.monotonic() + TICK_S
     while True:
-        signal.sigtimedwait({signal.SIGCHLD}, max(0.0, next_tick - time.monotonic()))
-        if reap(sshd.pid):
-            short_lives = short_lives + 1 if time.monotonic() - started < SHORT_LIFE_S else 0
-            if short_lives >= MAX_SHORT_LIVES:
-                raise FarmError("sshd does not stay up")
-            time.sleep(0.1 * short_lives)
-            sshd, started = start_sshd(), time.monotonic()
+        patience = min(POLL_S, next_tick - time.monotonic())
+        signal.sigtimedwait({signal.SIGCHLD}, max(0.0, patience))
+        ended = reap()
+        if relay_pid in ended:
+            raise FarmError("the relay ended")
+        asked = watch()
+        if asked.get(control.KICKS, 0) > kicks:
+            kicks = asked[control.KICKS]
+            service.kill()
+        service.keep(ended, asked.get("adbd", 1) != 0)
+        done = {control.KICKS: kicks, "adbd": int(service.pid is not None)}
+        if done != shown:
+            control.report(control.SHARED / "init.json", done)
+            shown = done
         if time.monotonic() >= next_tick:
             meter.tick()
             next_tick = time.monotonic() + TICK_S
 
 
 def main(argv: list[str]) -> int:
-    """Bring a board up; returns in the launching process only, when the board has begun."""
+    """Bring a unit up; returns in the launching process only, when the unit has begun."""
     paths, definitions = Paths.from_environment(), load_definitions()
     board = definitions.select(argv[:1])[0]
     own_users = HOST_USERS not in argv[1:]
 
     def inside() -> NoReturn:
-        boardroot.enter(paths, board, definitions.debian, own_binfmt=own_users)
-        serve(board)
+        listener = relay.listen(board) if board.phone else None
+        unitroot.enter(paths, board, definitions, own_binfmt=own_users)
+        serve(board, start_relay(board, listener) if listener else None)
 
     def record(pid: int) -> None:
         process = identify(pid)

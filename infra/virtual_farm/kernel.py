@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import platform
+import socket
+import struct
 
 MS_NOSUID, MS_NODEV = 0x2, 0x4
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
-CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 # glibc has no wrapper for pivot_root, so its number is needed.
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
@@ -57,3 +61,12 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _check(_libc.syscall(number, b".", put_old.encode()), "pivot_root")
     os.chdir("/")
     unmount(f"/{put_old}")
+
+
+def loopback_up() -> None:
+    """Switch on the loopback interface of this process's network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        # struct ifreq: 16 bytes of name, then a union of 24 of which we need a short.
+        answer = fcntl.ioctl(handle, SIOCGIFFLAGS, struct.pack("16sH22x", b"lo", 0))
+        flags = struct.unpack("16sH22x", answer)[1] | IFF_UP
+        fcntl.ioctl(handle, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))

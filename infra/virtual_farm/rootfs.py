@@ -1,4 +1,4 @@
-"""What boards share: one read-only system per architecture, and the pinned QEMU.
+"""What boards share: one read-only system per architecture, and the pinned QEMUs.
 
 Everything is built in a temporary folder and renamed into place, under a name that contains a hash
 of what went in. So a folder that is there is complete, and a change to an ingredient builds anew.
@@ -7,29 +7,31 @@ of what went in. So a folder that is there is complete, and a change to an ingre
 from __future__ import annotations
 
 import compileall
-import functools
 import hashlib
 import py_compile
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .command import extract, run
-from .config import HERE, Board, FarmError, Paths
-from .debian import BOARD_PACKAGES, Apt, unpack_system
+from .config import HERE, FarmError, Paths, QemuPackage
+from .debian import BOARD_PACKAGES, MORE_PACKAGES, Apt, unpack_system
 
-REQUIREMENTS = HERE / "board-requirements.txt"
+REQUIREMENTS = {
+    "arm64": HERE / "board-requirements.txt",
+    "amd64": HERE / "board-requirements.txt",
+    "armhf": HERE / "board-requirements-armhf.txt",
+}
 WRAPPER = HERE / "wrap.c"
 SITE = "opt/site"
 PYTHON = "usr/bin/python3.11"
 REAL_PYTHON = "usr/bin/python3.11.real"
-QEMU_PACKAGE = "qemu-user-static"
 HOST_ARCH = "amd64"
-MACHINE = {"arm64": "aarch64", "amd64": "x86_64"}
+# What `uname -m` says, what QEMU calls it, and what wheels call it.
+MACHINE = {"arm64": "aarch64", "armhf": "armv7l", "amd64": "x86_64"}
+QEMU_NAME = {**MACHINE, "armhf": "arm"}
 # glibc versions of the wheels we accept: Debian bookworm has 2.36.
 GLIBC_TAGS = ("2_34", "2_28", "2_27", "2_17")
 
@@ -43,15 +45,15 @@ def content_key(parts: Iterable[bytes]) -> str:
 
 
 def base_path(paths: Paths, arch: str, suite: str) -> Path:
-    """Return where the shared system of an architecture belongs."""
-    sources = (REQUIREMENTS, WRAPPER, HERE / "rootfs.py", HERE / "debian.py")
+    """Return where the boards' shared system of an architecture belongs."""
+    sources = (REQUIREMENTS[arch], WRAPPER, HERE / "rootfs.py", HERE / "debian.py")
     parts = [suite.encode(), arch.encode(), *(path.read_bytes() for path in sources)]
     return paths.root / f"base-{arch}-{content_key(parts)}"
 
 
-def qemu_path(paths: Paths, version: str, arch: str) -> Path:
-    """Return where the QEMU of a pinned version belongs."""
-    return paths.root / f"qemu-{version}" / f"qemu-{MACHINE[arch]}"
+def qemu_path(paths: Paths, qemu: QemuPackage, arch: str) -> Path:
+    """Return where the emulator of an architecture belongs."""
+    return qemu_folder(paths, qemu) / f"qemu-{QEMU_NAME[arch]}"
 
 
 def build_atomically(target: Path, build: Callable[[Path], None]) -> bool:
@@ -72,19 +74,6 @@ def build_atomically(target: Path, build: Callable[[Path], None]) -> bool:
     return True
 
 
-def remove_leftovers(paths: Paths) -> None:
-    """Remove what an interrupted build left behind (the caller holds the farm's lock)."""
-    for leftover in paths.root.glob("tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def remove_outdated(paths: Paths, boards: Iterable[Board], suite: str) -> None:
-    """Remove bases built from other ingredients (no board may be up: it might use one)."""
-    current = {base_path(paths, board.arch, suite) for board in boards}
-    for base in set(paths.root.glob("base-*")) - current:
-        shutil.rmtree(base, ignore_errors=True)
-
-
 def install_site(root: Path, arch: str) -> None:
     """Install the runtimes for another machine; nothing of them runs here."""
     machine = MACHINE[arch]
@@ -94,8 +83,9 @@ def install_site(root: Path, arch: str) -> None:
     run(
         [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--no-input", "--no-compile", "--only-binary=:all:", "--python-version=3.11", *options,
-            "--target", root / SITE, "--requirement", REQUIREMENTS,
+            "--no-input", "--no-compile", "--no-deps", "--only-binary=:all:",
+            "--python-version=3.11", *options,
+            "--target", root / SITE, "--requirement", REQUIREMENTS[arch],
         ],
         f"installing the {arch} runtimes",
     )  # fmt: skip
@@ -136,7 +126,8 @@ def ensure_base(paths: Paths, arch: str, suite: str) -> bool:
 
     def build(result: Path) -> None:
         apt = Apt(result.parent / "apt", arch, suite)
-        unpack_system(apt.fetch(BOARD_PACKAGES), result)
+        packages = (*BOARD_PACKAGES, *MORE_PACKAGES.get(arch, ()))
+        unpack_system(apt.fetch(packages), result)
         shutil.rmtree(result.parent / "apt")
         (result / ".qemu/qemu").touch()
         install_site(result, arch)
@@ -146,39 +137,30 @@ def ensure_base(paths: Paths, arch: str, suite: str) -> bool:
     return build_atomically(base_path(paths, arch, suite), build)
 
 
-def ensure_qemu(paths: Paths, version: str, suite: str) -> bool:
-    """Make sure that the pinned QEMU exists; True when it was fetched."""
+def ensure_qemu(paths: Paths, qemu: QemuPackage) -> bool:
+    """Make sure that a pinned QEMU exists; True when it was fetched."""
 
     def build(result: Path) -> None:
-        apt = Apt(result.parent / "apt", HOST_ARCH, suite)
+        apt = Apt(result.parent / "apt", HOST_ARCH, qemu.suite)
         unpacked = result.parent / "unpacked"
         unpacked.mkdir()
-        extract(apt.fetch_alone(QEMU_PACKAGE), unpacked, "unpacking QEMU")
-        for machine in MACHINE.values():
-            shutil.move(unpacked / f"usr/bin/qemu-{machine}-static", result / f"qemu-{machine}")
+        extract(apt.fetch_alone(qemu.package), unpacked, "unpacking QEMU")
+        for name in QEMU_NAME.values():
+            # Debian called its static programs so as long as there were others beside them.
+            old = unpacked / f"usr/bin/qemu-{name}-static"
+            program = old if old.exists() else unpacked / f"usr/bin/qemu-{name}"
+            shutil.move(program, result / f"qemu-{name}")
         found = qemu_version(result / "qemu-aarch64")
-        if not found.startswith(f"{version}."):
-            raise FarmError(f"boards pin QEMU {version}, but {suite} has {found}")
+        if not found.startswith(f"{qemu.version}."):
+            raise FarmError(f"boards pin QEMU {qemu.version}, but {qemu.suite} has {found}")
 
-    return build_atomically(qemu_path(paths, version, "arm64").parent, build)
+    return build_atomically(qemu_folder(paths, qemu), build)
 
 
-def prepare(paths: Paths, boards: Iterable[Board], suite: str) -> None:
-    """Build what the boards share and what is not there yet, side by side."""
-    steps: dict[str, Callable[[], bool]] = {}
-    for board in boards:
-        qemu = functools.partial(ensure_qemu, paths, board.qemu_version, suite)
-        base = functools.partial(ensure_base, paths, board.arch, suite)
-        steps |= {f"QEMU {board.qemu_version}": qemu, f"{board.arch} base": base}
-
-    def timed(name: str) -> None:
-        begun = time.monotonic()
-        if steps[name]():
-            print(f"built {name} in {time.monotonic() - begun:.1f} s", flush=True)
-
-    remove_leftovers(paths)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(timed, steps))
+def qemu_folder(paths: Paths, qemu: QemuPackage) -> Path:
+    """Return where a pinned QEMU belongs."""
+    parts = ("|".join(QEMU_NAME.values()).encode(), qemu.suite.encode(), qemu.package.encode())
+    return paths.root / f"qemu-{qemu.version}-{content_key(parts)}"
 
 
 def qemu_version(program: Path) -> str:

@@ -1,26 +1,15 @@
-"""Moving a board's sensors: the thermal model applied to the files of its /sys."""
+"""Moving a unit's sensors: the thermal model applied to the files that show it."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
 
-from . import sysfs
+from . import phonefiles, sysfs
 from .config import Board
-from .thermal import CONTROLS, THROTTLED, ThermalModel, cpu_ticks, read_stats
-
-CONTROL_FILE = Path("/.farm/control.json")
-
-
-def read_control(path: Path) -> dict[str, float]:
-    """Return what `set` asks for; anything unreadable counts as nothing asked."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return {key: float(value) for key, value in raw.items() if key in CONTROLS}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
+from .control import CONTROL_FILE, read_control
+from .thermal import THROTTLED, ThermalModel, cpu_ticks, read_stats
 
 
 def overwrite(path: Path, text: str) -> None:
@@ -33,6 +22,16 @@ def overwrite(path: Path, text: str) -> None:
         os.ftruncate(handle, len(data))
     finally:
         os.close(handle)
+
+
+def replace(path: Path, text: str) -> None:
+    """Replace a longer text as a whole, so that nobody who reads it now gets half of each."""
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        draft.write_text(text, encoding="ascii")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 class Sensors:
@@ -59,28 +58,22 @@ class Sensors:
         self._model.step(seconds, min(max(busy, 0.0), self._board.ncpu), control)
         if self._model.flags & THROTTLED and not was_throttled:
             self._throttle_count += 1
-        self._show(missing=bool(control.get("sensor_missing")))
+        if self._board.phone:
+            self._show(phonefiles.readings(self._board, self._model, control))
+        else:
+            self._show(sysfs.readings(self._board, self._model, self._throttle_count, control))
 
-    def _show(self, missing: bool) -> None:
-        clock = str(self._model.frequency_khz)
-        values = {
-            f"{sysfs.CPU}/cpu{number}/cpufreq/scaling_cur_freq": clock
-            for number in range(self._board.ncpu)
-        }
-        if self._board.arch == "arm64":
-            values[sysfs.GET_THROTTLED] = f"{self._model.flags:x}"
-        else:
-            values[sysfs.THROTTLE_COUNT] = str(self._throttle_count)
-        temperature = f"{sysfs.ZONE}/temp"
-        if missing:
-            (self._root / temperature).unlink(missing_ok=True)
-            self._shown.pop(temperature, None)
-        else:
-            values[temperature] = sysfs.millidegrees(self._model.temp_c)
+    def _show(self, values: dict[str, str | None]) -> None:
         for name, text in values.items():
-            if self._shown.get(name) != text:
+            path = self._root / name
+            if text is None:
+                path.unlink(missing_ok=True)
+                self._shown.pop(name, None)
+            elif self._shown.get(name) != text:
                 try:
-                    overwrite(self._root / name, text)
+                    (overwrite if name.startswith("sys/") else replace)(path, text)
+                    if path.name in phonefiles.UNREADABLE and self._board.phone:
+                        path.chmod(0o400)
                 except OSError:
                     continue  # a full disk on the board must not end the board
                 self._shown[name] = text

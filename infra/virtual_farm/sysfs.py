@@ -6,14 +6,18 @@ silently runs without XNNPACK, which is another arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from .config import Board
+from .thermal import ThermalModel
 
 CPU = "sys/devices/system/cpu"
 ZONE = "sys/class/thermal/thermal_zone0"
 GET_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
 THROTTLE_COUNT = f"{CPU}/cpu0/thermal_throttle/core_throttle_count"
+# Architectures of ARM and what /proc/cpuinfo calls them.
+ARM = {"arm64": "8", "armhf": "7"}
 
 
 def cpuinfo(board: Board) -> str:
@@ -21,12 +25,14 @@ def cpuinfo(board: Board) -> str:
     facts = board.cpuinfo
     blocks = []
     for number in range(board.ncpu):
-        if board.arch == "arm64":
+        if board.arch in ARM:
+            names = {"armhf": {"model name": "ARMv7 Processor rev 5 (v7l)"}}
             rows = {
+                **names.get(board.arch, {}),
                 "BogoMIPS": "108.00",
                 "Features": facts["features"],
                 "CPU implementer": f"{facts['implementer']:#04x}",
-                "CPU architecture": "8",
+                "CPU architecture": ARM[board.arch],
                 "CPU variant": f"{facts['variant']:#x}",
                 "CPU part": f"{facts['part']:#05x}",
                 "CPU revision": str(facts["revision"]),
@@ -50,13 +56,13 @@ def cpuinfo(board: Board) -> str:
         lines = [f"processor\t: {number}"] + [f"{key}\t: {value}" for key, value in rows.items()]
         blocks.append("\n".join(lines) + "\n")
     text = "\n".join(blocks)
-    if board.arch == "arm64":
+    if board.arch in ARM:
         text += f"\nHardware\t: {board.name}\nModel\t\t: {board.model}\n"
     return text
 
 
-def tree(board: Board) -> dict[str, str]:
-    """Return the files of /sys with their first content, paths relative to the board's root."""
+def cpu_files(board: Board) -> dict[str, str]:
+    """Return /sys/devices/system/cpu with its first content."""
     last = board.ncpu - 1
     every = f"0-{last}" if last else "0"
     low, high = board.frequencies_khz[0], board.frequencies_khz[-1]
@@ -73,7 +79,6 @@ def tree(board: Board) -> dict[str, str]:
             f"{cpu}/topology/package_cpus_list": every,
             f"{cpu}/topology/core_cpus_list": str(number),
             f"{cpu}/topology/thread_siblings_list": str(number),
-            f"{cpu}/cpufreq/scaling_cur_freq": str(high),
             f"{cpu}/cpufreq/scaling_min_freq": str(low),
             f"{cpu}/cpufreq/scaling_max_freq": str(high),
             f"{cpu}/cpufreq/cpuinfo_min_freq": str(low),
@@ -84,8 +89,21 @@ def tree(board: Board) -> dict[str, str]:
                 str(frequency) for frequency in board.frequencies_khz
             ),
         }
-    arm = board.arch == "arm64"
-    files |= {
+    return files | clocks(board, high)
+
+
+def clocks(board: Board, frequency_khz: int) -> dict[str, str]:
+    """Return what the cores' clocks show."""
+    return {
+        f"{CPU}/cpu{number}/cpufreq/scaling_cur_freq": str(frequency_khz)
+        for number in range(board.ncpu)
+    }
+
+
+def tree(board: Board) -> dict[str, str]:
+    """Return a board's files of /sys with their first content, paths relative to its root."""
+    arm = board.arch in ARM
+    files = cpu_files(board) | {
         f"{ZONE}/type": "cpu-thermal" if arm else "x86_pkg_temp",
         f"{ZONE}/mode": "enabled",
         f"{ZONE}/policy": "step_wise",
@@ -102,6 +120,20 @@ def tree(board: Board) -> dict[str, str]:
     return files
 
 
+def readings(
+    board: Board, model: ThermalModel, throttle_count: int, control: Mapping[str, float]
+) -> dict[str, str | None]:
+    """Return what a board's sensors show now, by path; None for one that is missing."""
+    arm = board.arch in ARM
+    return {
+        **clocks(board, model.frequency_khz),
+        (GET_THROTTLED if arm else THROTTLE_COUNT): f"{model.flags:x}"
+        if arm
+        else str(throttle_count),
+        f"{ZONE}/temp": None if control.get("sensor_missing") else millidegrees(model.temp_c),
+    }
+
+
 def millidegrees(celsius: float) -> str:
     """Return a temperature the way thermal zones print it."""
     return str(round(celsius * 1000))
@@ -112,4 +144,4 @@ def write_tree(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="ascii")
+        path.write_text(text.rstrip("\n") + "\n", encoding="ascii")

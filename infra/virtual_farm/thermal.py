@@ -16,9 +16,6 @@ from .config import ThermalSpec
 # Bits of the Raspberry Pi firmware's get_throttled; the same bit + 16 says "has happened".
 UNDERVOLTAGE, FREQUENCY_CAPPED, THROTTLED, SOFT_LIMIT = 1, 2, 4, 8
 STICKY_SHIFT = 16
-# What `set` may override, with the accepted range.
-CONTROLS = {"ambient_c": (-40.0, 150.0), "temp_c": (-40.0, 150.0), "undervoltage": (0.0, 1.0),
-            "sensor_missing": (0.0, 1.0)}  # fmt: skip
 
 
 @dataclass

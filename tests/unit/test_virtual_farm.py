@@ -17,16 +17,29 @@ from infra.virtual_farm import (
     binfmt,
     boardroot,
     command,
+    control,
     debian,
     doctor,
     farm,
+    phonebase,
+    phonefiles,
+    prepare,
     proctree,
     rootfs,
     sensors,
     sysfs,
 )
 from infra.virtual_farm import board as boards
-from infra.virtual_farm.config import FarmError, Paths, UsageError, load_definitions, parse_board
+from infra.virtual_farm.config import (
+    Board,
+    FarmError,
+    Paths,
+    QemuPackage,
+    UsageError,
+    load_definitions,
+    parse_board,
+    parse_phone,
+)
 from infra.virtual_farm.namespaces import subordinate_range
 from infra.virtual_farm.proctree import ProcessId, end, identify, is_alive
 from infra.virtual_farm.thermal import (
@@ -41,10 +54,14 @@ from infra.virtual_farm.thermal import (
 )
 
 REPO = Path(__file__).resolve().parents[2]
-INVENTORY = REPO / "matrices/inventories/virtual-farm.yaml"
+INVENTORIES = REPO / "matrices/inventories"
 DEFINITIONS = load_definitions()
 A53 = DEFINITIONS.boards["qemu-a53"]
-NAMES = ["qemu-a53", "qemu-a72", "qemu-a76", "qemu-haswell", "qemu-nehalem", "qemu-badboard"]
+PHONE = DEFINITIONS.boards["qemu-phone"]
+# Those of the matrix virtual-farm, and those that came later.
+FIRST = ["qemu-a53", "qemu-a72", "qemu-a76", "qemu-haswell", "qemu-nehalem", "qemu-badboard"]
+BOARDS = [*FIRST, "qemu-armhf"]
+NAMES = [*BOARDS, "qemu-phone"]
 
 
 def raw_board(**changes: Any) -> dict[str, Any]:
@@ -67,27 +84,43 @@ def test_definitions_are_the_boards_of_the_design() -> None:
         assert board.thermal.hysteresis_c < board.thermal.trip_c < board.thermal.critical_c
 
 
-def test_inventory_matches_the_definitions() -> None:
-    inventory = yaml.safe_load(INVENTORY.read_text(encoding="utf-8"))
-    assert inventory["version"] == 1
-    expected = [
-        {
-            "name": board.name,
-            "class": board.name,
-            "tags": [board.arch, "emulated"],
-            "transport": {
-                "type": "ssh",
-                "host": board.address,
-                "port": board.port,
-                "user": "root",
-                "key": "~/.cache/assay/farm/id_ed25519",
-                "known_hosts": "~/.cache/assay/farm/known_hosts",
-            },
-            "python": {"default": "/usr/bin/python3"},
+def inventory_entry(board: Board) -> dict[str, Any]:
+    """Return what stands in an inventory for a unit, apart from the class it is like."""
+    entry: dict[str, Any] = {
+        "name": board.name,
+        "class": board.name,
+        "tags": [board.arch, "emulated"],
+    }
+    if board.phone:
+        bundles = {"litert": "bundle:aarch64-litert", "onnxruntime": "bundle:aarch64-onnxruntime"}
+        return entry | {
+            "transport": {"type": "adb", "serial": f"{board.address}:{board.port}"},
+            "python": bundles,
         }
-        for board in DEFINITIONS.boards.values()
+    ssh = {
+        "type": "ssh",
+        "host": board.address,
+        "port": board.port,
+        "user": "root",
+        "key": "~/.cache/assay/farm/id_ed25519",
+        "known_hosts": "~/.cache/assay/farm/known_hosts",
+    }
+    return entry | {"transport": ssh, "python": {"default": "/usr/bin/python3"}}
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [("virtual-farm", FIRST), ("all-kinds", [name for name in NAMES if name not in FIRST])],
+)
+def test_inventory_matches_the_definitions(file: str, names: list[str]) -> None:
+    inventory = yaml.safe_load((INVENTORIES / f"{file}.yaml").read_text(encoding="utf-8"))
+    assert inventory["version"] == 1
+    entries = [
+        {key: value for key, value in entry.items() if key != "like"}
+        for entry in inventory["devices"]
+        if entry["name"] in DEFINITIONS.boards
     ]
-    assert inventory["devices"] == expected
+    assert entries == [inventory_entry(DEFINITIONS.boards[name]) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -103,8 +136,24 @@ def test_inventory_matches_the_definitions() -> None:
 )
 def test_a_bad_definition_names_board_and_reason(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(FarmError, match=complaint) as caught:
-        parse_board("mine", 2222, raw_board(**changes))
+        parse_board("mine", 2222, "bookworm", raw_board(**changes))
     assert "boards.yaml: board mine" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"environment": {}}, "unknown key environment"),
+        ({"arch": "armhf"}, "arch must be one of arm64"),
+        ({"data_mb": "much"}, "much"),
+        ({"properties": None}, "phone mine: "),
+    ],
+)
+def test_a_bad_phone_names_itself_and_the_reason(changes: dict[str, Any], complaint: str) -> None:
+    entry = yaml.safe_load((REPO / "infra/virtual_farm/boards.yaml").read_text())["phones"]
+    with pytest.raises(FarmError, match=complaint) as caught:
+        parse_phone("mine", 5555, "trixie", {**entry["qemu-phone"], **changes})
     assert "\n" not in str(caught.value)
 
 
@@ -112,11 +161,18 @@ def test_definitions_file_must_be_readable_and_addresses_unique(tmp_path: Path) 
     with pytest.raises(FarmError, match=r"cannot read none\.yaml"):
         load_definitions(tmp_path / "none.yaml")
     double = tmp_path / "boards.yaml"
-    entry = raw_board()
-    double.write_text(
-        yaml.safe_dump({"port": 1, "debian": "x", "boards": {"one": entry, "two": entry}})
-    )
+    raw = {
+        "port": {"boards": 1, "phones": 2},
+        "debian": {"boards": "x", "phones": "y"},
+        "qemu": {"7.2": {"debian": "x", "package": "p"}},
+        "phones": {},
+    }
+    double.write_text(yaml.safe_dump(raw | {"boards": {"one": raw_board(), "two": raw_board()}}))
     with pytest.raises(FarmError, match="same address"):
+        load_definitions(double)
+    old = raw_board(qemu={"version": "6.0", "cpu": "max"})
+    double.write_text(yaml.safe_dump(raw | {"boards": {"one": old}}))
+    with pytest.raises(FarmError, match=r"one: no QEMU 6\.0"):
         load_definitions(double)
 
 
@@ -126,17 +182,22 @@ def test_unknown_board_is_a_usage_error() -> None:
     assert [board.name for board in DEFINITIONS.select([])] == NAMES
 
 
+def test_units_are_chosen_by_kind_too_and_each_once() -> None:
+    assert [board.name for board in DEFINITIONS.select(["boards"])] == BOARDS
+    assert [board.name for board in DEFINITIONS.select(["phones", "qemu-phone"])] == ["qemu-phone"]
+
+
 # --- what a board shows
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BOARDS)
 def test_sys_has_the_topology_without_which_litert_loses_xnnpack(name: str) -> None:
     board = DEFINITIONS.boards[name]
     files = sysfs.tree(board)
     assert files["sys/devices/system/cpu/possible"] == "0-3"
     assert files["sys/devices/system/cpu/present"] == "0-3"
     assert sysfs.cpuinfo(board).count("processor\t:") == board.ncpu
-    assert (sysfs.GET_THROTTLED in files) == (board.arch == "arm64")
+    assert (sysfs.GET_THROTTLED in files) == (board.arch != "amd64")
 
 
 def test_cpuinfo_shows_the_core() -> None:
@@ -144,6 +205,9 @@ def test_cpuinfo_shows_the_core() -> None:
     flags = sysfs.cpuinfo(DEFINITIONS.boards["qemu-haswell"])
     assert " avx2 " in flags
     assert "avx512" not in flags
+    armhf = sysfs.cpuinfo(DEFINITIONS.boards["qemu-armhf"])
+    assert "CPU architecture\t: 7\n" in armhf
+    assert "CPU part\t: 0xc07\n" in armhf
 
 
 def test_board_identity_is_set_by_bring_up() -> None:
@@ -169,6 +233,68 @@ def test_features_qemu_lacks_are_switched_off_but_not_part_of_the_name() -> None
     assert haswell.cpu == "Haswell"
     assert haswell.qemu_cpu.startswith("Haswell,-pcid,")
     assert A53.qemu_cpu == "cortex-a53"
+
+
+# --- what a phone shows
+
+
+def phone_model(**at: float) -> ThermalModel:
+    heat = ThermalModel(PHONE.thermal, PHONE.frequencies_khz)
+    heat.step(1.0, 0.0, at)
+    return heat
+
+
+def test_properties_are_what_getprop_reads(tmp_path: Path) -> None:
+    text = phonefiles.properties(PHONE)
+    assert "ro.product.cpu.abi=arm64-v8a\n" in text
+    assert "ro.build.fingerprint=assay/qemu_phone/" in text
+    properties = tmp_path / "properties"
+    properties.write_text(text)
+    script = (phonebase.SCRIPTS / "getprop").read_text()
+
+    def getprop(*words: str) -> str:
+        argv = ["sh", "-c", script.replace("/system/etc/properties", str(properties)), "getprop"]
+        return subprocess.run([*argv, *words], capture_output=True, text=True, check=True).stdout
+
+    assert getprop("ro.serialno") == "ASSAYPHONE0001\n"
+    assert getprop("ro.none") == "\n"
+    assert getprop("ro.none", "else") == "else\n"
+    assert "[ro.product.model]: [Virtual phone]\n" in getprop()
+
+
+def test_the_battery_is_read_in_tenths_and_can_be_driven() -> None:
+    text = phonefiles.battery(PHONE, phone_model(temp_c=34.7), {})
+    assert "\n  level: 84\n" in text
+    assert "\n  temperature: 337\n" in text
+    assert "\n  USB powered: true\n" in text
+    low = phonefiles.battery(PHONE, phone_model(), {"battery": 5, "plugged": 0})
+    assert "\n  level: 5\n" in low
+    assert "\n  status: 3\n" in low
+    assert "powered: true" not in low
+    assert "temperature" not in phonefiles.battery(PHONE, phone_model(), {"sensor_missing": 1})
+
+
+def test_thermalservice_tells_the_current_from_the_cached_and_degrees_from_the_rest() -> None:
+    text = phonefiles.thermalservice(PHONE, phone_model(temp_c=45), {})
+    cached, current = text.split("Current temperatures from HAL:\n")
+    assert "Temperature{mValue=31.000, mType=3, mName=skin, mStatus=0}" in cached
+    assert "Temperature{mValue=45.000, mType=3, mName=skin, mStatus=2}" in current
+    assert "mValue=50.000, mType=0" in current
+    assert "mValue=16.000, mType=8" in current  # percent
+    assert "Thermal Status: 2\n" in text
+    assert "CoolingDevice{mValue=1, " in text
+    away = phonefiles.thermalservice(PHONE, phone_model(temp_c=45), {"sensor_missing": 1})
+    assert "HAL Ready: false\n" in away
+    assert "Current temperatures" not in away
+
+
+def test_a_phones_sys_is_there_for_runtimes_and_half_closed(tmp_path: Path) -> None:
+    files = phonefiles.tree(PHONE, phone_model())
+    assert files["sys/devices/system/cpu/possible"] == "0-3"
+    assert not any("get_throttled" in name or "devicetree" in name for name in files)
+    closed = {name.rpartition("/")[2] for name in files} & set(phonefiles.UNREADABLE)
+    assert closed == {"temp", "scaling_max_freq", "cpuinfo_max_freq"}
+    assert f"{sysfs.CPU}/cpu0/cpufreq/scaling_cur_freq" in files
 
 
 # --- thermal model
@@ -275,12 +401,62 @@ def test_sensors_show_the_model_and_can_go_missing(
     assert temperature.read_text() == "50000\n"
 
 
+def test_a_phones_sensors_move_its_dumps_and_stay_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = tmp_path / "control.json"
+    monkeypatch.setattr(sensors, "CONTROL_FILE", wish)
+    sysfs.write_tree(tmp_path, phonefiles.tree(PHONE, phone_model()))
+    meter = sensors.Sensors(PHONE, tmp_path)
+    wish.write_text('{"temp_c": 47, "battery": 12}')
+    meter.tick()
+    assert "  temperature: 460\n" in (tmp_path / phonefiles.BATTERY).read_text()
+    assert "mValue=47.000, mType=3" in (tmp_path / phonefiles.THERMAL).read_text()
+    zone = tmp_path / sysfs.ZONE / "temp"
+    assert zone.read_text() == "52000\n"
+    assert zone.stat().st_mode & 0o777 == 0o400
+    wish.write_text('{"sensor_missing": 1}')
+    meter.tick()
+    assert not zone.exists()
+    assert "HAL Ready: false" in (tmp_path / phonefiles.THERMAL).read_text()
+    assert [
+        path.name for path in (tmp_path / phonefiles.DUMPS).iterdir() if "new" in path.name
+    ] == []
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"temp_c": "hot"}', '{"other": 1}'])
 def test_unusable_control_is_no_control(tmp_path: Path, text: str) -> None:
     path = tmp_path / "control.json"
     path.write_text(text)
-    assert sensors.read_control(path) == {}
-    assert sensors.read_control(tmp_path / "none") == {}
+    assert control.read_control(path) == {}
+    assert control.read_control(tmp_path / "none") == {}
+    assert control.Watch(path)() == {}
+
+
+def test_control_is_read_again_when_it_was_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "control.json"
+    watch = control.Watch(path)
+    assert watch() == {}
+    boards.write_atomically(path, '{"cable": 0}')
+    assert watch() == {"cable": 0.0}
+    boards.write_atomically(path, '{"cable": 1}')
+    assert watch() == {"cable": 1.0}
+
+
+def test_whoever_asks_waits_until_it_is_done_and_is_told_when_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = Paths(tmp_path)
+    monkeypatch.setattr(boards, "APPLY_TIMEOUT_S", 0.05)
+    with pytest.raises(FarmError, match="qemu-phone did not do it"):
+        boards.ask(paths, "qemu-phone", {"cable": 0})
+    shared = boards.shared_folder(paths, "qemu-phone")
+    control.report(shared / "relay.json", {"cable": 0})
+    control.report(shared / "init.json", {"adbd": 1, "kicks": 2})
+    boards.ask(paths, "qemu-phone", {"cable": 0, "kicks": 2, "temp_c": 40})
+    assert control.read_control(shared / "control.json")["temp_c"] == 40
+    # A full disk is not the unit's end.
+    control.report(tmp_path / "none" / "init.json", {"adbd": 1})
 
 
 # --- processes
@@ -361,16 +537,23 @@ def test_kernels_with_a_binfmt_per_namespace(release: str, own: bool) -> None:
     assert binfmt.per_namespace(release) is own
 
 
-def test_the_rule_fits_an_aarch64_program() -> None:
-    _, name, kind, offset, magic, mask, wrapper, flags = binfmt.RULE.split(":")
-    assert (name, kind, offset, wrapper, flags) == (binfmt.NAME, "M", "", "/.qemu/wrap", "P")
+@pytest.mark.parametrize(
+    ("arch", "header"),  # as of a PIE
+    [
+        ("arm64", "7f454c460201010000000000000000000300b700"),
+        ("armhf", "7f454c4601010100000000000000000003002800"),
+    ],
+)
+def test_the_rule_fits_a_program_of_its_architecture(arch: str, header: str) -> None:
+    rule = binfmt.rule(arch)
+    _, name, kind, offset, magic, mask, wrapper, flags = rule.split(":")
+    assert (name, kind, offset, wrapper, flags) == (f"assay-{arch}", "M", "", "/.qemu/wrap", "P")
     wanted = bytes.fromhex(magic.replace("\\x", ""))
     bits = bytes.fromhex(mask.replace("\\x", ""))
-    header = bytes.fromhex("7f454c460201010000000000000000000300b700")  # as of a PIE
-    assert bytes(h & b for h, b in zip(header, bits, strict=True)) == wanted
+    assert bytes(h & b for h, b in zip(bytes.fromhex(header), bits, strict=True)) == wanted
     x86 = Path(sys.executable).resolve().read_bytes()[:20]
     assert bytes(h & b for h, b in zip(x86, bits, strict=True)) != wanted
-    assert len(binfmt.RULE) < 256  # the kernel takes no more
+    assert len(rule) < 256  # the kernel takes no more
 
 
 def test_taking_back_what_was_never_registered_is_nothing(tmp_path: Path) -> None:
@@ -400,18 +583,35 @@ def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path) -> None:
     (tmp_path / "tmp-base-arm64-x" / "result").mkdir(parents=True)
     (tmp_path / "base-arm64-1").mkdir()
     paths = Paths(tmp_path)
-    rootfs.remove_leftovers(paths)
+    prepare.remove_leftovers(paths)
     assert [path.name for path in tmp_path.iterdir()] == ["base-arm64-1"]
-    current = rootfs.base_path(paths, "arm64", DEFINITIONS.debian)
-    current.mkdir()
-    rootfs.remove_outdated(paths, DEFINITIONS.boards.values(), DEFINITIONS.debian)
-    assert list(tmp_path.iterdir()) == [current]
+    current = {prepare.base_path(paths, A53), prepare.base_path(paths, PHONE)}
+    current |= {rootfs.qemu_folder(paths, DEFINITIONS.qemus["7.2"])}
+    for path in current:
+        path.mkdir()
+    (tmp_path / "qemu-7.2").mkdir()
+    prepare.remove_outdated(paths, DEFINITIONS)
+    assert set(tmp_path.iterdir()) == current
+
+
+def test_a_phone_that_cannot_be_built_keeps_no_board_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(paths: Paths, qemu: QemuPackage) -> bool:
+        if qemu.suite == "trixie":
+            raise FarmError("no network")
+        return True
+
+    monkeypatch.setattr(rootfs, "ensure_qemu", fetch)
+    monkeypatch.setattr(rootfs, "ensure_base", lambda *_: True)
+    reasons = prepare.prepare(Paths(tmp_path), DEFINITIONS.boards.values(), DEFINITIONS)
+    assert reasons == {"qemu-phone": "no network"}
 
 
 def test_the_key_of_a_base_depends_on_every_ingredient() -> None:
     assert rootfs.content_key([b"ab", b"c"]) != rootfs.content_key([b"a", b"bc"])
     paths = Paths(Path("/farm"))
-    suite = DEFINITIONS.debian
+    suite = A53.suite
     assert rootfs.base_path(paths, "arm64", suite) != rootfs.base_path(paths, "amd64", suite)
     assert rootfs.base_path(paths, "arm64", suite) != rootfs.base_path(paths, "arm64", "other")
 
@@ -451,7 +651,7 @@ def test_known_hosts_has_the_form_that_ssh_reads(tmp_path: Path) -> None:
     key = paths.host_key("qemu-a53")
     key.parent.mkdir()
     Path(f"{key}.pub").write_text("ssh-ed25519 AAAA comment\n")
-    boards.write_known_hosts(paths, [A53])
+    boards.write_known_hosts(paths, [A53, PHONE])
     assert paths.known_hosts.read_text() == "[127.77.0.11]:2222 ssh-ed25519 AAAA\n"
 
 
@@ -473,6 +673,7 @@ def test_status_of_a_farm_that_never_was(
     assert rows[0] == {
         "name": "qemu-a53",
         "class": "qemu-a53",
+        "kind": "board",
         "address": "127.77.0.11",
         "port": 2222,
         "pid": None,
@@ -488,6 +689,8 @@ def test_status_of_a_farm_that_never_was(
         (["up", "qemu-a99"], 2, "error: no such board: qemu-a99"),
         (["down", "qemu-a53", "--purge"], 2, "error: --purge removes what all boards share"),
         (["set", "qemu-a53", "temp_c=80"], 3, "error: qemu-a53 is not up"),
+        (["set", "boards", "temp_c=80"], 2, "error: no such board: boards"),
+        (["kick", "qemu-phone"], 3, "error: qemu-phone is not up"),
         (["down"], 0, ""),
     ],
 )
@@ -504,6 +707,7 @@ def test_every_refusal_is_one_line(
     ("setting", "line"),
     [
         ("warmth=1", "unknown setting 'warmth'"),
+        ("cable=0", "unknown setting 'cable' (known: ambient_c, temp_c, sensor_missing, "),
         ("temp_c=hot", "temp_c must be a number from -40 to 150"),
         ("temp_c=nan", "temp_c must be"),
         ("temp_c=1000", "temp_c must be"),
@@ -529,8 +733,8 @@ def test_set_keeps_other_settings_and_lets_go(
     monkeypatch.setattr(boards, "running", lambda *_: object())
     assert farm.main(["set", "qemu-a53", "ambient_c=70", "undervoltage=1"]) == 0
     assert farm.main(["set", "qemu-a53", "ambient_c=auto", "temp_c=-5"]) == 0
-    control = empty_farm / "run/qemu-a53/shared/control.json"
-    assert json.loads(control.read_text()) == {"undervoltage": 1.0, "temp_c": -5.0}
+    wish = empty_farm / "run/qemu-a53/shared/control.json"
+    assert json.loads(wish.read_text()) == {"undervoltage": 1.0, "temp_c": -5.0}
 
 
 def test_doctor_says_every_reason_and_exits_3(
@@ -542,6 +746,27 @@ def test_doctor_says_every_reason_and_exits_3(
     monkeypatch.setattr(doctor, "problems", lambda *_: iter([]))
     assert farm.main(["doctor"]) == 0
     assert not empty_farm.exists()
+
+
+def test_doctor_says_when_a_phones_packages_cannot_be_had(
+    empty_farm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_apt(*_: object) -> None:
+        raise FarmError("fetching Debian's package list: no network (cannot connect)")
+
+    monkeypatch.setattr(debian, "Apt", no_apt)
+    monkeypatch.setattr(debian, "mirror", lambda: "file:/a")
+    for trouble in ("missing_packages", "namespace_problem"):
+        monkeypatch.setattr(doctor, trouble, lambda: None)
+    monkeypatch.setattr(boards, "check_address_free", lambda _: None)
+    found = list(doctor.problems(Paths(empty_farm), DEFINITIONS, DEFINITIONS.select([])))
+    why = "fetching Debian's package list: no network (cannot connect)"
+    assert [line for line in found if "MiB" not in line] == [f"qemu-phone: trixie: {why}"]
+
+
+def test_a_board_is_asked_for_the_runtimes_it_has() -> None:
+    assert doctor.runtimes("armhf") == ["tflite-runtime"]
+    assert doctor.runtimes("arm64") == ["onnxruntime", "ai-edge-litert", "tflite-runtime"]
 
 
 def test_packages_are_plain_names() -> None:
