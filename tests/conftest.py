@@ -2,6 +2,7 @@
 
 ``farm``: `ASSAY_FARM=0` says no, `ASSAY_FARM=1` says that the boards are up, so a silent one is a
 failure and not a skip; without it the boards are asked. ``realmodels``: $ASSAY_REALMODELS.
+``adbd``: Debian's adbd for this machine, fetched once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[1]
 BOARDS = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
-NAMES = {"farm": "virtual boards", "realmodels": "real models"}
+NAMES = {"farm": "virtual boards", "realmodels": "real models", "adbd": "real adbd"}
 
 
 def pytest_configure() -> None:
@@ -46,6 +47,13 @@ def realmodels_trouble() -> str | None:
     return None if Path(folder).is_dir() else f"$ASSAY_REALMODELS: no folder {folder}"
 
 
+def adbd_trouble() -> str | None:
+    """Why tests on a real adbd cannot run, None where they can."""
+    from tests.support import adbd  # fetches: only where such a test was chosen
+
+    return adbd.trouble()
+
+
 def _greets(address: dict[str, object]) -> bool:
     """Whether an SSH server says its first line there."""
     try:
@@ -57,7 +65,8 @@ def _greets(address: dict[str, object]) -> bool:
 
 @pytest.hookimpl(trylast=True)  # after -k and -m have taken theirs away
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for mark, trouble in (("farm", farm_trouble), ("realmodels", realmodels_trouble)):
+    troubles = {"farm": farm_trouble, "realmodels": realmodels_trouble, "adbd": adbd_trouble}
+    for mark, trouble in troubles.items():
         marked = [item for item in items if item.get_closest_marker(mark)]
         reason = trouble() if marked else None
         if reason is not None:

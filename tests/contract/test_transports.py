@@ -1,8 +1,9 @@
-"""One contract, every transport: local, ssh onto a real sshd, ssh onto a virtual board, fake."""
+"""One contract, every transport: local, fake, ssh and adb to real daemons and emulated devices."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from orchestrator.errors import AssayError
 from orchestrator.transports import (
+    AdbSettings,
     FakeSettings,
     Fault,
     LocalSettings,
@@ -19,10 +21,11 @@ from orchestrator.transports import (
     open_transport,
 )
 from orchestrator.transports.contract import CHECKS, Check, ContractError, files, run_check
-from tests.support import sshd
+from tests.support import adbd, sshd
 
 FARM = os.environ.get("ASSAY_FARM", "0") != "0"
 BOARD = ("127.77.0.11", 2222)
+PHONE = ("127.77.0.21", 5555)
 
 
 def _board(root: str) -> SshSettings:
@@ -48,6 +51,8 @@ TRANSPORTS: dict[str, tuple[tuple[Check, ...], list[pytest.MarkDecorator]]] = {
     "ssh": (CHECKS, [_NO_SSHD]),
     "ssh-no-sftp": (files.CHECKS, [_NO_SSHD]),
     "board": (CHECKS, [pytest.mark.farm, _NO_BOARD]),
+    "adb": (CHECKS, [pytest.mark.adbd]),
+    "phone": (CHECKS, [pytest.mark.farm]),
 }
 
 CASES = [
@@ -71,6 +76,17 @@ def transport(
             settings = FakeSettings(root=str(folder / "a root"), faults=[never])
         case "board":
             settings = _board(".cache/assay/contract")
+        case "adb":
+            with (
+                adbd.running(folder) as device,
+                open_transport(device.settings(), device="unit") as opened,
+            ):
+                yield opened
+            return
+        case "phone":
+            if shutil.which("adb") is None or not adbd.listens(*PHONE):
+                pytest.skip("no emulated phone here (make farm)")
+            settings = AdbSettings(serial=f"{PHONE[0]}:{PHONE[1]}")
         case _:
             with (
                 sshd.running(folder, *([""] if request.param == "ssh-no-sftp" else [])) as server,

@@ -65,10 +65,18 @@ def free_port() -> int:
         return port
 
 
+def listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), 5):
+            return True
+    except OSError:
+        return False
+
+
 def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + 20
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        if listens("127.0.0.1", port):
             return
         time.sleep(0.02)
     raise RuntimeError(f"nothing listens on {port}: {log.read_text(errors='replace')}")
