@@ -7,17 +7,27 @@ inventory that names them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from device_worker import wire
-from device_worker.telemetry.parsers import PARSERS
+from device_worker.telemetry.parsers import PARSERS, Value
 from orchestrator.errors import InputError
 from orchestrator.matrix import yamlfile
-from orchestrator.matrix.fields import Globs, Name, Names, Seconds, Spec, distinct, problem
+from orchestrator.matrix.fields import (
+    Globs,
+    Name,
+    Names,
+    Seconds,
+    Spec,
+    distinct,
+    matches,
+    problem,
+)
 
 GENERIC = "generic"
 """What describes a device whose class has no file of its own."""
@@ -55,6 +65,11 @@ class SourceSpec(Spec):
         for i, path in enumerate(self.path):
             if not path.startswith("/"):
                 raise problem("E-MATRIX-TYPE", f"{path!r:.60} is not absolute", at=("path", i))
+        # They travel to a device's shell as lines (orchestrator.devices.facts).
+        for key in ("path", "command"):
+            for i, word in enumerate(getattr(self, key)):
+                if not word.isprintable():
+                    raise problem("E-MATRIX-TYPE", f"{word!r:.60} is not one line", at=(key, i))
         return self
 
     def source(self) -> wire.Source:
@@ -114,6 +129,14 @@ class DeviceClass(Spec):
     power: dict[Name, PowerModeSpec] = Field(default_factory=dict)
     notes: str = ""
 
+    @field_validator("facts")
+    @classmethod
+    def _facts_end(cls, value: tuple[SourceSpec, ...]) -> tuple[SourceSpec, ...]:
+        for i, source in enumerate(value):
+            if source.stream:
+                raise problem("E-MATRIX-TYPE", "a fact cannot be a stream", at=(i, "stream"))
+        return value
+
     def over(self, base: DeviceClass) -> DeviceClass:
         """This class with everything it leaves out taken from ``base``."""
         said = {name: getattr(self, name) for name in self.model_fields_set}
@@ -124,26 +147,63 @@ def builtin_folder() -> Path:
     return Path(str(resources.files("orchestrator.devices").joinpath("classes")))
 
 
+def recognise(
+    facts: Mapping[str, Value], machine: str | None, classes: Iterable[DeviceClass]
+) -> list[str]:
+    """Names of the classes that a device of these facts may belong to, the most specific first.
+
+    A class fits when ``machine`` (``uname -m``) is one of its own and every fact that it is
+    recognised by is known and fits. A class that asks for neither fits any device, as the last.
+    """
+    fitting = []
+    for known in classes:
+        if known.machine and machine not in known.machine:
+            continue
+        said = [(facts.get(r.fact), r.is_) for r in known.recognise]
+        if all(value is not None and matches(globs, str(value)) for value, globs in said):
+            fitting.append((-len(known.recognise), not known.machine, known.name))
+    return [name for *_, name in sorted(fitting)]
+
+
+class _File(NamedTuple):
+    content: DeviceClass
+    like_at: str
+    """``file:line`` of its ``like``."""
+
+
 def load_class(name: str, folders: tuple[Path, ...] = ()) -> DeviceClass | None:
     """The class called ``name``, inheritance resolved, or None; the user's ``folders`` first.
 
     Raises InputError: what `yamlfile.read` and `parse` raise, E-CLASS-NAME for a file that is
     named otherwise than its class, E-CLASS-UNKNOWN for a ``like`` that leads nowhere or round.
     """
-    found = _read(name, folders)
-    seen = [name]
-    while found is not None and found.like is not None:
-        base = None if found.like in seen else _read(found.like, folders)
+    file = _read(name, folders)
+    if file is None:
+        return None
+    found, seen = file.content, [name]
+    while found.like is not None:
+        like, at = found.like, file.like_at
+        base = None if like in seen else _read(like, folders)
         if base is None:
+            known = [known for known in class_names(folders) if known not in seen]
             raise InputError(
                 "E-CLASS-UNKNOWN",
-                f"device class {seen[-1]!r} is like {found.like!r}, which there is not",
-                mend=f"known: {', '.join(class_names(folders))}",
+                f"device classes are alike in a circle: {' → '.join([*seen, like])}"
+                if like in seen
+                else f"there is no device class {like!r}",
+                where=at,
+                mend=f"known: {', '.join(known)}",
             )
-        seen.append(found.like)
-        like = base.like
-        found = found.over(base).model_copy(update={"like": like})
+        seen.append(like)
+        found = found.over(base.content).model_copy(update={"like": base.content.like})
+        file = base
     return found
+
+
+def load_classes(folders: tuple[Path, ...] = ()) -> list[DeviceClass]:
+    """All classes there are, by name. Raises InputError as `load_class` does."""
+    found = [load_class(name, folders) for name in class_names(folders)]
+    return [known for known in found if known is not None]
 
 
 def class_names(folders: tuple[Path, ...] = ()) -> list[str]:
@@ -152,7 +212,7 @@ def class_names(folders: tuple[Path, ...] = ()) -> list[str]:
     return sorted({path.stem for folder in places for path in folder.glob("*.yaml")})
 
 
-def _read(name: str, folders: tuple[Path, ...]) -> DeviceClass | None:
+def _read(name: str, folders: tuple[Path, ...]) -> _File | None:
     for folder in (*folders, builtin_folder()):
         path = folder / f"{name}.yaml"
         if not path.is_file():
@@ -166,5 +226,5 @@ def _read(name: str, folders: tuple[Path, ...]) -> DeviceClass | None:
                 where=document.where(("name",)),
                 mend="give both the same name",
             )
-        return found
+        return _File(found, document.where(("like",)))
     return None

@@ -16,12 +16,13 @@ FOLDER = Path(__file__).parents[2] / "matrices" / "schema"
 MODELS = {
     "matrix": "orchestrator.matrix.model:Matrix",
     "inventory": "orchestrator.matrix.inventory:Inventory",
+    "device-class": "orchestrator.matrix.device_class:DeviceClass",
     "policy": "orchestrator.signoff.policy:Policy",
 }
 
 
 def schema(name: str) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of ``matrix``, ``inventory`` or ``policy``."""
+    """JSON Schema (draft 2020-12) of one of `MODELS`."""
     module, _, attribute = MODELS[name].partition(":")
     model: type[BaseModel] = getattr(importlib.import_module(module), attribute)
     return {

@@ -97,6 +97,9 @@ def test_the_tool_notices_a_stale_file(
 ) -> None:
     monkeypatch.setattr(schema, "FOLDER", tmp_path / "schema")
     assert schema.main([]) == 1
-    assert "stale: matrix.json, inventory.json, policy.json" in capsys.readouterr().err
+    assert (
+        "stale: matrix.json, inventory.json, device-class.json, policy.json"
+        in capsys.readouterr().err
+    )
     assert schema.main(["--write"]) == 0
     assert schema.main([]) == 0
