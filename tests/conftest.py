@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,11 @@ def _greets(address: dict[str, object]) -> bool:
 
 @pytest.hookimpl(trylast=True)  # after -k and -m have taken theirs away
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    troubles = {"farm": farm_trouble, "realmodels": realmodels_trouble, "adbd": adbd_trouble}
+    troubles: dict[str, Callable[[], str | None]] = {
+        "farm": farm_trouble,
+        "realmodels": realmodels_trouble,
+        "adbd": adbd_trouble,
+    }
     for mark, trouble in troubles.items():
         marked = [item for item in items if item.get_closest_marker(mark)]
         reason = trouble() if marked else None
