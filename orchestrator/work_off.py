@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
-from orchestrator.devices.worker import clock_note
+from orchestrator.devices.worker import clock_note, emulated
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.fanout.executor import Executor
 from orchestrator.fanout.order import Failure, Finished
@@ -241,10 +241,9 @@ class _Coordinator:
             self._clocks.add(device)
             self._progress.message(f"{device}: {clock}")
         environment = finished.result["environment"]
-        board = environment.get("board") or {}
         identity = {k: environment.get(k) for k in ("machine", "kernel", "os", "hardware", "board")}
         self._store.upsert_device(
-            device, self._frozen.class_of(device, device), bool(board.get("emulated")), identity
+            device, self._frozen.class_of(device, device), emulated(environment), identity
         )
 
     def _give_up(self, unit: _Unit, failure: Failure) -> None:

@@ -70,6 +70,12 @@ class DeviceSession:
         if worker is not None:
             worker.kill()
 
+    def retire(self, python: str) -> None:
+        """Let the worker under this interpreter end by itself if it can; kill it otherwise."""
+        worker = self._workers.pop(python, None)
+        if worker is not None:
+            worker.close()
+
     def ensure(self, worker: Worker, blobs: Mapping[str, Path]) -> None:
         """Bring every blob (sha256 -> local file) into the device's cache; send only what lacks."""
         present = worker.ask("have", sha256=sorted(blobs), timeout=self._limits.silence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from device_worker import wire
@@ -230,3 +230,9 @@ def clock_note(offset: float | None) -> str | None:
     if offset is None or abs(offset) <= CLOCK_TOLERANCE_S:
         return None
     return f"device clock off by {offset:+,.0f} s"
+
+
+def emulated(environment: Mapping[str, Any]) -> bool:
+    """Whether a board is emulated, or a library stands in for an accelerator: no real hardware."""
+    board, delegate = environment.get("board") or {}, environment.get("delegate") or {}
+    return bool(board.get("emulated")) or bool(delegate.get("standin"))

@@ -17,6 +17,7 @@ from device_worker import wire
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError, NotAvailableError
+from orchestrator.fanout.accelerator import Accelerator, used
 from orchestrator.fanout.gate import gate
 from orchestrator.fanout.order import Failure, Finished, Order, Target
 from orchestrator.fanout.spool import Spool
@@ -30,6 +31,7 @@ class Hub:
         self._spool = Spool(spool)
         self._blobs = spool / "blobs"
         self._sessions: dict[str, tuple[Target, DeviceSession]] = {}
+        self._accelerators: dict[str, Accelerator] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
 
@@ -118,6 +120,8 @@ class Hub:
     def _carry_out(
         self, session: DeviceSession, order: Order, python: str
     ) -> tuple[dict[str, Any], dict[str, bytes], tuple[str, ...]]:
+        accelerator = self._accelerators.setdefault(order.target.device, Accelerator())
+        recovered = accelerator.ready(order, lambda golden: self._rehearse(session, golden))
         worker = _worker(session, order, python)
         session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
         notes = gate(worker, order)
@@ -125,15 +129,35 @@ class Hub:
             result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
             _check_identity(order.target, result.environment)
             files = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
-        return {**wire.dump(result), "clock_offset_s": worker.clock_offset}, files, notes
+        accelerator.worked(order, files["sample_hashes"])
+        told = {"clock_offset_s": worker.clock_offset, "recovered": recovered}
+        return {**wire.dump(result), **told}, files, notes
+
+    def _rehearse(self, session: DeviceSession, order: Order) -> tuple[bytes, int]:
+        """Carry out an order of which nothing is kept (see `accelerator`)."""
+        assert order.python is not None  # it, or one just like it, is about to be carried out
+        try:
+            worker = _worker(session, order, order.python)
+            session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
+            with tempfile.TemporaryDirectory(prefix="assay-") as folder:
+                result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
+                return (Path(folder) / "sample_hashes").read_bytes(), result.repeats.mismatches
+        except AssayError:
+            session.retire(order.python)
+            raise
 
     def _after_failure(self, order: Order, failure: Failure) -> None:
         """Start clean next time: a worker that failed is not trusted to be warm."""
         device = order.target.device
+        if device in self._accelerators:
+            self._accelerators[device].failed(order, failure)
         if failure.outcome == "infra_error":
             self._close(device)
         elif device in self._sessions and order.python is not None:
-            self._sessions[device][1].drop(order.python)
+            session = self._sessions[device][1]
+            # A process killed while it talks to an accelerator may leave it wedged.
+            end = session.drop if used(order.job) is None else session.retire
+            end(order.python)
 
     def _session(self, target: Target, limits: Limits) -> DeviceSession:
         known = self._sessions.get(target.device)
@@ -184,9 +208,12 @@ def _worker(session: DeviceSession, order: Order, python: str) -> Worker:
 
 
 def _check_identity(target: Target, environment: dict[str, Any]) -> None:
-    """An emulated board says what it is; the inventory may not call it something else."""
-    board = environment.get("board") or {}
-    says = board.get("class", target.device_class)
+    """An emulated board says what it is, and so does a library that stands in for an accelerator's.
+
+    The inventory may not call it something else.
+    """
+    board, delegate = environment.get("board") or {}, environment.get("delegate") or {}
+    says = delegate.get("standin") or board.get("class", target.device_class)
     if says != target.device_class:
         raise InfraError(
             "E-DEVICE-IDENTITY",
