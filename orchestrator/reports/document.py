@@ -33,6 +33,7 @@ def build(
     traces: Sequence[Mapping[str, Any]],
     attempts: Sequence[Mapping[str, Any]],
     environments: Mapping[str, Mapping[str, Any]] | None = None,
+    compiled: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The result document.
 
@@ -41,6 +42,7 @@ def build(
     ``latency``: row ID → n, p50_us, p90_us, p99_us, emulated, timing_valid. ``traces``: series
     of any length, thinned here to ``MAX_POINTS``. ``attempts``: every attempt of the run;
     ``environments``: what their ``environment`` (a sha256) stands for, each once.
+    ``compiled``: "model.file" → what an accelerator takes of it and where it comes from.
     Raises KeyError when the sign-off lacks one of its parts.
     """
     return {
@@ -54,6 +56,7 @@ def build(
         "traces": [_thin_trace(trace) for trace in traces],
         "attempts": [dict(attempt) for attempt in attempts],
         "environments": {sha256: dict(facts) for sha256, facts in (environments or {}).items()},
+        "compiled": {file: dict(facts) for file, facts in (compiled or {}).items()},
     }
 
 

@@ -17,6 +17,8 @@ OPEN_TRACES = 12
 """More traces than this are folded away per model file, to keep the page readable."""
 
 Row = Mapping[str, Any]
+Notes = Mapping[str, Sequence[str]]
+"""Attempt -> what it notes of how its numbers came about."""
 
 
 def render(document: Mapping[str, Any]) -> str:
@@ -32,6 +34,7 @@ def render(document: Mapping[str, Any]) -> str:
     environment.globals |= {"fmt": fmt, "available": available, "marks": fmt.MARKS}
     environment.filters["by_step"] = _by_step
     rows: Sequence[Row] = document["rows"]
+    notes: Notes = {a["id"]: a.get("notes", []) for a in document["attempts"]}
     view = {
         "doc": document,
         "headline": headline(document),
@@ -40,10 +43,10 @@ def render(document: Mapping[str, Any]) -> str:
         "anchor": {row["id"]: f"row-{number}" for number, row in enumerate(rows)},
         "glance": _glance(rows),
         "coverage": [(fmt.words(name), document["coverage"][name]) for name in COVERAGE],
-        "groups": [_group(key, mine, document) for key, mine in _grouped(rows).items()],
+        "groups": [_group(key, mine, document, notes) for key, mine in _grouped(rows).items()],
         "heat_labels": charts.HEAT_LABELS,
         "axis_width": AXIS_WIDTH,
-        "traces": _traces(document),
+        "traces": _traces(document, notes),
         "traces_open": len(document["traces"]) <= OPEN_TRACES,
         "power": _power(document),
         "environments": _environments(document),
@@ -94,13 +97,15 @@ def _glance(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _group(key: Key, rows: Sequence[Row], document: Mapping[str, Any]) -> dict[str, Any]:
+def _group(
+    key: Key, rows: Sequence[Row], document: Mapping[str, Any], notes: Notes
+) -> dict[str, Any]:
     model, file, inputs = key
     return {
         "title": f"{model}.{file}",
         "inputs": inputs,
         "rows": rows,
-        "latency": {row["id"]: _latency(row, document) for row in rows},
+        "latency": {row["id"]: _latency(row, document, notes) for row in rows},
         "tally": _tally(rows),
         "heat": _heat(rows, [pair for pair in document["pairs"] if _key(pair) == key]),
         "accuracy": _accuracy(rows, [r for r in document["rows"] if r["model"] == model]),
@@ -108,19 +113,19 @@ def _group(key: Key, rows: Sequence[Row], document: Mapping[str, Any]) -> dict[s
     }
 
 
-def _latency(row: Row, document: Mapping[str, Any]) -> dict[str, Any] | None:
+def _latency(row: Row, document: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
     """The row's latency, and why its timing is invalid where it is."""
     found = document["latency"].get(row["id"])
     if found is None:
         return None
     clean = [c["attempt"] for c in row.get("cells", []) if c["condition"] == "clean"]
-    return {**found, "why": _why(document, clean)}
+    return {**found, "why": _why(notes, clean)}
 
 
-def _why(document: Mapping[str, Any], attempts: Sequence[str]) -> str:
+def _why(notes: Notes, attempts: Sequence[str | None]) -> str:
     """What the attempts note of how their numbers came about."""
-    notes = [n for a in document["attempts"] if a["id"] in attempts for n in a.get("notes", [])]
-    return "; ".join(dict.fromkeys(notes)) or "the clock moved or the device was throttled"
+    told = [note for attempt in attempts for note in notes.get(attempt or "", [])]
+    return "; ".join(dict.fromkeys(told)) or "the clock moved or the device was throttled"
 
 
 def _power(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -207,18 +212,20 @@ def _by_step(histogram: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(histogram.items(), key=lambda item: (item[0][0] == ">", int(item[0].strip(">"))))
 
 
-def _traces(document: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+def _traces(document: Mapping[str, Any], notes: Notes) -> list[tuple[str, list[dict[str, Any]]]]:
     """Traces by model file."""
     rows = {row["id"]: row for row in document["rows"]}
     groups: dict[str, list[dict[str, Any]]] = {}
     for trace in document["traces"]:
         row = rows[trace["row"]]
         title = f"{row['model']}.{row['file']} on {row['inputs']}"
-        groups.setdefault(title, []).append(_trace(trace, row, document))
+        groups.setdefault(title, []).append(_trace(trace, row, document["latency"], notes))
     return list(groups.items())
 
 
-def _trace(trace: Mapping[str, Any], row: Row, document: Mapping[str, Any]) -> dict[str, Any]:
+def _trace(
+    trace: Mapping[str, Any], row: Row, latency: Mapping[str, Mapping[str, Any]], notes: Notes
+) -> dict[str, Any]:
     times = trace["t_s"]
     end = fmt.seconds(times[-1]) if times else fmt.DASH
     gigahertz = {name: _scaled(values, 1e-6) for name, values in trace["freq_khz"].items()}
@@ -232,8 +239,8 @@ def _trace(trace: Mapping[str, Any], row: Row, document: Mapping[str, Any]) -> d
         "row": trace["row"],
         "attempt": trace["attempt"],
         "emulated": row["emulated"],
-        "timing_valid": document["latency"].get(trace["row"], {}).get("timing_valid", True),
-        "why": _why(document, [trace["attempt"]]),
+        "timing_valid": latency.get(trace["row"], {}).get("timing_valid", True),
+        "why": _why(notes, [trace["attempt"]]),
         "plots": [
             charts.plot("Temperature", "°C", times, trace["temp_c"], end),
             charts.plot("Clock", "GHz", times, gigahertz, end),

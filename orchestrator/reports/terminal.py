@@ -45,6 +45,8 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     follows the console (so ``NO_COLOR``).
     """
     _rows(document["rows"], console)
+    for file, facts in document.get("compiled", {}).items():
+        _line(console, f"{file}: {facts['text']}", "dim")
     for line in _timing(document):
         _line(console, line, "dim")
     _line(console)
