@@ -15,6 +15,13 @@ MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
+SECCOMP_ALLOW, SECCOMP_ERRNO = 0x7FFF0000, 0x00050000
+# Two words of struct seccomp_data: the call's number and the lower half of its first argument.
+CALL, FIRST_ARGUMENT = 0, 16
+BPF_LOAD, BPF_JUMP_IF_EQUAL, BPF_RETURN = 0x20, 0x15, 0x06
+SYS_SOCKET = {"x86_64": 41, "aarch64": 198}
+AF_VSOCK, EAFNOSUPPORT = 40, 97
 # glibc has no wrapper for pivot_root, so its number is needed.
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
@@ -70,3 +77,29 @@ def loopback_up() -> None:
         answer = fcntl.ioctl(handle, SIOCGIFFLAGS, struct.pack("16sH22x", b"lo", 0))
         flags = struct.unpack("16sH22x", answer)[1] | IFF_UP
         fcntl.ioctl(handle, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))
+
+
+def forbid_vsock() -> None:
+    """Make this process and all it starts believe that there is no AF_VSOCK.
+
+    Such sockets reach the host of a virtual machine, past every network namespace. Only programs
+    of this machine's own architecture (such as QEMU) are meant; others are not told apart.
+    """
+    program = b"".join(
+        struct.pack("HBBI", code, skip_if, skip_else, value)
+        for code, skip_if, skip_else, value in (
+            (BPF_LOAD, 0, 0, CALL),
+            (BPF_JUMP_IF_EQUAL, 0, 3, SYS_SOCKET[platform.machine()]),
+            (BPF_LOAD, 0, 0, FIRST_ARGUMENT),
+            (BPF_JUMP_IF_EQUAL, 0, 1, AF_VSOCK),
+            (BPF_RETURN, 0, 0, SECCOMP_ERRNO | EAFNOSUPPORT),
+            (BPF_RETURN, 0, 0, SECCOMP_ALLOW),
+        )
+    )
+    filters = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(filters))
+    _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl no_new_privs")
+    _check(
+        _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(header)),
+        "prctl seccomp",
+    )

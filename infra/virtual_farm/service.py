@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import boardroot
+from . import boardroot, kernel
 from .config import Board, FarmError
 from .phonebase import ADBD, GROUPS, USERS
 
@@ -21,6 +21,11 @@ def _as_if_started_by_nobody() -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+
+def _into_the_phone() -> None:
+    kernel.forbid_vsock()
+    _as_if_started_by_nobody()
 
 
 def start_sshd() -> subprocess.Popen[bytes]:
@@ -50,7 +55,7 @@ def start_adbd(board: Board) -> subprocess.Popen[bytes]:
         user=USERS["shell"],
         group=USERS["shell"],
         extra_groups=[GROUPS[name] for name in ("log", "adb", "inet", "readproc")],
-        preexec_fn=_as_if_started_by_nobody,
+        preexec_fn=_into_the_phone,
     )
 
 
