@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.baseline import Baseline
-from orchestrator.devices.worker import clock_note
+from orchestrator.devices.worker import clock_note, emulated
 from orchestrator.frozen import FrozenRun
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.reports import document
@@ -78,6 +78,11 @@ def conclude(
         traces=_traces(store, run_id, rows, cells),
         attempts=[_attempt(a) for a in attempts.values()],
         environments=environments,
+        compiled={
+            key: {**model.compiled.model_dump(), "text": model.compiled.text()}
+            for key, model in sorted(frozen.staging.models.items())
+            if model.compiled is not None
+        },
     )
     if policy is None:
         store.save_verdict(run_id, result)
@@ -194,8 +199,7 @@ def _task(named: dict[str, Any]) -> tasks.Task:
 
 
 def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool:
-    board = environment.get("board") or {}
-    return bool(board.get("emulated")) or (device is not None and device.emulated)
+    return emulated(environment) or (device is not None and device.emulated)
 
 
 def _coverage(cells: Sequence[CellInfo]) -> dict[str, int]:
@@ -287,6 +291,7 @@ def _notes(result: Json) -> list[str]:
         *result.get("timing_notes", []),
         *result.get("telemetry", {}).get("reasons", []),
         *result.get("notes", []),
+        *([result["recovered"]] if result.get("recovered") else []),
         *([clock] if clock else []),
     ]
 
