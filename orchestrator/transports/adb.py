@@ -93,7 +93,7 @@ class AdbTransport:
             if not networked or error.id not in ("E-LINK", "E-DEADLINE"):
                 raise
             self.__exit__(None, None, None)
-            adb_reach.reconnect(self._server, self._settings, self._device, end)
+            adb_reach.reconnect(self._server, self._settings, end)
             self._lost = None
             self._bind(adb_reach.reached(self._server, self._settings, self._device, end))
             self._introduce(end)

@@ -39,9 +39,9 @@ def reached(server: AdbServer, settings: AdbSettings, name: str, end: float) -> 
     if is_network(settings.serial):
         states = {d.state for d in candidates(server.devices(), settings)}
         if not states:
-            server.connect(settings.serial, max(0.1, end - time.monotonic()))
+            _connect(server, settings, end)
         elif "offline" in states:
-            reconnect(server, settings, name, end)
+            reconnect(server, settings, end)
     end = min(end, time.monotonic() + SETTLING)
     while True:
         try:
@@ -52,10 +52,19 @@ def reached(server: AdbServer, settings: AdbSettings, name: str, end: float) -> 
         time.sleep(_PAUSE)
 
 
-def reconnect(server: AdbServer, settings: AdbSettings, name: str, end: float) -> None:
+def reconnect(server: AdbServer, settings: AdbSettings, end: float) -> None:
     """Forget this device's connection and make a new one; nobody else's is touched."""
     server.disconnect(settings.serial, max(0.1, end - time.monotonic()))
-    server.connect(settings.serial, max(0.1, end - time.monotonic()))
+    _connect(server, settings, end)
+
+
+def _connect(server: AdbServer, settings: AdbSettings, end: float) -> None:
+    try:
+        server.connect(settings.serial, max(0.1, end - time.monotonic()))
+    except InfraError:
+        # One that answers and lets nobody in is listed, and its state says more than this.
+        if not candidates(server.devices(), settings):
+            raise
 
 
 def _held_elsewhere(error: InfraError, settings: AdbSettings, name: str) -> InfraError | None:

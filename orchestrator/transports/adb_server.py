@@ -142,9 +142,12 @@ class AdbServer:
     def connect(self, address: str, timeout: float) -> str:
         """``adb connect``, which exits 0 also when it failed: what it said.
 
-        Raises InfraError E-ADB-CONNECT, DeadlineError E-DEADLINE.
+        Raises InfraError E-ADB-CONNECT, also when it does not end: adb itself waits 10 s or more.
         """
-        said = self._client(["connect", address], timeout)
+        try:
+            said = self._client(["connect", address], timeout)
+        except DeadlineError:
+            said = f"no answer within {timeout:.3g} s"
         if not said.startswith(("connected to", "already connected to")):
             raise InfraError(
                 "E-ADB-CONNECT",
@@ -241,7 +244,9 @@ def _run(argv: Sequence[str], timeout: float, what: str) -> str:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise DeadlineError("E-DEADLINE", f"{what} did not end within {timeout:g} s") from None
+            raise DeadlineError(
+                "E-DEADLINE", f"{what} did not end within {timeout:.3g} s"
+            ) from None
         except OSError as error:
             raise missing(argv[0], f"cannot be run: {error.strerror}") from error
         output.seek(0)

@@ -56,7 +56,7 @@ class AdbSettings(_Strict):
 
     type: Literal["adb"] = "adb"
     serial: Annotated[str, StringConstraints(pattern=r"^[^\s\x00-]\S*$")]
-    usb: str | None = None
+    usb: Annotated[str, StringConstraints(pattern=r"^usb:\S+$")] | None = None
     fingerprint: str | None = None
     adb: str = "adb"
     server_port: Annotated[int, Field(ge=1, le=65535)] = 5137

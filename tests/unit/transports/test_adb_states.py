@@ -1,0 +1,294 @@
+"""Devices that cannot be used, servers that are somebody else's, units that change places."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import AssayError
+from orchestrator.transports import AdbSettings, open_transport
+from orchestrator.transports.adb import AdbServer, Tracker, list_devices
+from orchestrator.transports.adb_server import client_version
+from tests.support import adbd, mini_adbd
+from tests.support.adb_front import Front
+
+needs_adb = pytest.mark.skipif(shutil.which("adb") is None, reason="no adb here: install adb")
+
+
+def failure(call: Callable[[], object]) -> AssayError:
+    with pytest.raises(AssayError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def entering(settings: AdbSettings) -> AssayError:
+    def enter() -> None:
+        with open_transport(settings, device="phone-1"):
+            pass
+
+    return failure(enter)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with adbd.server(tmp_path_factory.mktemp("server")) as port:
+        yield port
+
+
+# Devices that answer and cannot be used.
+
+
+@needs_adb
+@pytest.mark.parametrize(
+    ("mode", "id"),
+    [
+        ("unauthorized", "E-ADB-UNAUTHORIZED"),
+        ("drop", "E-ADB-CONNECT|E-ADB-OFFLINE"),
+        ("mute", "E-ADB-CONNECT|E-ADB-OFFLINE"),
+        ("old", "E-ADB-OLD"),
+    ],
+)
+def test_what_an_unusable_device_is_called(server: int, mode: str, id: str) -> None:
+    with mini_adbd.running(mode) as address:
+        start = time.monotonic()
+        settings = AdbSettings(serial=address, server_port=server, connect_timeout=4)
+        error = entering(settings)
+        assert re.fullmatch(id, error.id), error
+        assert time.monotonic() - start < 15
+        AdbServer(port=server).disconnect(address, 10)
+
+
+@needs_adb
+def test_nobody_at_the_address(server: int) -> None:
+    address = f"127.0.0.1:{adbd.free_port()}"
+    error = entering(AdbSettings(serial=address, server_port=server))
+    assert error.id == "E-ADB-CONNECT"
+    assert "refused" in str(error)
+
+
+@needs_adb
+def test_pairing_says_why_not(server: int) -> None:
+    """The client is 29 (which cannot) or newer (where nobody listens)."""
+    address = f"127.0.0.1:{adbd.free_port()}"
+    error = failure(lambda: AdbServer(port=server).pair(address, "123456", 20))
+    assert error.id == "E-ADB-PAIR"
+
+
+@needs_adb
+def test_a_serial_that_nobody_has(server: int) -> None:
+    assert entering(AdbSettings(serial="R58M00000", server_port=server)).id == "E-ADB-ABSENT"
+
+
+@needs_adb
+def test_a_device_that_the_usual_server_holds(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Front(None, version=41) as usual:
+        monkeypatch.setattr("orchestrator.transports.adb_reach.USUAL_PORT", usual.port)
+        usual.show("R58M1  device usb:1-1 transport_id:1")
+        error = entering(AdbSettings(serial="R58M1", server_port=server))
+        assert error.id == "E-ADB-HELD"
+        assert str(usual.port) in str(error)
+
+
+# Servers.
+
+
+def test_no_client(tmp_path: Path) -> None:
+    for adb in ("assay-no-adb", str(tmp_path), "true"):
+        assert failure(functools.partial(list_devices, adb)).id == "E-ADB-MISSING"
+
+
+@needs_adb
+@pytest.mark.parametrize("version", [39, 40, 42])
+def test_a_server_of_another_version_is_left_alone(version: int) -> None:
+    with Front(None, version=version) as front:
+        error = entering(AdbSettings(serial="S", server_port=front.port))
+        assert error.id == "E-ADB-SERVER"
+        assert f"version {version}" in str(error)
+        assert str(client_version("adb")) in str(error)
+        assert front.asked == ["host:version"]  # and above all not host:kill
+
+
+@needs_adb
+def test_what_listens_there_is_no_adb_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            link, _ = other.accept()
+            with link:
+                link.sendall(b"SSH-2.0-x\r\n")
+
+        answer = threading.Thread(target=greet)
+        answer.start()
+        error = failure(lambda: list_devices(server_port=other.getsockname()[1]))
+        answer.join()
+        assert error.id == "E-ADB-SERVER"
+
+
+@needs_adb
+def test_a_server_is_started_where_none_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ADB_LOCAL_TRANSPORT_MAX_PORT", "5554")
+    port = adbd.free_port()
+    try:
+        assert list_devices(server_port=port) == []
+        assert AdbServer(port=port).version() == client_version("adb")
+    finally:
+        with socket.create_connection(("127.0.0.1", port), 5) as link:
+            link.sendall(b"0009host:kill")
+            link.recv(4)
+
+
+def test_a_server_that_went_away_is_a_link_that_is_down() -> None:
+    with Front(None) as front:
+        server = AdbServer(port=front.port)
+        assert server.devices() == []
+    assert failure(server.devices).id == "E-LINK"
+
+
+# Reports.
+
+
+def test_reports_in_order_and_after_the_server_came_back() -> None:
+    seen: list[tuple[str, ...] | None] = []
+    changed = threading.Event()
+
+    def note(report: object) -> None:
+        devices = getattr(report, "devices", None)
+        seen.append(None if devices is None else tuple(f"{d.serial} {d.state}" for d in devices))
+        changed.set()
+
+    def after(change: Callable[[], None]) -> tuple[str, ...] | None:
+        changed.clear()
+        change()
+        assert changed.wait(10)
+        return seen[-1]
+
+    with Front(None) as front:
+        front.show("S  device usb:1-1 transport_id:1")
+        with Tracker(AdbServer(port=front.port), note) as tracker:
+            first = tracker.wait_for(bool, 10)
+            assert first is not None
+            assert first.at <= time.monotonic()
+            assert after(lambda: front.show("S  offline usb:1-1 transport_id:1")) == ("S offline",)
+            assert after(front.show) == ()
+            front.show("S  device usb:2-3 transport_id:2")
+            found = tracker.wait_for(
+                lambda d: d is not None and [x.usb for x in d] == ["usb:2-3"], 10
+            )
+            assert found is not None
+            assert found.devices is not None
+            assert [d.usb for d in found.devices] == ["usb:2-3"]
+            front.cut()
+            end = time.monotonic() + 10
+            while seen[-2:] != [None, ("S device",)] and time.monotonic() < end:
+                time.sleep(0.02)
+    assert seen[-2:] == [None, ("S device",)]
+
+
+# Units behind USB: a real adbd, under the name and at the place that the test says.
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Iterator[tuple[Front, int, AdbSettings]]:
+    """The front, the transport id that leads to a real adbd, settings for usb:1-1."""
+    with adbd.running(tmp_path / "adbd") as device:
+        real = AdbServer(port=device.server_port)
+        real.connect(f"127.0.0.1:{device.port}", 20)
+        (found,) = real.devices()
+        assert found.transport_id is not None
+        with Front(device.server_port) as front:
+            front.show(_line("usb:1-1", found.transport_id))
+            settings = device.settings(serial="R58M1", server_port=front.port, usb="usb:1-1")
+            yield front, found.transport_id, settings
+
+
+def _line(usb: str, number: int, state: str = "device") -> str:
+    return f"R58M1                  {state} {usb} product:p model:M device:d transport_id:{number}"
+
+
+@pytest.mark.adbd
+def test_a_unit_is_reached_by_serial_and_place(unit: tuple[Front, int, AdbSettings]) -> None:
+    front, number, settings = unit
+    with open_transport(settings, device="phone-1") as opened:
+        assert opened.run(["echo", "x"], timeout=20).stdout == b"x\n"
+    front.show(_line("usb:1-2", number))
+    assert entering(settings).id == "E-ADB-IDENTITY"
+    front.show(_line("usb:1-1", number), _line("usb:1-2", 77))
+    with open_transport(settings, device="phone-1") as opened:
+        assert opened.ping(timeout=20) > 0
+    assert entering(settings.model_copy(update={"usb": None})).id == "E-ADB-AMBIGUOUS"
+    assert not any("kill" in service for service in front.asked)
+
+
+@pytest.mark.adbd
+def test_a_unit_that_vanishes_and_comes_back_elsewhere(
+    unit: tuple[Front, int, AdbSettings],
+) -> None:
+    front, _, settings = unit
+    with open_transport(settings, device="phone-1") as opened:
+        channel = opened.start(["cat"])
+        channel.send(b"x")
+        assert channel.read_line(20) == b"x"
+        front.show()
+        start = time.monotonic()
+        error = failure(lambda: channel.read_line(60))
+        assert (error.id, time.monotonic() - start < 10) == ("E-LINK", True)
+        assert "unplugged" in str(error)
+        front.show(_line("usb:2-3", 77))
+        end = time.monotonic() + 10
+        while failure(lambda: opened.ping(timeout=20)).id == "E-LINK" and time.monotonic() < end:
+            time.sleep(0.02)
+        error = failure(lambda: opened.ping(timeout=20))
+        assert error.id == "E-ADB-IDENTITY"
+        assert "usb:2-3" in str(error)
+        channel.close(0.2)
+    assert entering(settings).id == "E-ADB-IDENTITY"
+
+
+@pytest.mark.adbd
+@pytest.mark.parametrize(
+    ("state", "id"),
+    [("offline", "E-LINK"), ("recovery", "E-ADB-STATE"), ("unauthorized", "E-ADB-UNAUTHORIZED")],
+)
+def test_a_unit_that_changes_its_state_mid_run(
+    unit: tuple[Front, int, AdbSettings], state: str, id: str
+) -> None:
+    front, number, settings = unit
+    with open_transport(settings, device="phone-1") as opened:
+        channel = opened.start(["cat"])
+        front.show(_line("usb:1-1", number, state))
+        start = time.monotonic()
+        assert failure(lambda: channel.read_line(60)).id == id
+        assert time.monotonic() - start < 10
+        assert failure(lambda: opened.run(["true"], timeout=20)).id == id
+
+
+@pytest.mark.adbd
+def test_a_server_that_is_started_anew_may_give_the_number_to_another(
+    unit: tuple[Front, int, AdbSettings],
+) -> None:
+    front, _, settings = unit
+    with open_transport(settings, device="phone-1") as opened:
+        front.cut()
+        end = time.monotonic() + 10
+        error: AssayError | None = None
+        while error is None and time.monotonic() < end:
+            try:
+                opened.run(["true"], timeout=20)
+            except AssayError as caught:
+                error = caught
+        assert error is not None
+        assert error.id == "E-LINK"
+        # The list is as before, and yet nothing is sent to that number again.
+        assert failure(lambda: opened.run(["true"], timeout=20)).id == "E-LINK"
