@@ -52,7 +52,7 @@ def unavailable(
     if device.interpreter(config.runtime) is None:
         return "E-RUNTIME-MISSING", f"no Python for {config.runtime} in the inventory"
     if config.delegate and config.delegate not in device.delegates:
-        return "E-RUNTIME-MISSING", f"no delegate {config.delegate!r} in the inventory"
+        return "E-DELEGATE-LIBRARY", f"no delegate {config.delegate!r} in the inventory"
     if mode and (device.profile is None or mode not in device.profile.power):
         return "E-POWER-MODE", f"its class knows no power mode {mode!r}"
     return "E-SOAK-CEILING", condition.above(ceiling_c)
