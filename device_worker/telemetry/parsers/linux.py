@@ -180,7 +180,8 @@ def cpuinfo(raw: Raw) -> Values:
             fields[name.strip()] = value.strip()
     part, maker = fields.get("CPU part"), fields.get("CPU implementer")
     arm = "ARM %s:%s" % (maker, part) if part and maker else None
-    found: Values = {"cpu": plain(fields.get("model name")) or plain(arm)}
+    # ARM kernels call every model the same; the part number tells them apart.
+    found: Values = {"cpu": plain(arm) or plain(fields.get("model name"))}
     for name, fact in (("Serial", "serial"), ("Revision", "revision")):
         if fields.get(name, "").strip("0"):
             found[fact] = plain(fields[name])
