@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from device_worker import wire
 from device_worker.errors import WorkerError, one_line, storage
+from device_worker.telemetry.asking import program
 from device_worker.telemetry.sensors import look, read_text
 from device_worker.wire import PowerMode, Source
 
@@ -185,7 +186,7 @@ def _write(pattern: str, text: str) -> None:
 def _execute(command: Command) -> None:
     try:
         done = subprocess.run(
-            command,
+            [program(command[0]) or command[0], *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
