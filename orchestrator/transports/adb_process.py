@@ -206,6 +206,11 @@ class AdbChannel(RemoteChannel):
     broken = (OSError, ValueError)
     """ValueError: its pipes were closed by another thread."""
 
+    def close(self, timeout: float = 5.0) -> None:
+        super().close(timeout)
+        # Also after a link that broke: a client whose device is silent would wait for ever.
+        self._process.close()
+
     def why(self, error: BaseException) -> str:
         if isinstance(error, OSError) and error.strerror:
             return f"the process has ended ({error.strerror})"

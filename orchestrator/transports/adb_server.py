@@ -136,8 +136,10 @@ class AdbServer:
                 return int(receive_block(link), 16)
         except ConnectionRefusedError:
             return None
-        except (Refused, OSError, EOFError, ValueError) as error:
-            raise self._unusable(f"is not one: {str(error) or type(error).__name__}") from error
+        except OSError as error:
+            raise self._unusable(f"does not answer: {error}") from error
+        except (Refused, EOFError, ValueError) as error:
+            raise self._unusable(f"is none: {error}") from error
 
     def connect(self, address: str, timeout: float) -> str:
         """``adb connect``, which exits 0 also when it failed: what it said.
@@ -163,7 +165,7 @@ class AdbServer:
     def pair(self, address: str, code: str, timeout: float) -> str:
         """Pair with the address and code that the phone shows: what adb said.
 
-        Raises InfraError E-ADB-PAIR, DeadlineError E-DEADLINE.
+        Raises InfraError E-ADB-PAIR, E-ADB-MISSING, E-ADB-SERVER, DeadlineError E-DEADLINE.
         """
         said = self._client(["pair", address, code], timeout)
         if "Successfully paired" in said:
@@ -182,7 +184,8 @@ class AdbServer:
         return [self.adb, "-P", str(self.port), *words]
 
     def _client(self, words: Sequence[str], timeout: float) -> str:
-        """What a client said in the end; it must be known that the server's version is right."""
+        """What a client said in the end."""
+        self.ensure()
         done = _run(self.argv(*words), timeout, f"adb {words[0]}")
         return " ".join(done.split())
 

@@ -74,6 +74,7 @@ def test_killed_daemon_ends_a_channel(device: Adbd, transport: Transport) -> Non
     start = time.monotonic()
     channel.close()
     assert time.monotonic() - start < 5
+    assert shells() == []
 
 
 def test_killed_daemon_ends_every_call(device: Adbd, transport: Transport, tmp_path: Path) -> None:
@@ -121,11 +122,20 @@ def test_a_silent_device_is_silence_to_a_channel(device: Adbd, transport: Transp
     device.signal(signal.SIGSTOP)
     error, _ = failure(lambda: channel.read_line(0.5))
     assert error.id == "E-SILENCE"
+    assert len(shells()) == 1
     start = time.monotonic()
     channel.close(0.2)
     assert time.monotonic() - start < LATE
+    assert shells() == []
     error, took = failure(lambda: transport.ping(timeout=20))
     assert (error.id, took < 1) == ("E-LINK", True)  # given up: no second wait
+
+
+def shells() -> list[int]:
+    """The clients of this process that wait for a command on a device."""
+    ours = Path("/proc/self/task").glob("*/children")
+    pids = [int(pid) for children in ours for pid in children.read_text().split()]
+    return [pid for pid in pids if b"\0shell\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_leaving_kills_what_still_runs(device: Adbd, tmp_path: Path) -> None:
