@@ -1,7 +1,8 @@
 """Which marked tests can run on this machine; those that cannot are skipped, counted, explained.
 
 ``farm``: `ASSAY_FARM=0` says no, `ASSAY_FARM=1` says that the boards are up, so a silent one is a
-failure and not a skip; without it the boards are asked. ``realmodels``: $ASSAY_REALMODELS.
+failure and not a skip; without it the boards are asked. ``phone``: the same with `ASSAY_PHONE`.
+``realmodels``: $ASSAY_REALMODELS.
 ``adbd``: Debian's adbd for this machine, fetched once.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import socket
 from collections import Counter
@@ -18,9 +20,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from infra.virtual_farm.board import answers
+from infra.virtual_farm.config import load_definitions
+
 REPO = Path(__file__).resolve().parents[1]
 BOARDS = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
-NAMES = {"farm": "virtual boards", "realmodels": "real models", "adbd": "real adbd"}
+NAMES = {
+    "farm": "virtual boards",
+    "phone": "emulated phone",
+    "realmodels": "real models",
+    "adbd": "real adbd",
+}
 
 
 def pytest_configure() -> None:
@@ -38,6 +48,20 @@ def farm_trouble() -> str | None:
     devices = yaml.safe_load(BOARDS.read_text())["devices"]
     silent = [d["name"] for d in devices if not _greets(d["transport"])]
     return f"no answer from {', '.join(silent)} (make farm)" if silent else None
+
+
+@functools.cache
+def phone_trouble() -> str | None:
+    """Why tests on the emulated phone cannot run, None where they can."""
+    wish = os.environ.get("ASSAY_PHONE")
+    if wish == "0":
+        return "ASSAY_PHONE=0"
+    if shutil.which("adb") is None:
+        return "adb is not installed"
+    phone = load_definitions().boards["qemu-phone"]
+    if wish is None and not answers(phone):
+        return "no answer from qemu-phone (make farm)"
+    return None
 
 
 def realmodels_trouble() -> str | None:
@@ -68,6 +92,7 @@ def _greets(address: dict[str, object]) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     troubles: dict[str, Callable[[], str | None]] = {
         "farm": farm_trouble,
+        "phone": phone_trouble,
         "realmodels": realmodels_trouble,
         "adbd": adbd_trouble,
     }

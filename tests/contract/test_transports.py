@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +51,7 @@ TRANSPORTS: dict[str, tuple[tuple[Check, ...], list[pytest.MarkDecorator]]] = {
     "ssh-no-sftp": (files.CHECKS, [_NO_SSHD]),
     "board": (CHECKS, [pytest.mark.farm, _NO_BOARD]),
     "adb": (CHECKS, [pytest.mark.adbd]),
-    "phone": (CHECKS, [pytest.mark.farm]),
+    "phone": (CHECKS, [pytest.mark.phone]),
 }
 
 CASES = [
@@ -84,8 +83,6 @@ def transport(
                 yield opened
             return
         case "phone":
-            if shutil.which("adb") is None or not adbd.listens(*PHONE):
-                pytest.skip("no emulated phone here (make farm)")
             settings = AdbSettings(serial=f"{PHONE[0]}:{PHONE[1]}")
         case _:
             with (
