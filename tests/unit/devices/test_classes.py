@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,20 @@ def test_a_file_is_named_as_its_class(tmp_path: Path) -> None:
 
 def test_an_unknown_class_is_none() -> None:
     assert load_class("no-such-class") is None
+
+
+GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "device-classes.md").read_text()
+
+
+def test_the_guides_example_is_a_class_and_its_tables_leave_nothing_out(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)
+    written(tmp_path, "doorbell", text)
+    found = load_class("doorbell", (tmp_path,))
+    assert found is not None
+    assert recognise({"hardware": "Acme Doorbell rev C2"}, "aarch64", [found]) == ["doorbell"]
+    assert found.power.keys() == {"fast"}
+    rows = "\n".join(line for line in GUIDE.splitlines() if line.startswith("| `"))
+    named = set(re.findall(r"`([^`]+)`", rows))
+    assert set(PARSERS) <= named
+    assert set(CLASSES) <= named
+    assert set(DeviceClass.model_fields) - {"version", "name", "title", "notes"} <= named
