@@ -8,24 +8,25 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from device_worker.arrays import Array
-from device_worker.errors import WorkerError, one_line
+from device_worker.errors import WorkerError, one_line, storage
 from device_worker.runtimes import (
     Interface,
     TensorInfo,
+    engines,
     missing,
     out_of_memory,
     unsupported,
 )
 from device_worker.runtimes.plan import read_plan
+from device_worker.runtimes.providers import CPU, assigned, chain, fallbacks, profiled
 from device_worker.wire import Backend, RuntimeSpec
 
 NAME = "onnxruntime"
-_CPU = "CPUExecutionProvider"
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -40,13 +41,16 @@ _TYPES = {
     },
 }
 _DEVICE_FAULTS = ("EPFail", "DeviceReset", "EngineError")
+_DEVICE_WORDS = ("CUDA failure", "CUDA error", "CUDNN failure", "CUBLAS failure", "enqueue failed")
+_COMPILED = "compiled nodes"
+"""Part of what ONNX Runtime says when a plan cannot be saved since a provider compiled it."""
 _OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 
 _DENORMALS = "session.set_denormal_as_zero"
 _settled: Dict[str, str] = {}
 """Process-wide entries: the first session's value holds for all later ones, silently."""
 
-_plans: Dict[Tuple[str, str], Tuple[str, Dict[str, int]]] = {}
+_plans: Dict[Tuple[str, str], Tuple[Optional[str], Dict[str, int]]] = {}
 """(model path, options) -> (plan hash, provider -> operators): cached files never change."""
 
 
@@ -66,13 +70,13 @@ class OnnxRuntime:
         offered = onnxruntime.get_available_providers()
         if spec.providers[0] not in offered:
             raise unsupported(NAME, "%s (offered: %s)" % (spec.providers[0], ", ".join(offered)))
+        for name in spec.provider_options:
+            if name not in spec.providers:
+                raise unsupported(NAME, "options of %s, which is not asked for" % name)
         self._path = path
-        begin = time.perf_counter_ns()
-        try:
-            self._session = self._open(self._options())
-        except Exception as error:
-            raise self._blame(error, "E-MODEL-LOAD") from error
-        self.load_ns = time.perf_counter_ns() - begin
+        self._chain = chain(spec, offered, path, onnxruntime.__version__)
+        self._build_ns: Optional[int] = None
+        self._load()
         self._interface = Interface(
             [_info(item) for item in self._session.get_inputs()],
             [_info(item) for item in self._session.get_outputs()],
@@ -93,16 +97,10 @@ class OnnxRuntime:
         return self._interface
 
     def backend(self) -> Backend:
-        asked, given = self._spec.providers[0], self._session.get_providers()
         plan_sha256, nodes = self._plan()
-        fallbacks = []
-        if asked not in given:
-            fallbacks.append("asked for %s, session has %s" % (asked, ", ".join(given)))
-        elif not nodes.get(asked):
-            fallbacks.append("asked for %s, it was given no operator" % asked)
-        elif asked != _CPU and nodes.get(_CPU):
-            fallbacks.append("asked for %s, %d operators run on %s" % (asked, nodes[_CPU], _CPU))
-        return Backend(asked, dict(nodes), fallbacks, plan_sha256)
+        asked = self._chain.asked
+        lines = fallbacks(asked, self._session.get_providers(), nodes)
+        return Backend(asked[0], dict(nodes), lines, plan_sha256, self._engines(), self._build_ns)
 
     def version(self) -> Dict[str, Any]:
         build = getattr(self._ort, "get_build_info", None)
@@ -121,12 +119,41 @@ class OnnxRuntime:
         return options
 
     def _open(self, options: Any) -> Any:
-        providers = list(dict.fromkeys([*self._spec.providers, _CPU]))
-        return self._ort.InferenceSession(self._path, options, providers=providers)
+        return self._ort.InferenceSession(self._path, options, providers=self._chain.given)
 
-    def _plan(self) -> Tuple[str, Dict[str, int]]:
+    def _load(self) -> None:
+        """Open the measured session. If that built engines, open it again, now from the cache."""
+        before = self._engines()
+        self._time()
+        if self._chain.engines and engines.built(before, self._engines()):
+            self._build_ns = self.load_ns
+            del self._session
+            self._time()
+
+    def _time(self) -> None:
+        begin = time.perf_counter_ns()
+        try:
+            self._session = self._open(self._options())
+            if self._chain.engines:
+                # Engines of a model with free axes are built when their length is first seen.
+                self._session.run(None, _zeros(self._session))
+        except Exception as error:
+            raise self._blame(error, "E-MODEL-LOAD") from error
+        self.load_ns = time.perf_counter_ns() - begin
+
+    def _engines(self) -> Dict[str, str]:
+        if not self._chain.engines:
+            return {}
+        with storage("hashing compiled engines"):
+            os.makedirs(self._chain.engines, exist_ok=True)
+            return engines.hashes(self._chain.engines)
+
+    def _plan(self) -> Tuple[Optional[str], Dict[str, int]]:
         spec = self._spec
-        key = (self._path, repr((spec.providers, spec.threads, sorted(spec.session.items()))))
+        key = (
+            self._path,
+            repr((self._chain.given, spec.threads, sorted(spec.session.items()))),
+        )
         if key not in _plans:
             try:
                 _plans[key] = self._read_plan()
@@ -136,27 +163,46 @@ class OnnxRuntime:
                 raise WorkerError("infra_error", "E-PLAN", what) from error
         return _plans[key]
 
-    def _read_plan(self) -> Tuple[str, Dict[str, int]]:
+    def _read_plan(self) -> Tuple[Optional[str], Dict[str, int]]:
         """Save what the optimiser makes of the model, from a session of its own.
 
-        The measured session stays as it would be in production: saving keeps constants alive.
+        The measured session stays as it would be in production: saving keeps constants alive. A
+        plan of which a provider compiled a part cannot be saved: it has no hash, its engines do.
         """
         with tempfile.TemporaryDirectory(prefix="assay-plan-") as folder:
             saved = os.path.join(folder, "plan.onnx")
             options = self._options()
             options.optimized_model_filepath = saved
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-            session = self._open(options)
+            try:
+                session = self._open(options)
+            except Exception as error:
+                if _COMPILED not in str(error):
+                    raise
+                options.optimized_model_filepath = ""
+                session = self._open(options)
+                return None, assigned(session) or self._profile(folder)
             plan = read_plan(saved)
-            if session.get_providers() == [_CPU]:
-                return plan.sha256, {_CPU: sum(plan.operators.values())}
-            return plan.sha256, _assigned(session)
+            if session.get_providers() == [CPU]:
+                return plan.sha256, {CPU: sum(plan.operators.values())}
+            return plan.sha256, assigned(session) or self._profile(folder)
+
+    def _profile(self, folder: str) -> Dict[str, int]:
+        """Provider -> operators, seen while one sample of zeros is run."""
+        options = self._options()
+        options.enable_profiling = True
+        options.profile_file_prefix = os.path.join(folder, "profile")
+        session = self._open(options)
+        session.run(None, _zeros(session))
+        with open(session.end_profiling(), encoding="utf-8") as file:
+            return profiled(file.read())
 
     def _blame(self, error: Exception, code: str) -> WorkerError:
         text = one_line(str(error))
         if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
             return out_of_memory(NAME, text)
-        if type(error).__name__ in _DEVICE_FAULTS:
+        words = code == "E-MODEL-RUN" and any(mark in text for mark in _DEVICE_WORDS)
+        if type(error).__name__ in _DEVICE_FAULTS or words:
             return WorkerError("infra_error", "E-ACCELERATOR", text, "check the device")
         return WorkerError("model_error", code, text)
 
@@ -174,13 +220,12 @@ def _settle(spec: RuntimeSpec) -> None:
         )
 
 
-def _assigned(session: Any) -> Dict[str, int]:
-    """Provider -> operators of the unoptimised graph, where this release can tell."""
-    nodes: Dict[str, int] = {}
-    ask = getattr(session, "get_provider_graph_assignment_info", None)
-    for part in ask() if ask else ():
-        nodes[part.ep_name] = nodes.get(part.ep_name, 0) + len(part.get_nodes())
-    return nodes
+def _zeros(session: Any) -> Dict[str, Array]:
+    """One sample of zeros for each input; free axes get length 1."""
+    found = {}
+    for info in (_info(item) for item in session.get_inputs()):
+        found[info.name] = np.zeros([axis or 1 for axis in info.shape], info.dtype)
+    return found
 
 
 def _info(item: Any) -> TensorInfo:
