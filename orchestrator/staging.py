@@ -129,13 +129,13 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
     a parent that is none, a source that is none) before anything refers to the run.
     """
     files: dict[str, Parent] = {}
-    sources: dict[str, str] = {}
+    sources: dict[str, tuple[str, str]] = {}  # -> key and name of the file it was compiled from
     for cell in cells:
         key, file = f"{cell.model}.{cell.file}", matrix.file(cell.model, cell.file)
         files[key] = file
         if file.compiled_from is not None:
-            sources[key] = f"{cell.model}.{file.compiled_from}"
-            files[sources[key]] = matrix.file(cell.model, file.compiled_from)
+            sources[key] = f"{cell.model}.{file.compiled_from}", file.compiled_from
+            files[sources[key][0]] = matrix.file(cell.model, file.compiled_from)
         if (parent := matrix.model(cell.model).fp32) is not None:
             files[cell.model] = parent
     names = sorted({cell.inputs for cell in cells})
@@ -145,7 +145,7 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
     for cell in cells:
         if cell.model in infos:
             check_pair(infos[f"{cell.model}.{cell.file}"], infos[cell.model])
-    for key, source in sources.items():
+    for key, (source, _) in sources.items():
         check_source(infos[key], infos[source])
     sets = {name: future.result() for name, future in loaded.items()}
     wanted = sorted(
@@ -218,7 +218,7 @@ def check_source(compiled: Inspected, source: Inspected) -> None:
 
 
 def _compiled(
-    key: str, infos: Mapping[str, Inspected], sources: Mapping[str, str]
+    key: str, infos: Mapping[str, Inspected], sources: Mapping[str, tuple[str, str]]
 ) -> Compiled | None:
     from orchestrator.inputs.inspect import EDGETPU_OP
 
@@ -229,8 +229,8 @@ def _compiled(
         partitions=info.operators.get(EDGETPU_OP, 0),
         bytes=info.edgetpu_bytes,
         cpu={kind: n for kind, n in info.operators.items() if kind != EDGETPU_OP},
-        source=source.partition(".")[2] if source else None,
-        source_sha256=infos[source].sha256 if source else None,
+        source=source[1] if source else None,
+        source_sha256=infos[source[0]].sha256 if source else None,
     )
 
 

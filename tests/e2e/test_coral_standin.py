@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.conftest import farm_trouble
 from tests.support import edgetpu
 from tests.support.cli import assay
 from tests.support.judged import Judged
-from tests.support.realmodels import MODELS
+from tests.support.realmodels import INVENTORIES, MODELS, write
 
 SAMPLES = 20
+PETS = 12
+BOARD = "qemu-a72"
 CORAL = MODELS / "coral_mobilenet_v1_025_128"
 
 
@@ -163,6 +166,79 @@ def test_a_file_that_was_not_compiled_from_its_source_is_refused(lab: Lab) -> No
     edgetpu.compiled(lab.folder / "net_edgetpu.tflite", scale=0.25)
     done = assay("run", lab.write(), store=lab.store)
     done.refused(2, "E-MODEL-COMPILED", "net_edgetpu.tflite", "scale 0.25", "scale 0.5")
+
+
+@pytest.mark.farm
+def test_a_delegate_that_is_no_library_on_a_board(lab: Lab) -> None:
+    """load_delegate on ARM, as far as a board gets without an Edge TPU's library for it."""
+    farm = yaml.safe_load((INVENTORIES / "virtual-farm.yaml").read_text())["devices"]
+    board = next(device for device in farm if device["name"] == BOARD)
+    board["delegates"] = {"edgetpu": {"library": "/etc/passwd"}}
+    lab.devices = [board]
+    lab.matrix["runtimes"] = [
+        {"name": name, "runtime": name, "delegate": "edgetpu"}
+        for name in ("litert", "tflite-runtime")
+    ]
+    ran = lab.run("--select", f"{BOARD}-net.tpu-*")
+    for attempt in ran.document["attempts"]:
+        assert (attempt["outcome"], attempt["error_id"]) == ("not_available", "E-DELEGATE-LIBRARY")
+        assert "edgetpu cannot be loaded: invalid ELF header" in attempt["error"]
+        assert "(aarch64)" in attempt["error"]
+    assert len(ran.document["attempts"]) == 2
+
+
+@pytest.mark.realmodels
+@pytest.mark.timeout(600)
+def test_the_cpu_file_runs_here_and_on_a_board_and_the_compiled_one_is_diagnosed(
+    tmp_path: Path,
+) -> None:
+    boards = [] if farm_trouble() else [BOARD]
+    ran = Judged(
+        assay("run", pets(tmp_path, boards), "--json", store=tmp_path / "s"), tmp_path / "s"
+    )
+    found = outcomes(ran)
+    for device in ("host", *boards):
+        needed = found[f"{device}-mobilenet.tpu-pets-clean-tflite214"]
+        if needed == ("not_available", "E-RUNTIME-MISSING"):
+            pytest.skip("tflite-runtime 2.14 is not available here")
+        assert needed == ("not_available", "E-DELEGATE-NEEDED")
+        assert found[f"{device}-mobilenet.cpu-pets-clean-tflite214"] == ("ok", None)
+    with np.load(CORAL / "reference_outputs.npz") as arrays:
+        truth = arrays["quant_uint8"][:PETS]
+    here = ran.output("host-mobilenet.cpu-pets-clean-tflite214").reshape(PETS, -1)
+    assert (here.argmax(1) == truth.argmax(1)).all()
+    if os.uname().machine == "x86_64":
+        assert (here == truth).all()
+    assert (
+        "compiled from cpu (sha256 cb273c23ee76)"
+        in ran.document["compiled"]["mobilenet.tpu"]["text"]
+    )
+
+
+def pets(folder: Path, boards: list[str]) -> Path:
+    files = [
+        {"name": "cpu", "path": str(CORAL / "mobilenet_v1_0.25_128_quant.tflite")},
+        {
+            "name": "tpu",
+            "path": str(CORAL / "mobilenet_v1_0.25_128_quant_edgetpu.tflite"),
+            "compiled_from": "cpu",
+        },
+    ]
+    model = {
+        "name": "mobilenet",
+        "task": {"type": "classification"},
+        "inputs": "pets",
+        "files": files,
+    }
+    images = {"name": "pets", "type": "npz", "path": str(CORAL / "eval_images_128.npz")}
+    return write(
+        folder,
+        ["host", *boards],
+        models=[model],
+        inputs=[{**images, "array": "images", "labels": "labels", "limit": PETS}],
+        runtimes=[{"name": "tflite214", "runtime": "tflite-runtime", "threads": 2}],
+        policy=None,
+    )
 
 
 @pytest.mark.realmodels
