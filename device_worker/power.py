@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import subprocess
+import threading
 import time
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -26,6 +27,9 @@ _TAKES_S = 10.0
 """How long a mode may take to show after it was asked for."""
 _POLL_S = 0.2
 _MEND = "put it back by hand, then delete %s"
+
+_turn = threading.RLock()
+"""Held while the device is changed: the thread that ends a worker may not come in between."""
 
 Command = List[str]
 
@@ -74,12 +78,13 @@ def in_mode(mode: PowerMode, root: str, attempt: str) -> Iterator[Active]:
             "the device is in %r" % before,
             "bring the device into it, or allow it in the inventory with power: [%s]" % mode.name,
         )
-    _keep(root, _pending(mode, before, attempt))
     try:
-        try:
-            _perform(mode.apply)
-        except _CommandError as error:
-            raise _unavailable(mode, str(error)) from error
+        with _turn:
+            _keep(root, _pending(mode, before, attempt))
+            try:
+                _perform(mode.apply)
+            except _CommandError as error:
+                raise _unavailable(mode, str(error)) from error
         if not _shows(mode.read, mode.expect):
             found = current(mode.read)
             raise _unavailable(mode, "it did not take: the device says %r" % found)
@@ -88,12 +93,22 @@ def in_mode(mode: PowerMode, root: str, attempt: str) -> Iterator[Active]:
         recover(root, attempt)
 
 
+def end(root: str) -> None:
+    """As `recover`, for a process about to end: from now on none of its jobs can set a mode."""
+    _turn.acquire()  # and never released
+    recover(root)
+
+
 def recover(root: str, attempt: Optional[str] = None) -> None:
     """Put back the mode that an attempt (None: whichever) left the device in; nothing to do: does
 
     nothing. Raises WorkerError E-POWER-RESTORE when the device does not come back.
     """
-    path = os.path.join(root, _PENDING)
+    with _turn:
+        _recover(os.path.join(root, _PENDING), attempt)
+
+
+def _recover(path: str, attempt: Optional[str]) -> None:
     text = read_text(path)
     if text is None and not os.path.lexists(path):
         return
@@ -107,10 +122,11 @@ def recover(root: str, attempt: Optional[str] = None) -> None:
     if attempt is not None and owner != attempt:
         return  # another session has the device by now, and put this one's mode back
     trouble: Optional[str] = None
-    try:
-        _perform(commands)
-    except _CommandError as error:
-        trouble = str(error)
+    for command in commands:  # one that fails keeps none of the others back
+        try:
+            _perform([command])
+        except _CommandError as error:
+            trouble = trouble or str(error)
     # What the device says decides: a person may have put it back meanwhile.
     if not _shows(source, before):
         found = current(source)

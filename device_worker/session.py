@@ -142,15 +142,15 @@ class Session:
                     self._leaving.set()
                 self._requests.put(request)
         except SilenceError:
-            _leave("nothing heard for %g s" % self._settings.watchdog)
+            self._quit("nothing heard for %g s" % self._settings.watchdog)
         except (LineTooLongError, wire.WireError) as error:
             what = "request is no message: %s" % (str(error) or "line too long")
             self._abandon(WorkerError("infra_error", "E-WIRE", what), EXIT_REFUSED)
         except OSError as error:
-            _leave(str(error))
+            self._quit(str(error))
         if self._leaving.is_set():
             time.sleep(_FAREWELL)
-        _leave("stdin was closed")
+        self._quit("stdin was closed")
 
     def work(self) -> int:
         """Main thread: one request after the other, to ``bye``."""
@@ -176,7 +176,7 @@ class Session:
                 status = EXIT_STALE if error.kind == "stale" else EXIT_REFUSED
                 self._abandon(error, status)
             except OSError as error:
-                _leave(str(error))
+                self._quit(str(error))
 
     def _answer(self, request: Message) -> Message:
         try:
@@ -204,6 +204,8 @@ class Session:
         if op == "sensors":
             with Sensors(_sources(request)) as sensors:
                 return {"type": "sensors", "reading": sensors.read(0.0).as_json()}
+        if op == "probe":
+            return {"type": "probed", "delegate": _probe(request)}
         if op == "have":
             return {"type": "have", "present": self._cache.have(_texts(request, "sha256"))}
         if op == "adopt":
@@ -264,6 +266,15 @@ class Session:
             if os.path.isdir(path):
                 shutil.rmtree(path)
 
+    def _quit(self, why: str) -> NoReturn:
+        """Leave; the device leaves the power mode of a job with us, while it is still ours."""
+        try:
+            self._lease.check()
+            power.end(self._root)
+        except WorkerError as error:
+            why = "%s; %s" % (why, error)
+        _leave(why)
+
     def _abandon(self, error: WorkerError, status: int) -> NoReturn:
         """Say why and end the process, whatever the main thread is doing."""
         try:
@@ -273,8 +284,23 @@ class Session:
         os._exit(status)
 
 
+def _probe(request: Message) -> Dict[str, Any]:
+    _numpy()
+    from device_worker.runtimes import tflite
+
+    return tflite.probe(wire.load(wire.Delegate, request.get("delegate")), _text(request, "runtime"))
+
+
 def _measure() -> Any:
-    """The measuring module, which needs NumPy: devices without it must still say so plainly."""
+    """The measuring module."""
+    _numpy()
+    from device_worker import measure
+
+    return measure
+
+
+def _numpy() -> None:
+    """Devices without NumPy must say so plainly."""
     try:
         import numpy  # noqa: F401  # only to learn whether it is there
     except ImportError as error:
@@ -284,9 +310,6 @@ def _measure() -> Any:
             "NumPy cannot be imported on the device: %s" % error,
             "install numpy for the device's python3",
         ) from error
-    from device_worker import measure
-
-    return measure
 
 
 def _leave(why: str) -> NoReturn:

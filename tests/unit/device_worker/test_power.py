@@ -13,7 +13,7 @@ import pytest
 
 from device_worker import power, wire
 from device_worker.arrays import Array
-from device_worker.errors import WorkerError
+from device_worker.errors import EXIT_COORDINATOR_GONE, WorkerError
 from device_worker.wire import PowerMode, Source
 from tests.unit.device_worker.harness import WorkerProcess, gemm
 from tests.unit.device_worker.test_measure import Bench, same
@@ -195,7 +195,11 @@ def test_commands_and_the_mode_before(bench: Bench, tmp_path: Path) -> None:
 
 def left_behind(bench: Bench, cpus: Cpus, attempt: str = "dead") -> None:
     """What a worker leaves that was killed in the middle of a mode."""
-    power._keep(str(bench.root), power._pending(cpus.mode(), "ondemand", attempt))
+    left_behind_by(bench.root, cpus, attempt)
+
+
+def left_behind_by(root: Path, cpus: Cpus, attempt: str) -> None:
+    power._keep(str(root), power._pending(cpus.mode(), "ondemand", attempt))
     cpus.set("powersave")
 
 
@@ -217,13 +221,14 @@ def test_a_zombie_does_not_end_its_successors_mode(bench: Bench, cpus: Cpus) -> 
 def test_a_device_that_does_not_come_back_runs_nothing(bench: Bench, cpus: Cpus) -> None:
     left_behind(bench, cpus)
     held = json.loads(pending(bench).read_text())
-    held["commands"] = [["/nonexistent/tool"]]
+    held["commands"] = [["/nonexistent/tool"], *held["commands"][:1]]
     pending(bench).write_text(json.dumps(held))
     runtime = bench.script(same)
     assert bench.fails() == ("infra_error", "E-POWER-RESTORE")
     assert bench.fails() == ("infra_error", "E-POWER-RESTORE"), "not forgotten either"
     assert runtime.calls == 0
-    cpus.set("ondemand")  # a person puts it back
+    assert cpus.get() == ["ondemand", "powersave"], "what can be put back is"
+    cpus.set("ondemand")  # a person does the rest
     bench.run()
     assert not pending(bench).exists()
 
@@ -241,18 +246,27 @@ def test_nothing_pending_is_nothing_to_do(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def in_the_midst(worker: WorkerProcess, cpus: Cpus, folder: Path) -> None:
+    """Return once a job that never ends runs in the mode."""
+    x = np.ones((4, 4), np.float32)
+    job = worker.job(
+        gemm(folder / "gemm.onnx"),
+        {"x": x},
+        wire.RuntimeSpec("onnxruntime"),
+        repeat=10**8,
+        power=cpus.mode(),
+    )
+    worker.send(op="run", id=99, job=wire.dump(job))
+    end = time.monotonic() + 60
+    while cpus.get() != ["powersave", "powersave"]:
+        assert time.monotonic() < end, worker.stderr()
+        time.sleep(0.02)
+
+
 def test_a_worker_killed_in_a_mode_and_the_session_after_it(tmp_path: Path, cpus: Cpus) -> None:
     """SIGKILL to a real worker process; its successor restores when its session starts."""
-    x = np.ones((4, 4), np.float32)
-    spec = wire.RuntimeSpec("onnxruntime")
     with WorkerProcess(tmp_path / "root") as worker:
-        model = gemm(tmp_path / "gemm.onnx")
-        job = worker.job(model, {"x": x}, spec, repeat=10**8, power=cpus.mode())
-        worker.send(op="run", id=99, job=wire.dump(job))
-        end = time.monotonic() + 60
-        while cpus.get() != ["powersave", "powersave"]:
-            assert time.monotonic() < end, worker.stderr()
-            time.sleep(0.02)
+        in_the_midst(worker, cpus, tmp_path)
         worker.process.kill()
         worker.wait()
     assert cpus.get() == ["powersave", "powersave"]
@@ -260,3 +274,28 @@ def test_a_worker_killed_in_a_mode_and_the_session_after_it(tmp_path: Path, cpus
         assert after.ask("noop")["type"] == "done"
         assert cpus.get() == ["ondemand", "ondemand"]
     assert not (tmp_path / "root" / "power.json").exists()
+
+
+def test_a_worker_whose_coordinator_is_gone_puts_the_mode_back(tmp_path: Path, cpus: Cpus) -> None:
+    with WorkerProcess(tmp_path / "root") as worker:
+        in_the_midst(worker, cpus, tmp_path)
+        assert worker.process.stdin is not None
+        worker.process.stdin.close()
+        assert worker.wait() == EXIT_COORDINATOR_GONE
+    assert cpus.get() == ["ondemand", "ondemand"]
+    assert not (tmp_path / "root" / "power.json").exists()
+
+
+def test_a_worker_that_lost_its_lease_leaves_the_mode_to_its_successor(
+    tmp_path: Path, cpus: Cpus
+) -> None:
+    with WorkerProcess(tmp_path / "root", "--heartbeat", "600") as worker:
+        in_the_midst(worker, cpus, tmp_path)
+        with WorkerProcess(tmp_path / "root", token=2) as after:
+            assert after.ask("noop")["type"] == "done"
+            assert cpus.get() == ["ondemand", "ondemand"]
+            left_behind_by(tmp_path / "root", cpus, "successor")
+            assert worker.process.stdin is not None
+            worker.process.stdin.close()
+            assert worker.wait() == EXIT_COORDINATOR_GONE
+            assert cpus.get() == ["powersave", "powersave"]
