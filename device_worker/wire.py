@@ -6,6 +6,7 @@ Coordinator -> worker (each has "op" and "id"; a reply carries the same "id"):
   ping {nonce}              -> pong {nonce}
   facts                     -> facts {environment}
   sensors {sources: [...]}  -> sensors {reading}          one look through Sources, see telemetry
+  probe {runtime, delegate} -> probed {delegate}          loads a Delegate, says what it is
   have {sha256: [...]}      -> have {present: [...]}      every listed file is re-hashed first
   adopt {sha256, path}      -> adopted                    pushed file: hashed, moved into the cache
   run {job: Job}            -> progress* , result {result: JobResult}

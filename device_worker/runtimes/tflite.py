@@ -25,7 +25,7 @@ from device_worker.runtimes import (
     unsupported,
 )
 from device_worker.runtimes.probe import crash_signal
-from device_worker.wire import Backend, RuntimeSpec
+from device_worker.wire import Backend, Delegate, RuntimeSpec
 
 XNNPACK, BUILTIN, REFERENCE = "XNNPACK", "builtin", "reference"
 _RESOLVERS = {
@@ -223,6 +223,27 @@ class TfliteRuntime:
             return False
         kind = kinds[int(operator["outputs"][0])]
         return kind == np.float32 or (self._package.quantised and kind in (np.int8, np.uint8))
+
+
+def probe(spec: Delegate, runtime: str) -> Dict[str, Any]:
+    """Load a delegate without a model, first in a child, and let go of it again: its facts.
+
+    Raises WorkerError not_available E-RUNTIME-UNKNOWN, E-RUNTIME-MISSING, E-RUNTIME-BROKEN, and
+    what ``delegates`` raises.
+    """
+    package = next((p for p in (LITERT, TFLITE_RUNTIME) if p.name == runtime), None)
+    if package is None:
+        what = "%r takes no TFLite delegate" % runtime
+        raise WorkerError("not_available", "E-RUNTIME-UNKNOWN", what)
+    try:
+        module = importlib.import_module(package.module)
+    except (ImportError, AttributeError) as error:
+        raise missing(package.name, error) from error
+    library = delegates.checked(spec)
+    delegates.prove(library, lambda: delegates.load(module, library, spec.options))
+    with captured_stderr():
+        delegates.load(module, library, spec.options)
+    return delegates.facts(library, spec.options)
 
 
 def _mend(text: str) -> str:
