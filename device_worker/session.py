@@ -288,7 +288,8 @@ def _probe(request: Message) -> Dict[str, Any]:
     _numpy()
     from device_worker.runtimes import tflite
 
-    return tflite.probe(wire.load(wire.Delegate, request.get("delegate")), _text(request, "runtime"))
+    spec = wire.load(wire.Delegate, request.get("delegate"))
+    return tflite.probe(spec, _text(request, "runtime"))
 
 
 def _measure() -> Any:
