@@ -1,18 +1,27 @@
 #!/bin/sh
 # Everything CI needs: Debian packages and virtual boards where this machine can, then all checks.
-# Boards that were already up stay up; boards started here are taken down again.
+# Units that were already up stay up; units started here are taken down again.
 set -eu
-sh infra/packages.sh infra/test-packages.txt || echo "tests over a real sshd will be skipped"
-export ASSAY_FARM=0
+farm=".venv/bin/python -m infra.virtual_farm"
+sh infra/packages.sh infra/test-packages.txt || echo "tests over a real sshd or adb will be skipped"
+export ASSAY_FARM=0 ASSAY_PHONE=0
 if ! sh infra/packages.sh infra/virtual_farm/packages.txt; then
     echo "virtual boards: not without these packages; their tests will be skipped"
-elif ! .venv/bin/python -m infra.virtual_farm doctor; then
+elif ! $farm doctor boards; then
     echo "virtual boards: this machine cannot run them (reasons above); their tests will be skipped"
 else
+    units=boards
+    if ! command -v adb >/dev/null; then
+        echo "emulated phone: adb is not installed; its tests will be skipped"
+    elif ! $farm doctor phones; then
+        echo "emulated phone: not here (reasons above); its tests will be skipped"
+    else
+        units="boards phones" ASSAY_PHONE=1
+    fi
     ASSAY_FARM=1
-    .venv/bin/python -m infra.virtual_farm status --json | grep -q '"up": true' ||
-        trap '.venv/bin/python -m infra.virtual_farm down' EXIT
-    .venv/bin/python -m infra.virtual_farm up
+    $farm status --json | grep -q '"up": true' || trap '$farm down' EXIT
+    # shellcheck disable=SC2086 # a list of names
+    $farm up $units
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
