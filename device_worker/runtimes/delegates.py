@@ -62,9 +62,10 @@ def checked(spec: Delegate) -> Library:
 
 
 def located(library: str) -> Optional[str]:
-    """The file that ``library`` (a path or a soname) names, None when there is none."""
+    """The file that ``library`` names (a path, ``~`` allowed, or a soname), None without one."""
     if "/" in library:
-        return library if os.path.isfile(library) else None
+        path = os.path.expanduser(library)
+        return path if os.path.isfile(path) else None
     arch = sysconfig.get_config_var("MULTIARCH") or ""
     plain = ("/usr/local/lib", "/usr/lib", "/lib")
     folders = [

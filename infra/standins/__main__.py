@@ -1,4 +1,7 @@
-"""``python -m infra.standins build [FOLDER]``: compile the stand-ins, print where they are."""
+"""``python -m infra.standins``: ``build [FOLDER]`` compiles the stand-in for libedgetpu and prints
+
+where it is; ``compile SOURCE TARGET`` writes a file in the form that the Edge TPU compiler gives.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,30 @@ from pathlib import Path
 
 from infra.standins.build import BuildError, build
 
+_USAGE = """\
+usage: python -m infra.standins build [FOLDER]
+       python -m infra.standins compile SOURCE.tflite TARGET.tflite"""
+
 
 def main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] != "build" or len(arguments) > 2:
-        print("usage: python -m infra.standins build [FOLDER]", file=sys.stderr)
-        return 2
-    try:
-        print(build(Path(arguments[1]) if len(arguments) == 2 else None))
-    except BuildError as error:
-        print(f"standins: {error}", file=sys.stderr)
-        return 3
+    match arguments:
+        case ["build", *folder] if len(folder) < 2:
+            try:
+                print(build(Path(folder[0]) if folder else None))
+            except BuildError as error:
+                print(f"standins: {error}", file=sys.stderr)
+                return 3
+        case ["compile", source, target]:
+            from infra.standins.compile import compile_file
+
+            try:
+                compile_file(Path(source), Path(target))
+            except OSError as error:
+                print(f"standins: {error}", file=sys.stderr)
+                return 2
+        case _:
+            print(_USAGE, file=sys.stderr)
+            return 2
     return 0
 
 

@@ -19,9 +19,8 @@ class BuildError(RuntimeError):
 
 
 def folder() -> Path:
-    """Where built stand-ins lie: ``~/.cache/assay/standins``."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "assay" / "standins"
+    """Where built stand-ins lie, and where matrices/inventories/standins.yaml looks for them."""
+    return Path.home() / ".cache" / "assay" / "standins"
 
 
 def build(into: Path | None = None, compiler: str = "cc") -> Path:

@@ -45,6 +45,12 @@ def test_the_numbers_of_a_row() -> None:
     ]
 
 
+def test_a_compiled_file_says_what_the_accelerator_takes_of_it() -> None:
+    text = "Edge TPU: 1 partition, 0 operators on the CPU; compiled from int8 (sha256 0123456789ab)"
+    lines = _piped(synthetic.result() | {"compiled": {"cnn.edgetpu": {"text": text}}})
+    assert f"cnn.edgetpu: {text}" in lines
+
+
 @pytest.mark.parametrize("options", [{}, {"force_terminal": True, "width": 90}])
 def test_a_missing_row_says_so_with_its_reason(options: dict[str, Any]) -> None:
     document = synthetic.result()
