@@ -42,7 +42,10 @@ _HEADER_LIMIT = 1 << 16
 
 @dataclass(frozen=True)
 class Work:
-    """``samples``: input set → samples; ``inferences``: cell ID → model runs, warm-up aside."""
+    """``samples``: input set → samples; ``inferences``: cell ID → model runs, warm-up aside.
+
+    A soak's are its first pass alone: how often it goes on is for the device's heat to say.
+    """
 
     samples: dict[str, int]
     inferences: dict[str, int]
@@ -60,8 +63,10 @@ def total_work(matrix: Matrix, cells: Sequence[Cell]) -> Work:
 
 
 def _inferences(matrix: Matrix, samples: int, cell: Cell) -> int:
-    times = parse_condition(cell.condition).repeat
-    return samples if times is None else min(samples, matrix.repeat_samples) * times
+    condition = parse_condition(cell.condition)
+    if condition.kind not in ("repeat", "soak"):
+        return samples
+    return min(samples, matrix.repeat_samples) * (condition.repeat or 1)
 
 
 def count_samples(spec: InputSpec) -> int:
