@@ -42,7 +42,7 @@ _TYPES = {
 _ABSENT = 0.0
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z ]{0,40}): ?(.*)")
 _STATUS = {2: "charging", 3: "discharging", 4: "not charging", 5: "full"}
-_PROPERTY = re.compile(r"^\[([^\]]{1,200})\]: \[(.*?)\]$", re.MULTILINE | re.DOTALL)
+_PROPERTY = re.compile(r"^\[([^\]]{1,200})\]: \[(.{0,1000}?)\]$", re.MULTILINE | re.DOTALL)
 
 
 def thermalservice(raw: Raw) -> Values:

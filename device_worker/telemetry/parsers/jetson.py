@@ -26,6 +26,8 @@ _TEMP = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,31})@(-?[0-9.]{1,9})C(?:/.*)?")
 _RAIL = re.compile(r"([0-9]{1,9})(mW)?/[0-9]{1,9}(?:mW)?(?:/[0-9]{1,9}(?:mW)?)?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,31}")
 _NO_RAIL = ("NC", "RAM", "SWAP", "IRAM")
+_LONGEST = 8192
+"""Characters of a line that are looked at: ten times what a board with twelve cores prints."""
 _PLACEHOLDER = "PMIC"
 """Its temperature is one number for ever (50 or 100)."""
 
@@ -36,7 +38,8 @@ def tegrastats(raw: Raw) -> Values:
     A rail's first number is the present power, without a unit on JetPack 4 and in mW later. A
     temperature of -256 °C means powered off. An ``off`` core or engine is unknown.
     """
-    line = next((x for x in reversed((first(raw) or "").splitlines()) if "RAM " in x), "")
+    lines = (first(raw) or "").splitlines()
+    line = next((x for x in reversed(lines) if "RAM " in x), "")[:_LONGEST]
     found: Values = {}
     cores = _CPUS.search(line)
     if cores:

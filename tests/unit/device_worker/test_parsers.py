@@ -74,6 +74,17 @@ def test_damaged_output_raises_nothing(index: int, cut: int, junk: str) -> None:
     json.dumps(PARSERS[given_["parser"]](raw), allow_nan=False)
 
 
+@pytest.mark.timeout(100)
+def test_no_text_keeps_a_parser_busy_for_long() -> None:
+    """As much of it as a command may print; a parser that is quadratic in it takes minutes."""
+    pieces = ["RAM CPU [", "RAM ([", "[a]: [\n", "[a]: [", "Temperature{mValue=", "a: b\n", "9"]
+    for piece in pieces:
+        text = piece * ((1 << 18) // len(piece))
+        for parser in PARSERS.values():
+            parser({"": text})
+            parser({"/sys/a/temp": text, "/sys/a/name": text})
+
+
 def test_throttle_flags_in_words() -> None:
     assert raspberry.words(0) == []
     assert raspberry.words(0x50005) == [
