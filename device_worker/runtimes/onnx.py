@@ -98,9 +98,11 @@ class OnnxRuntime:
 
     def backend(self) -> Backend:
         plan_sha256, nodes = self._plan()
-        asked = self._chain.asked
-        lines = fallbacks(asked, self._session.get_providers(), nodes)
-        return Backend(asked[0], dict(nodes), lines, plan_sha256, self._engines(), self._build_ns)
+        named = self._chain.named
+        lines = fallbacks(named, self._session.get_providers(), nodes)
+        return Backend(
+            ", ".join(named), dict(nodes), lines, plan_sha256, self._engines(), self._build_ns
+        )
 
     def version(self) -> Dict[str, Any]:
         build = getattr(self._ort, "get_build_info", None)

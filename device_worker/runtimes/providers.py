@@ -14,22 +14,22 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Chain:
-    """``asked``: in order, the CPU last. ``given``: of these the offered ones, with options.
+    """``named``: what was asked for, in order.
 
-    ``engines``: the folder of the engines that the first provider builds, "" when it builds none.
+    ``given``: of these and the CPU, which always comes last, the offered ones, with their options.
+    ``engines``: the folder of the engines that a provider builds, "" when none builds any.
     """
 
-    asked: List[str]
+    named: List[str]
     given: List[Tuple[str, Dict[str, str]]] = field(default_factory=list)
     engines: str = ""
 
 
 def chain(spec: RuntimeSpec, offered: Sequence[str], model: str, version: str) -> Chain:
     """``version``: of ONNX Runtime; ``model``: path of the file in the cache."""
-    asked = list(dict.fromkeys([*spec.providers, CPU]))
     given: List[Tuple[str, Dict[str, str]]] = []
     where = ""
-    for name in asked:
+    for name in dict.fromkeys([*spec.providers, CPU]):
         options = dict(spec.provider_options.get(name, {}))
         if name == engines.TENSORRT and name in offered:
             own = engines.folder(model, name, options, version)
@@ -37,29 +37,31 @@ def chain(spec: RuntimeSpec, offered: Sequence[str], model: str, version: str) -
             where = options["trt_engine_cache_path"]
         if name in offered:
             given.append((name, options))
-    return Chain(asked, given, where)
+    return Chain(list(dict.fromkeys(spec.providers)), given, where)
 
 
-def fallbacks(asked: Sequence[str], session: Sequence[str], nodes: Dict[str, int]) -> List[str]:
-    """One line for each silent change: a provider that is not there, or left operators to others.
+def fallbacks(named: Sequence[str], session: Sequence[str], nodes: Dict[str, int]) -> List[str]:
+    """One line for each silent change: a named provider that is not there, or operators that went
 
-    ``session``: the providers it says it has; ``nodes``: provider -> operators given to it.
+    to one that is not named. ``session``: the providers it says it has; ``nodes``: provider ->
+    operators given to it.
     """
-    first, told = asked[0], ", ".join(session)
+    first, told = named[0], ", ".join(session)
     if first not in session:
         return ["asked for %s, session has %s" % (first, told)]
     lines = []
-    lost = [name for name in asked if name not in session]
+    lost = [name for name in named if name not in session]
     if lost:
         lines.append("asked for %s as well, session has %s" % (", ".join(lost), told))
     if not nodes.get(first):
         lines.append("asked for %s, it was given no operator" % first)
-    elif first != CPU:
-        lines += [
-            "asked for %s, %d operators run on %s" % (first, count, name)
-            for name, count in sorted(nodes.items())
-            if name != first and count
-        ]
+        return lines
+    others = [(name, count) for name, count in sorted(nodes.items()) if name not in named]
+    lines += [
+        "asked for %s, %d operators run on %s" % (", ".join(named), count, name)
+        for name, count in others
+        if count
+    ]
     return lines
 
 
