@@ -94,6 +94,8 @@ def wrong(expected: bytes | None, answer: bytes, repeats_differed: int) -> str |
         return None
     ours, theirs = _rows(expected), _rows(answer)
     count = min(len(ours), len(theirs))
+    if not count or ours.shape[1] != theirs.shape[1]:
+        return "it gives no answers to compare"
     differing = int((ours[:count] != theirs[:count]).any(axis=1).sum())
     return (
         f"{differing} of {count} answers differ from those before its failure"
@@ -145,7 +147,7 @@ class Accelerator:
     def worked(self, order: Order, sample_hashes: bytes) -> None:
         """Remember a job that came out well: the next golden one."""
         name = used(order.job)
-        if name is not None:
+        if name is not None and sample_hashes:
             self._golden[name] = Golden(golden_order(order), sample_hashes)
 
     def failed(self, order: Order, failure: Failure) -> None:
@@ -208,5 +210,10 @@ def _wedged(where: str, name: str, why: str) -> InfraError:
 
 def _rows(npy: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     loaded: np.ndarray[tuple[int, int], np.dtype[np.uint8]]
-    loaded = np.load(io.BytesIO(npy), allow_pickle=False)
+    try:
+        loaded = np.load(io.BytesIO(npy), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InfraError("E-WORKER-GARBAGE", f"sample hashes are no .npy: {error}") from error
+    if loaded.ndim != 2 or loaded.dtype != np.uint8:
+        raise InfraError("E-WORKER-GARBAGE", f"sample hashes are {loaded.dtype}{loaded.shape}")
     return loaded

@@ -198,7 +198,7 @@ def test_a_reset_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path
 
 def rows(*values: int) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.array([[v] * 32 for v in values], np.uint8))
+    np.save(buffer, np.array([[v] * 32 for v in values], np.uint8).reshape(-1, 32))
     return buffer.getvalue()
 
 
@@ -206,6 +206,10 @@ def test_what_counts_as_a_wrong_answer() -> None:
     assert accelerator.wrong(rows(1, 2, 3), rows(1, 2), 0) is None
     assert accelerator.wrong(None, rows(1), 0) is None
     assert accelerator.wrong(None, rows(1), 1) == "it does not give the same answer twice"
+    for garbage in (b"", b"no array", rows(1)[:-40]):
+        with pytest.raises(InfraError, match="sample hashes"):
+            accelerator.wrong(rows(1), garbage, 0)
+    assert accelerator.wrong(rows(1), rows(), 0) is not None
     assert accelerator.wrong(rows(1, 2), rows(1, 9), 0) == (
         "1 of 2 answers differ from those before its failure"
     )
