@@ -34,6 +34,13 @@ def replace(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
+def break_off(path: Path) -> None:
+    """Make a sensor one that is there and fails to be read, as drivers' files do."""
+    if not path.is_symlink():
+        path.unlink(missing_ok=True)
+        path.symlink_to(path.name)  # opening it leads round in a circle, for root too
+
+
 class Sensors:
     """Reads the load of this PID namespace and writes the sensor files below ``root``."""
 
@@ -67,10 +74,12 @@ class Sensors:
         for name, text in values.items():
             path = self._root / name
             if text is None:
-                path.unlink(missing_ok=True)
+                break_off(path)
                 self._shown.pop(name, None)
             elif self._shown.get(name) != text:
                 try:
+                    if path.is_symlink():
+                        path.unlink()
                     (overwrite if name.startswith("sys/") else replace)(path, text)
                     if path.name in phonefiles.UNREADABLE and self._board.phone:
                         path.chmod(0o400)
