@@ -23,6 +23,7 @@ PATIENCE = 60.0
 """Seconds to load, take a model and run it once; firmware is brought to a USB unit meanwhile."""
 
 _NODE = re.compile(r"Node number \d+ \(([^)]*)\) failed to")
+_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 _NEEDED = "unresolved custom op: " + EDGETPU_OP
 
 
@@ -188,7 +189,25 @@ def _theirs(text: str) -> bool:
 
 
 def _reason(text: str, path: str) -> str:
-    return one_line(text).replace(path + ": ", "", 1)
+    """The loader's words; of a library for another machine, which it calls missing, that as well."""
+    told = one_line(text).replace(path + ": ", "", 1)
+    theirs, ours = built_for(path), built_for("/proc/self/exe")
+    if theirs is None or ours in (None, theirs):
+        return told
+    return "%s; it is built for %s, this process for %s" % (told, theirs, ours)
+
+
+def built_for(path: str) -> Optional[str]:
+    """The machine that an ELF file is for, None for anything else."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(20)
+    except OSError:
+        return None
+    if len(head) < 20 or head[:4] != b"\x7fELF":
+        return None
+    number = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+    return "%s (%d bit)" % (_MACHINES.get(number, "machine %d" % number), 32 * head[4])
 
 
 def _version(handle: Any) -> Optional[str]:

@@ -102,3 +102,22 @@ def test_which_operators_the_named_delegate_took() -> None:
     taken = ["edgetpu-custom-op", "DEQUANTIZE", "CONV_2D"]
     assert split(taken, default_kernels=True) == 1
     assert split(taken, default_kernels=False) == 3
+
+
+def test_which_machine_a_library_is_for(tmp_path: Path) -> None:
+    file = tmp_path / "lib.so"
+    head = bytearray(20)
+    head[:6] = b"\x7fELF\x02\x01"
+    head[18] = 183
+    file.write_bytes(head)
+    assert delegates.built_for(str(file)) == "aarch64 (64 bit)"
+    head[4:6], head[18:20] = b"\x01\x02", b"\x00\x28"
+    file.write_bytes(head)
+    assert delegates.built_for(str(file)) == "arm (32 bit)"
+    head[19] = 99
+    file.write_bytes(head)
+    assert delegates.built_for(str(file)) == "machine 99 (32 bit)"
+    file.write_bytes(head[:10])
+    assert delegates.built_for(str(file)) is None
+    assert delegates.built_for(str(tmp_path / "none")) is None
+    assert delegates.built_for("/proc/self/exe") is not None
