@@ -140,6 +140,7 @@ def record(finished: Finished, artefacts: Artefacts) -> AttemptRecord:
             retryable=failure.retryable if failure else False,
             started=finished.started_unix,
             ended=finished.ended_unix,
+            hub=finished.hub,
         )
     kept: dict[str, Blob] = {}
     for role, data in sorted(finished.files.items()):
@@ -151,6 +152,7 @@ def record(finished: Finished, artefacts: Artefacts) -> AttemptRecord:
         timing_valid=bool(summary["telemetry"]["timing_valid"]) and not finished.timing_notes,
         started=finished.started_unix,
         ended=finished.ended_unix,
+        hub=finished.hub,
         environment=environment,
         result={
             **summary,

@@ -26,6 +26,7 @@ from orchestrator.errors import Exit
 
 if TYPE_CHECKING:
     from orchestrator.fanout.executor import Executor
+    from orchestrator.matrix.inventory import Inventory
     from orchestrator.reports.progress import Progress
     from orchestrator.work_off import Stop
 
@@ -115,7 +116,7 @@ def run(
     check_report(report)
     with (
         Store.open(store_folder(store)) as opened,
-        _fan(executor, planned.devices, store_folder(store)) as fan,
+        _fan(executor, planned.inventory, planned.devices, store_folder(store)) as fan,
     ):
         run_id = enqueue(opened, planned, fan.compute)
         with _interruptible() as stop, _progress(len(planned.cells)) as progress:
@@ -157,10 +158,10 @@ def resume(
         run_id = opened.run(run).id
     check_report(report)
     with Store.open(store_folder(store)) as opened:
-        devices = load_run(opened.frozen(run_id)).devices
+        frozen = load_run(opened.frozen(run_id))
         with (
             _interruptible() as stop,
-            _fan(executor, devices, store_folder(store)) as fan,
+            _fan(executor, frozen.inventory, frozen.devices, store_folder(store)) as fan,
             _progress(len(opened.cells(run_id))) as progress,
         ):
             document = finish(opened, run_id, fan, progress, stop)
@@ -184,16 +185,22 @@ def _answer(
 
 
 @contextmanager
-def _fan(kind: Engine, devices: Sequence[str], folder: Path) -> Iterator[Executor]:
-    spool = (folder / "spool").absolute()
+def _fan(
+    kind: Engine, inventory: Inventory, devices: Sequence[str], folder: Path
+) -> Iterator[Executor]:
+    from orchestrator.store.farm import farm_id
+
+    spool, hubs = (folder / "spool").absolute(), inventory.hubs(devices)
     fan: Executor
     if kind is Engine.RAY:
         from orchestrator.fanout.cluster import Cluster
 
-        fan = Cluster(devices, spool)
+        fan = Cluster(devices, spool, hubs=hubs, farm=farm_id(folder))
     else:
+        from orchestrator.fanout.executor import refuse_hubs
         from orchestrator.fanout.inprocess import InProcess
 
+        refuse_hubs(hubs)
         fan = InProcess(spool / "hub-0")  # where the first of Ray's hubs would spool
     try:
         yield fan

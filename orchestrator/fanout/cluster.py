@@ -7,17 +7,18 @@ and asks for a token that this process alone hands on.
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.errors import InfraError
-from orchestrator.fanout.executor import DEVICES_PER_HUB, assign
+from orchestrator.fanout.executor import DEVICES_PER_HUB, Seat, assign
 from orchestrator.fanout.hub import Hub
 from orchestrator.fanout.order import Finished, Order
 
@@ -33,31 +34,139 @@ if not os.environ.get("RAY_ADDRESS"):
 
 import ray
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 T = TypeVar("T")
 
-_CALL_S = 60.0
+CALL_S = 60.0
+"""Longest a hub may take for anything but an order; its process may be starting."""
+RETURN_S = 20.0
+"""How long an order waits for a hub that is gone to come back."""
+PARTING_S = 15.0
+"""Longest that hubs are waited for at the end, and that a device's session takes to end."""
+WATCH_S = 5.0
+"""How often a hub that works on an order is looked for."""
+
+RESOURCE = "hub-"
+"""Before a hub's name: the Ray resource that its node offers (see `fanout.node`)."""
+
+
+class _Hub:
+    """One actor and what is known of it. Calls block, each for a bounded time."""
+
+    def __init__(self, seat: Seat, actor: Any) -> None:
+        self.seat, self.actor = seat, actor
+        self.lost = False
+        self._sent: set[str] = set()
+        self._sending = threading.Lock()
+
+    def carry_out(self, order: Order) -> Finished:
+        """Raises InfraError E-HUB-LOST, E-TRANSFER-HASH; OSError for a blob that is not here."""
+        try:
+            # Ray would keep a call to an actor whose node is gone until that node is back.
+            self._get(self.actor.pid.remote(), RETURN_S if self.lost else CALL_S)
+            self._bring(order.blobs)
+            return self._watched(self.actor.run.remote(order))
+        except InfraError as error:
+            self.lost = error.id == "E-HUB-LOST"
+            self._sent = set()  # a hub that is started again, perhaps elsewhere, may have nothing
+            raise
+
+    def call(self, method: str, *arguments: Any, seconds: float = CALL_S) -> Any:
+        return self._get(getattr(self.actor, method).remote(*arguments), seconds)
+
+    def _bring(self, blobs: dict[str, str]) -> None:
+        """Only a hub on another machine lacks any; what was once brought is remembered."""
+        with self._sending:
+            news = {sha: path for sha, path in blobs.items() if sha not in self._sent}
+            if news:
+                for sha in self.call("lacks", news):
+                    self.call("receive", sha, Path(news[sha]).read_bytes())
+                self._sent.update(news)
+
+    def _watched(self, ref: Any) -> Finished:
+        """The answer. Ray notices dead processes; a node that is gone we look for ourselves."""
+        misses = 0
+        while not ray.wait([ref], timeout=WATCH_S)[0]:
+            misses = 0 if self.seat.hub is None or self.seat.hub in _offered() else misses + 1
+            if misses == 2:
+                ray.cancel(ref)
+                raise self._gone("its node has left the cluster")
+        finished: Finished = self._get(ref, CALL_S)
+        return finished
+
+    def _get(self, ref: Any, seconds: float) -> Any:
+        try:
+            answer = ray.get(ref, timeout=seconds)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.GetTimeoutError as error:
+            self.lost = True
+            raise self._gone(f"no answer within {seconds:g} s") from error
+        except ray.exceptions.RayError as error:
+            self.lost = True
+            raise self._gone(_first_line(error)) from error
+        self.lost = False
+        return answer
+
+    def _gone(self, why: str) -> InfraError:
+        return InfraError("E-HUB-LOST", f"hub gone: {why}", where=self.seat.hub)
 
 
 class Cluster:
-    """Joins the cluster of RAY_ADDRESS, or starts a single-node one that ends with this process."""
+    """Joins the cluster of RAY_ADDRESS, or starts a single-node one that ends with this process.
 
-    def __init__(self, devices: Iterable[str], spool: Path) -> None:
-        self._hub_of = assign(devices)
-        self._joined = bool(os.environ.get("RAY_ADDRESS"))
-        _start(self._joined)
+    ``spool``: folder of the hubs on this host. ``hubs``: device -> hub, for those that other hosts
+    reach; these keep what they spool in a folder of their own, under ``farm``'s name.
+    Raises InfraError E-RAY-START, E-RAY-VERSION, E-HUB-UNKNOWN.
+    """
+
+    def __init__(
+        self,
+        devices: Iterable[str],
+        spool: Path,
+        *,
+        hubs: Mapping[str, str] | None = None,
+        farm: str = "farm",
+    ) -> None:
+        seats = assign(devices, hubs)
+        joined = bool(os.environ.get("RAY_ADDRESS"))
+        _start(joined)
+        try:
+            _check_offered({seat.hub for seat in seats.values() if seat.hub}, joined)
+        except InfraError:
+            ray.shutdown()
+            raise
+        here = ray.get_runtime_context().get_node_id()
         actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(Hub)
-        self._hubs: list[Any] = [
-            actor.options(max_concurrency=DEVICES_PER_HUB + 4).remote(spool / f"hub-{n}")
-            for n in range(max(self._hub_of.values(), default=0) + 1)
-        ]
-        self._sent: list[set[str]] = [set() for _ in self._hubs]
+        made = {}
+        for seat in {Seat(None, 0), *seats.values()}:
+            folder = spool / f"hub-{seat.number}"
+            where: dict[str, Any] = {
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(here, False)
+            }
+            if seat.hub is not None:
+                folder = Path("~/.cache/assay/hub", farm, f"{seat.hub}-{seat.number}")
+                where = {"resources": {RESOURCE + seat.hub: 0.001}}
+            options = actor.options(max_concurrency=DEVICES_PER_HUB + 4, **where)
+            made[seat] = _Hub(seat, options.remote(folder, seat.hub))
+        self._hub_of = {device: made[seat] for device, seat in seats.items()}
+        self._here, self._hubs = made[Seat(None, 0)], list(made.values())
 
     def run(self, order: Order) -> Future[Finished]:
-        number = self._hub_of.get(order.target.device, 0)
-        self._bring_blobs(number, order.blobs)
-        future = _translate(self._hubs[number].run.remote(order).future())
-        future.add_done_callback(functools.partial(self._check_loss, number))
+        """Each order has a thread of its own: while one hub is silent, others go on."""
+        future: Future[Finished] = Future()
+        future.set_running_or_notify_cancel()
+        hub = self._hub_of.get(order.target.device, self._here)
+
+        def work() -> None:
+            try:
+                future.set_result(hub.carry_out(order))
+            except BaseException as error:  # noqa: BLE001  handed on to whoever waits for it
+                future.set_exception(error)
+
+        # A daemon: after an abort the program must end although a hub has not answered yet.
+        threading.Thread(target=work, name=f"cell-{order.target.device}", daemon=True).start()
         return future
 
     def compute(self, function: Callable[..., T], *args: Any) -> Future[T]:
@@ -65,58 +174,70 @@ class Cluster:
         return _translate(task.remote(*args).future())
 
     def spooled(self) -> list[str]:
-        return sorted(a for held in self._all("spooled") for a in held)
+        """Of the hubs that answer: what a silent one holds is asked for by the next run."""
+        return sorted(a for held in self._all("spooled", CALL_S).values() for a in held)
 
     def redeliver(self, attempt: str) -> Finished:
-        for hub, held in zip(self._hubs, self._all("spooled"), strict=True):
+        for hub, held in self._all("spooled", CALL_S).items():
             if attempt in held:
-                finished: Finished = _get(hub.redeliver.remote(attempt))
+                finished: Finished = hub.call("redeliver", attempt)
                 return finished
         raise InfraError("E-HUB-SPOOL", f"no hub holds attempt {attempt}")
 
     def forget(self, attempts: Sequence[str]) -> None:
         for hub in self._hubs:
-            hub.forget.remote(list(attempts))
+            hub.actor.forget.remote(list(attempts))
 
     def let_go(self, device: str) -> None:
-        try:
-            _get(self._hubs[self._hub_of.get(device, 0)].let_go.remote(device))
-        except InfraError:
-            return  # the hub is gone, and its links with it
+        hub = self._hub_of.get(device, self._here)
+        if not hub.lost:
+            with contextlib.suppress(InfraError):  # the hub is gone, and its links with it
+                hub.call("let_go", device, seconds=PARTING_S)
 
     def abort(self) -> None:
         for hub in self._hubs:
-            ray.kill(hub)
+            ray.kill(hub.actor)
 
     def hub_pids(self) -> list[int]:
-        return [int(pid) for pid in self._all("pid")]
+        return [int(hub.call("pid")) for hub in self._hubs]
 
     def close(self) -> None:
-        for hub in self._hubs:
-            try:
-                _get(hub.close.remote())
-            except InfraError:
-                continue  # a dead hub has nothing left to close
-            finally:
-                ray.kill(hub)
+        self._all("close", PARTING_S)
+        self.abort()
         ray.shutdown()
 
-    def _bring_blobs(self, number: int, blobs: dict[str, str]) -> None:
-        """Only a hub on another machine lacks any; what was once brought is remembered."""
-        sent, hub = self._sent[number], self._hubs[number]
-        news = {sha: path for sha, path in blobs.items() if sha not in sent}
-        if news:
-            for sha in _get(hub.lacks.remote(news)):
-                _get(hub.receive.remote(sha, Path(news[sha]).read_bytes()))
-            sent.update(news)
+    def _all(self, method: str, seconds: float) -> dict[_Hub, Any]:
+        """What the hubs answer to a call made to all at once. A hub that is gone is left out."""
+        refs = {getattr(hub.actor, method).remote(): hub for hub in self._hubs if not hub.lost}
+        ready, late = (
+            ray.wait(list(refs), num_returns=len(refs), timeout=seconds) if refs else ([], [])
+        )
+        found = {}
+        for ref in ready:
+            with contextlib.suppress(InfraError):
+                found[refs[ref]] = refs[ref]._get(ref, seconds)
+        for ref in late:
+            refs[ref].lost = True
+        return found
 
-    def _check_loss(self, number: int, future: Future[Finished]) -> None:
-        """A hub that is started again, perhaps on another machine, may have nothing."""
-        if isinstance(future.exception(), InfraError):
-            self._sent[number] = set()
 
-    def _all(self, method: str) -> list[Any]:
-        return [_get(getattr(hub, method).remote()) for hub in self._hubs]
+def _offered() -> set[str]:
+    """Names of the hubs that living nodes of the cluster are."""
+    nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+    resources = (name for node in nodes if node["Alive"] for name in node["Resources"])
+    return {name.removeprefix(RESOURCE) for name in resources if name.startswith(RESOURCE)}
+
+
+def _check_offered(wanted: set[str], joined: bool) -> None:
+    offered = _offered() if wanted else set()
+    for name in sorted(wanted - offered):
+        raise InfraError(
+            "E-HUB-UNKNOWN",
+            f"no Ray node is hub {name} (hubs: {', '.join(sorted(offered)) or 'none'})",
+            mend=f"`assay hub start {name}` on the host that reaches its devices"
+            + ("" if joined else ", and set RAY_ADDRESS here"),
+            retryable=False,
+        )
 
 
 def _start(join: bool) -> None:
@@ -136,6 +257,13 @@ def _start(join: bool) -> None:
                 _node_ip_address="127.0.0.1",
             )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if "Version mismatch" in str(error):
+            raise InfraError(
+                "E-RAY-VERSION",
+                str(error),
+                mend="install the same Ray and Python on every hub",
+                retryable=False,
+            ) from error
         raise InfraError(
             "E-RAY-START",
             f"cannot {'join' if join else 'start'} Ray: {error}",
@@ -144,18 +272,9 @@ def _start(join: bool) -> None:
         ) from error
 
 
-def _get(ref: Any) -> Any:
-    try:
-        return ray.get(ref, timeout=_CALL_S)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayError as error:
-        raise _lost(error) from error
-
-
-def _lost(error: BaseException) -> InfraError:
+def _first_line(error: BaseException) -> str:
     first = str(error).strip().splitlines()
-    return InfraError("E-HUB-LOST", f"hub gone: {first[0] if first else type(error).__name__}")
+    return first[0] if first else type(error).__name__
 
 
 def _translate(raw: Future[Any]) -> Future[Any]:
@@ -171,7 +290,7 @@ def _translate(raw: Future[Any]) -> Future[Any]:
             cause = getattr(error, "cause", None)
             ours.set_exception(cause if isinstance(cause, BaseException) else error)
         elif isinstance(error, ray.exceptions.RayError):
-            ours.set_exception(_lost(error))
+            ours.set_exception(InfraError("E-HUB-LOST", f"hub gone: {_first_line(error)}"))
         else:
             ours.set_exception(error)
 

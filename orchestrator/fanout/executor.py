@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from orchestrator.errors import InputError
 from orchestrator.fanout.order import Finished, Order
 
 T = TypeVar("T")
 
 DEVICES_PER_HUB = 32
 """One process saturates near 1,250 paramiko round trips a second: about this many devices."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One actor: the ``number``-th on a named hub, or (None) on the coordinator's own host."""
+
+    hub: str | None
+    number: int
 
 
 class Executor(Protocol):
@@ -41,6 +52,27 @@ class Executor(Protocol):
     def close(self) -> None: ...
 
 
-def assign(devices: Iterable[str]) -> dict[str, int]:
-    """Device -> hub number, DEVICES_PER_HUB to a hub, the same for the same set of devices."""
-    return {d: i // DEVICES_PER_HUB for i, d in enumerate(sorted(set(devices)))}
+def assign(devices: Iterable[str], hubs: Mapping[str, str] | None = None) -> dict[str, Seat]:
+    """Device -> the actor that drives it; the same for the same set of devices.
+
+    ``hubs``: device -> name of its hub, for those that the coordinator's host does not reach.
+    """
+    named = hubs or {}
+    taken: Counter[str | None] = Counter()
+    found = {}
+    for device in sorted(set(devices)):
+        hub = named.get(device)
+        found[device] = Seat(hub, taken[hub] // DEVICES_PER_HUB)
+        taken[hub] += 1
+    return found
+
+
+def refuse_hubs(hubs: Mapping[str, str]) -> None:
+    """Threads reach what this host reaches. Raises InputError E-HUB-INPROCESS for anything else."""
+    if hubs:
+        device, hub = min(hubs.items())
+        raise InputError(
+            "E-HUB-INPROCESS",
+            f"{device} is reached from hub {hub}, not from here",
+            mend="--executor ray with RAY_ADDRESS, or --select cells of other devices",
+        )

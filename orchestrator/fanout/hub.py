@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -27,7 +28,13 @@ from orchestrator.transports import open_transport
 class Hub:
     """Thread-safe: orders of different devices run side by side, of one device in turn."""
 
-    def __init__(self, spool: Path) -> None:
+    def __init__(self, spool: Path, name: str | None = None) -> None:
+        """``spool``: a folder on this host (``~`` is its user's). ``name``: as inventories call it,
+
+        None for the coordinator's own host.
+        """
+        spool = spool.expanduser()
+        self._name = f"{name}@{socket.gethostname()}" if name else socket.gethostname()
         self._spool = Spool(spool)
         self._blobs = spool / "blobs"
         self._sessions: dict[str, tuple[Target, DeviceSession]] = {}
@@ -115,6 +122,7 @@ class Hub:
             files={} if failure else files,
             bytes_pushed=max(pushed, 0),
             timing_notes=notes,
+            hub=self._name,
         )
 
     def _carry_out(
@@ -129,7 +137,7 @@ class Hub:
             result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
             _check_identity(order.target, result.environment)
             files = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
-        accelerator.worked(order, files["sample_hashes"])
+        accelerator.worked(order, files.get("sample_hashes", b""))
         told = {"clock_offset_s": worker.clock_offset, "recovered": recovered}
         return {**wire.dump(result), **told}, files, notes
 

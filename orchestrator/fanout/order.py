@@ -93,7 +93,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished attempt. ``files``: name -> bytes, "output-<i>" and JobResult.files' roles."""
+    """A finished attempt. ``files``: name -> bytes, "output-<i>" and JobResult.files' roles.
+
+    ``hub``: host that carried it out, as ``name@host`` where the inventory names it; None: lost.
+    """
 
     attempt: str
     device: str
@@ -105,6 +108,7 @@ class Finished:
     files: dict[str, bytes] = field(default_factory=dict)
     bytes_pushed: int = 0
     timing_notes: tuple[str, ...] = ()
+    hub: str | None = None
 
     @property
     def outcome(self) -> str:

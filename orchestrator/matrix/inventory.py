@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,3 +127,8 @@ class Inventory(Spec):
 
     def device(self, name: str) -> Device:
         return next(d for d in self.devices if d.name == name)
+
+    def hubs(self, names: Iterable[str]) -> dict[str, str]:
+        """Device -> hub, of those of ``names`` that the coordinator's host does not reach."""
+        wanted = set(names)
+        return {d.name: d.hub for d in self.devices if d.hub is not None and d.name in wanted}

@@ -16,7 +16,7 @@ from orchestrator.errors import (
     ModelError,
     NotAvailableError,
 )
-from orchestrator.fanout.executor import DEVICES_PER_HUB, assign
+from orchestrator.fanout.executor import DEVICES_PER_HUB, Seat, assign, refuse_hubs
 from orchestrator.fanout.hub import Hub, _check_identity
 from orchestrator.fanout.order import Failure, Finished, Target
 from orchestrator.fanout.spool import Spool
@@ -44,9 +44,23 @@ def test_devices_are_shared_out_alike_whatever_their_order() -> None:
     names = [f"d{n:03}" for n in range(2 * DEVICES_PER_HUB + 1)]
     found = assign(names)
     assert found == assign(reversed([*names, *names]))
-    counts = [list(found.values()).count(hub) for hub in range(3)]
+    counts = [list(found.values()).count(Seat(None, n)) for n in range(3)]
     assert counts == [DEVICES_PER_HUB, DEVICES_PER_HUB, 1]
     assert assign([]) == {}
+
+
+def test_a_device_with_a_hub_is_driven_from_there() -> None:
+    far = {f"d{n:03}": "lab" for n in range(DEVICES_PER_HUB + 1)}
+    found = assign([*far, "near"], {**far, "elsewhere": "attic"})
+    counts = {seat: list(found.values()).count(seat) for seat in found.values()}
+    assert counts == {Seat("lab", 0): DEVICES_PER_HUB, Seat("lab", 1): 1, Seat(None, 0): 1}
+    assert found["near"] == Seat(None, 0)
+
+
+def test_threads_drive_what_this_host_reaches() -> None:
+    refuse_hubs({})
+    with pytest.raises(InputError, match=r"pi is reached from hub lab.*E-HUB-INPROCESS"):
+        refuse_hubs({"pi": "lab"})
 
 
 # Spool ---------------------------------------------------------------------------------------
