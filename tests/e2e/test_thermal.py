@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.queue.states import CellState
+from orchestrator.reports.document import schema
 from orchestrator.transports import open_transport
 from tests.support.cli import REPO, assay, start
 from tests.support.judged import Judged
@@ -25,7 +27,7 @@ from tests.support.tiny import Tiny
 
 pytestmark = [pytest.mark.farm, pytest.mark.timeout(600)]
 
-BOARD = "qemu-a53"
+BOARD = "qemu-nehalem"
 BOARDS = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
 GOVERNORS = [f"/sys/devices/system/cpu/cpu{n}/cpufreq/scaling_governor" for n in range(4)]
 LET_GO = ("temp_c=auto", "ambient_c=auto")
@@ -52,7 +54,6 @@ def board(tmp_path: Path) -> Iterator[Tiny]:
     tiny.devices = [next(d for d in listed if d["name"] == BOARD)]
     tiny.inputs["limit"] = 8
     tiny.policy |= {"accept_emulated": True, "reference": [{"device": BOARD, "runtime": "ort"}]}
-    tiny.matrix["retry"] = {"infra": 0}
     try:
         yield tiny
     finally:
@@ -60,8 +61,8 @@ def board(tmp_path: Path) -> Iterator[Tiny]:
 
 
 def the_attempt(document: dict[str, Any]) -> dict[str, Any]:
-    (attempt,) = document["attempts"]
-    found: dict[str, Any] = attempt
+    """Of the one cell, the try that counts: the link to a busy board may fail at first."""
+    found: dict[str, Any] = document["attempts"][-1]
     return found
 
 
@@ -97,7 +98,8 @@ def test_a_hot_board_is_held_back_until_it_is_cool(board: Tiny, store: Path) -> 
         assert time.monotonic() < end, "the cell was never given out"
         time.sleep(0.1)
     time.sleep(12)  # in which the cell would have come to its end
-    assert running.process.poll() is None
+    if running.process.poll() is not None:
+        raise AssertionError(f"it did not wait: {running.wait()}")
     drive("temp_c=45")
     done = running.wait(300)
     attempt = the_attempt(done.json)
@@ -108,7 +110,7 @@ def test_a_hot_board_is_held_back_until_it_is_cool(board: Tiny, store: Path) -> 
 
 def test_the_ceiling_stops_a_board(board: Tiny, store: Path) -> None:
     heat("temp_c=84")
-    board.matrix["gate"] = {"ceiling_c": 80}
+    board.matrix |= {"gate": {"ceiling_c": 80}, "retry": {"infra": 0}}
     done = assay("run", board.write(), "--json", store=store, timeout=300)
     attempt = the_attempt(done.json)
     assert (attempt["outcome"], attempt["error_id"], done.code) == ("infra_error", "E-CEILING", 3)
@@ -118,9 +120,9 @@ def test_the_ceiling_stops_a_board(board: Tiny, store: Path) -> None:
 
 @pytest.fixture
 def warm(board: Tiny) -> Tiny:
-    """The board in balance at 59 °C while idle; one busy core would bring it to 73 °C."""
+    """The board in balance at 59 °C while idle; one busy core would bring it to 76 °C."""
     heat("temp_c=59")
-    drive("ambient_c=41", "temp_c=auto")
+    drive("ambient_c=39", "temp_c=auto")
     return board
 
 
@@ -145,6 +147,7 @@ def test_soak_and_power_modes(warm: Tiny, store: Path) -> None:
     assert set(before) == {"performance"}
     found = Judged(assay("run", matrix, "--json", store=store, timeout=500), store)
     assert governors(warm) == before, "every mode is put back"
+    jsonschema.Draft202012Validator(schema()).validate(found.document)
 
     (row,) = found.rows.values()
     cells = {c["condition"]: c for c in row["cells"]}
