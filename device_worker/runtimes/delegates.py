@@ -189,7 +189,7 @@ def _theirs(text: str) -> bool:
 
 
 def _reason(text: str, path: str) -> str:
-    """The loader's words; of a library for another machine, which it calls missing, that as well."""
+    """The loader's words; it calls a library for another machine missing, so that is added."""
     told = one_line(text).replace(path + ": ", "", 1)
     theirs, ours = built_for(path), built_for("/proc/self/exe")
     if theirs is None or ours in (None, theirs):
