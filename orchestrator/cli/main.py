@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from orchestrator.cli import devices, look, store, work
+from orchestrator.cli import devices, hub, look, store, work
 from orchestrator.errors import AssayError, Exit, InfraError, InputError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ work.register(app)
 look.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(store.app, name="store")
+app.add_typer(hub.app, name="hub")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from orchestrator.errors import InfraError
 from orchestrator.fanout.executor import DEVICES_PER_HUB, Seat, assign
 from orchestrator.fanout.hub import Hub
+from orchestrator.fanout.node import RESOURCE
 from orchestrator.fanout.order import Finished, Order
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -46,9 +47,6 @@ PARTING_S = 15.0
 """Longest that hubs are waited for at the end, and that a device's session takes to end."""
 WATCH_S = 5.0
 """How often a hub that works on an order is looked for."""
-
-RESOURCE = "hub-"
-"""Before a hub's name: the Ray resource that its node offers (see `fanout.node`)."""
 
 
 class _Hub:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from device_worker import wire
+from orchestrator.devices.bundle import BundleFile
 from orchestrator.devices.session import Limits
 from orchestrator.errors import (
     AssayError,
@@ -26,16 +27,6 @@ class Target:
     transport: TransportSettings
     owner: str
     token: int
-
-
-@dataclass(frozen=True)
-class BundleFile:
-    """A hermetic bundle (.tar.gz) at ``path``, in a place the hub can read; ``name`` for people."""
-
-    name: str
-    sha256: str
-    size: int
-    path: str
 
 
 @dataclass(frozen=True)

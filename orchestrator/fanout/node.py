@@ -1,0 +1,202 @@
+"""This host as a node of a Ray cluster: the head, or a hub that reaches devices of its own.
+
+A node lives as long as the command that started it, and nothing of it remains afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import InfraError, InputError
+from orchestrator.fanout.interface import bound_to, check_interface
+from orchestrator.matrix.fields import NAME_PATTERN
+
+RESOURCE = "hub-"
+"""Before a hub's name: the Ray resource that its node offers."""
+START_S = 120.0
+"""How long a node may take to join."""
+END_S = 10.0
+"""How long Ray may take to end before it is killed."""
+_OBJECTS = 512 * 1024 * 1024
+"""Bytes for answers on their way; Ray takes a third of the memory unless told."""
+_UP = "Ray runtime started"
+
+
+@dataclass(frozen=True)
+class Place:
+    """``interface``: the address to listen on, and no other. ``token``: file of the secret.
+
+    ``folder``: for the log and what is compiled.
+    """
+
+    interface: str
+    token: Path
+    folder: Path
+
+    def env(self) -> dict[str, str]:
+        """Variables for all that speaks to the cluster. InputError E-HUB-INTERFACE, E-HUB-TOKEN;
+
+        InfraError E-HUB-COMPILER.
+        """
+        check_interface(self.interface)
+        check_token(self.token)
+        return {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            **bound_to(self.interface, self.folder),
+        }
+
+
+def make_token(path: Path) -> None:
+    """A random secret, mode 0600, unless there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(secrets.token_hex(32))
+
+
+def check_token(path: Path) -> None:
+    """Raises InputError E-HUB-TOKEN for a secret that is missing, short or open to others."""
+    try:
+        mode, size = path.stat().st_mode, len(path.read_text().strip())
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise _token(path, f"cannot be read: {why}", "copy it from the head") from None
+    if mode & 0o077:
+        raise _token(path, "is open to other users", f"chmod 600 {path}")
+    if size < 32:
+        raise _token(path, "is too short to be a secret", "copy it from the head again")
+
+
+def _token(path: Path, what: str, mend: str) -> InputError:
+    return InputError("E-HUB-TOKEN", f"the cluster's token {what}", where=str(path), mend=mend)
+
+
+def head_command(interface: str, port: int) -> list[str]:
+    """Cells without a hub, transforms and statistics run here."""
+    return [*_ray(interface), "--head", f"--port={port}", "--include-dashboard=false"]
+
+
+def hub_command(name: str, interface: str, address: str) -> list[str]:
+    """It offers no core: tasks read the store, which only the coordinator's host has.
+
+    Raises InputError E-MATRIX-NAME.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InputError(
+            "E-MATRIX-NAME", f"{name!r:.80} is not a name", mend="letters, digits and . _ + -"
+        )
+    resources = json.dumps({RESOURCE + name: 1})
+    memory = f"--object-store-memory={_OBJECTS}"
+    return [
+        *_ray(interface),
+        f"--address={address}",
+        "--num-cpus=0",
+        memory,
+        "--resources",
+        resources,
+    ]
+
+
+def _ray(interface: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+        *(f"--node-ip-address={interface}", "--disable-usage-stats", "--include-log-monitor=false"),
+    ]
+
+
+def serve(
+    command: list[str], env: dict[str, str], log: Path, up: Callable[[], None], end: threading.Event
+) -> None:
+    """Run a node until ``end`` is set; ``up`` is called when it has joined.
+
+    Raises InfraError E-HUB-START, E-RAY-VERSION: it did not join; E-HUB-ENDED: it ended by itself.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | env,
+            start_new_session=True,
+        )
+    try:
+        give_up = time.monotonic() + START_S
+        while _UP not in _text(log) and not end.wait(0.1):
+            if process.poll() is not None or time.monotonic() > give_up:
+                raise _not_started(_text(log), log)
+        if not end.is_set():
+            up()
+        while not end.wait(0.5):
+            if process.poll() is not None:
+                raise InfraError(
+                    "E-HUB-ENDED",
+                    "Ray on this host ended",
+                    where=str(log),
+                    mend="start it again",
+                    retryable=False,
+                )
+    finally:
+        _end(process)
+
+
+def _not_started(text: str, log: Path) -> InfraError:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    mismatch = [n for n, line in enumerate(lines) if "Version mismatch" in line]
+    if mismatch:
+        return InfraError(
+            "E-RAY-VERSION",
+            " ".join(lines[mismatch[-1] :]),
+            mend="install the same Ray and Python on every hub",
+            retryable=False,
+        )
+    last = lines[-1][:300] if lines else "it said nothing"
+    return InfraError(
+        "E-HUB-START",
+        f"Ray did not start: {last}",
+        where=str(log),
+        mend="is the head up, reached from here, and is the token its own?",
+        retryable=False,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """All that it started is in its session; Ray's own `stop` would end every Ray on this host."""
+    give_up = time.monotonic() + END_S
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in _session(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while any(_session(process.pid)) and time.monotonic() < give_up:
+            process.poll()
+            time.sleep(0.1)
+    process.wait()
+
+
+def _session(leader: int) -> Iterator[int]:
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            # proc(5): the second field is a name in brackets, which may hold brackets and spaces.
+            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == leader and fields[0] not in ("Z", "X"):
+                yield int(folder.name)
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")
