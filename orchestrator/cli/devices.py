@@ -1,28 +1,26 @@
-"""devices list, devices trust."""
+"""devices list, devices trust; check, facts and scan are in devices_check."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import AsJson, print_json, print_text
+from orchestrator.cli import devices_check
+from orchestrator.cli.options import (
+    AsJson,
+    InventoryFiles,
+    inventory_of,
+    print_json,
+    print_text,
+    unknown_device,
+)
 from orchestrator.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="The units of an inventory and how they are reached.")
 
-InventoryFiles = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--inventory",
-        "-i",
-        metavar="FILE",
-        help="Inventory file; repeatable. [default: all of matrices/inventories]",
-        show_default=False,
-    ),
-]
+devices_check.register(app)
 
 
 @app.command("list")
@@ -39,7 +37,7 @@ def list_devices(inventory: InventoryFiles = None, as_json: AsJson = False) -> N
             "transport": d.transport.type,
             "address": _address(d.transport),
         }
-        for d in _load(inventory).devices
+        for d in inventory_of(inventory).devices
     ]
     if as_json:
         print_json({"schema": "assay.devices/1", "devices": rows})
@@ -70,13 +68,9 @@ def trust(
     from orchestrator.transports.trust import fetch_host_key, standing
     from orchestrator.transports.trust import trust as remember
 
-    devices = {d.name: d for d in _load(inventory).devices}
+    devices = {d.name: d for d in inventory_of(inventory).devices}
     if name not in devices:
-        raise InputError(
-            "E-DEVICE-NAME",
-            f"no device {name!r} in the inventory",
-            mend=f"known: {', '.join(sorted(devices))}",
-        )
+        raise unknown_device(name, devices)
     settings = devices[name].transport
     if not isinstance(settings, SshSettings):
         raise InputError("E-DEVICE-TRANSPORT", f"{name} is not reached over ssh: nothing to trust")
@@ -107,19 +101,8 @@ def _agree(name: str, yes: bool) -> None:
         )
 
 
-def _load(files: list[Path] | None) -> Any:
-    from orchestrator.matrix.loader import load_inventories
-
-    paths = files or sorted(Path("matrices/inventories").glob("*.yaml"))
-    if not paths:
-        raise InputError(
-            "E-INVENTORY-MISSING", "no inventory given", mend="name one with --inventory FILE"
-        )
-    return load_inventories(tuple(paths))
-
-
 def _address(transport: Any) -> str:
     if transport.type == "ssh":
         user = f"{transport.user}@" if transport.user else ""
         return f"{user}{transport.host}" + (f":{transport.port}" if transport.port else "")
-    return str(transport.root)
+    return str(transport.serial if transport.type == "adb" else transport.root)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator.errors import Exit
+from orchestrator.errors import Exit, InputError
 
 StoreFolder = Annotated[
     Path | None,
@@ -35,6 +36,42 @@ RunId = Annotated[
     typer.Argument(metavar="[RUN]", help="Run ID or its beginning. [default: the newest run]"),
 ]
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX", help="Matrix file (YAML).")]
+
+InventoryFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--inventory",
+        "-i",
+        metavar="FILE",
+        help="Inventory file; repeatable. [default: all of matrices/inventories]",
+        show_default=False,
+    ),
+]
+
+
+def inventory_paths(files: list[Path] | None) -> tuple[Path, ...]:
+    """Those given, else all of matrices/inventories. Raises InputError E-INVENTORY-MISSING."""
+    paths = files or sorted(Path("matrices/inventories").glob("*.yaml"))
+    if not paths:
+        raise InputError(
+            "E-INVENTORY-MISSING", "no inventory given", mend="name one with --inventory FILE"
+        )
+    return tuple(paths)
+
+
+def inventory_of(files: list[Path] | None) -> Any:
+    """The Inventory of all those files together."""
+    from orchestrator.matrix.loader import load_inventories
+
+    return load_inventories(inventory_paths(files))
+
+
+def unknown_device(name: str, known: Iterable[str]) -> InputError:
+    return InputError(
+        "E-DEVICE-NAME",
+        f"no device {name!r} in the inventory",
+        mend=f"known: {', '.join(sorted(known))}",
+    )
 
 
 def store_folder(given: Path | None) -> Path:

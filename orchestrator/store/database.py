@@ -165,18 +165,20 @@ class Store(Reader):
     # Devices and leases ----------------------------------------------------------------------
 
     def upsert_device(self, name: str, device_class: str, emulated: bool, identity: Json) -> None:
-        """Record that the unit was seen now, and what it is.
+        """Record that the unit was seen now, and what it is. Keys of ``identity`` that are not
+
+        given stay as they are: runs and checks know different things.
 
         Within SEEN_S nothing is written unless something changed: a commit costs a sync to disk.
         """
         now = time.time()
-        told = (name, device_class, emulated, identity)
-        if any(
-            (known.name, known.device_class, known.emulated, known.identity) == told
-            and abs(now - known.last_seen) < SEEN_S
-            for known in self.devices()
-        ):
-            return
+        known = next((device for device in self.devices() if device.name == name), None)
+        if known is not None:
+            identity = {**known.identity, **identity}
+            told = (device_class, emulated, identity)
+            same = told == (known.device_class, known.emulated, known.identity)
+            if same and abs(now - known.last_seen) < SEEN_S:
+                return
         seen: dict[str, Any] = {
             "device_class": device_class,
             "emulated": emulated,

@@ -1,0 +1,249 @@
+"""Checking live devices under the store's leases, so that no running coordinator is disturbed."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.devices.checks import Checked, StoppedError, Subject, address, check
+from orchestrator.devices.facts import read_facts
+from orchestrator.devices.health import HELD, Health, Item, State, bad, failed
+from orchestrator.devices.rounds import side_by_side
+from orchestrator.devices.session import DeviceSession, Limits
+from orchestrator.errors import AssayError
+from orchestrator.matrix.device_class import DeviceClass
+from orchestrator.matrix.inventory import Device
+from orchestrator.store.database import Store
+from orchestrator.store.farm import farm_id
+from orchestrator.store.owner import this_process
+from orchestrator.store.records import Lease
+from orchestrator.store.sqlite import DATABASE
+from orchestrator.transports import open_transport
+
+HEARTBEAT_S = 5.0
+LIMIT_S = 900.0
+"""Longest one device is waited for."""
+FACTS_S = 60.0
+WORKER_S = 120.0
+CHECKED = "checked"
+"""Key of a device's identity in the store under which the last good check of it is kept."""
+
+
+class InUseError(Exception):
+    """Another coordinator holds the device; the text says which."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """The owner and token to drive a device under."""
+
+    owner: str
+    token: int
+
+
+class Reservations:
+    """Leases of the store in ``root``; without a store, tokens that only the devices know.
+
+    A context manager. Thread-safe. Raises InfraError E-STORE-* when there is a store that cannot be
+    used.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._store = Store.open(root) if (root / DATABASE).is_file() else None
+        self._farm = farm_id(root) if self._store else _own_name()
+        self._owner = this_process()
+        self._held: list[Lease] = []
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="leases", daemon=True)
+
+    def __enter__(self) -> Reservations:
+        if self._store is not None:
+            self._heart.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        if self._store is None:
+            return
+        self._heart.join()
+        for lease in list(self._held):  # of threads that were left behind
+            self._store.release(lease)
+        self._store.close()
+
+    @contextmanager
+    def of(self, device: Device) -> Iterator[Grant]:
+        """Raises InUseError; InfraError E-STORE-*."""
+        if self._store is None:
+            # Two checks at once: the later one's token fences off the earlier.
+            yield Grant(self._farm, time.time_ns() // 1_000_000)
+            return
+        if not any(known.name == device.name for known in self._store.devices()):
+            self._store.upsert_device(device.name, device.class_, False, {})
+        lease = self._store.acquire_lease(device.name, self._owner)
+        if lease is None:
+            raise InUseError(self._holder(device.name))
+        self._held.append(lease)
+        try:
+            yield Grant(self._farm, lease.token)
+        finally:
+            self._held.remove(lease)
+            self._store.release(lease)
+
+    def seen(self, device: str) -> Mapping[str, Any] | None:
+        """What the last good check remembered of the unit; None: never checked."""
+        known = self._store.devices() if self._store else []
+        found = next((d.identity.get(CHECKED) for d in known if d.name == device), None)
+        return found if isinstance(found, dict) else None
+
+    def remember(self, device: Device, checked: Checked) -> None:
+        if self._store is None or not checked.identity:
+            return
+        known = next((d for d in self._store.devices() if d.name == device.name), None)
+        # That an accelerator is a stand-in shows only when it runs something.
+        emulated = checked.emulated or (known is not None and known.emulated)
+        self._store.upsert_device(
+            device.name, device.class_, emulated, {CHECKED: dict(checked.identity)}
+        )
+
+    def _holder(self, device: str) -> str:
+        assert self._store is not None
+        for lease in self._store.leases():
+            if lease.device == device:
+                return f"{lease.owner.host} pid {lease.owner.pid}"
+        return "a coordinator that has just left it"
+
+    def _beat(self) -> None:
+        assert self._store is not None
+        while not self._ended.wait(HEARTBEAT_S):
+            try:
+                self._store.renew(list(self._held))
+            except AssayError:
+                continue  # a lease that is lost meanwhile is refused by the device
+
+
+def check_devices(
+    devices: Sequence[Device],
+    classes: Sequence[DeviceClass],
+    root: Path,
+    *,
+    contract: bool = True,
+    accept: bool = False,
+    limit_s: float = LIMIT_S,
+) -> Generator[Health]:
+    """The health of each device as it is known, several at once.
+
+    ``accept``: what they show of themselves now is right, whatever the store remembers. Leaving
+    early stops the checks and gives the leases back. Raises InfraError E-STORE-*.
+    """
+    stop, by_name = threading.Event(), {device.name: device for device in devices}
+    with Reservations(root) as reservations:
+
+        def work(name: str) -> Health:
+            device = by_name[name]
+            try:
+                with reservations.of(device) as grant:
+                    return _check(device, grant)
+            except InUseError as error:
+                return Health(name, device.class_, in_use=str(error))
+            except StoppedError:
+                return Health(name, device.class_, in_use="nobody: the check was interrupted")
+            except AssayError as error:
+                return _one(device, failed("check", error, name))
+            except Exception as error:  # noqa: BLE001  a bug must not take the other devices along
+                what = f"internal error: {type(error).__name__}: {error}"
+                return _one(device, bad("check", what, "please report it", "E-BUG"))
+
+        def _check(device: Device, grant: Grant) -> Health:
+            assert device.profile is not None, "the loader gives every device one"
+            seen = None if accept else reservations.seen(device.name)
+            subject = Subject(
+                device, device.profile, grant.owner, grant.token, seen, classes, contract
+            )
+            checked = check(subject, stop)
+            if not _stranger(checked.health):
+                reservations.remember(device, checked)
+            return checked.health
+
+        def late(name: str) -> Health:
+            what = f"not done within {limit_s:g} s"
+            mend = "see what hangs there; --timeout gives it longer"
+            return _one(by_name[name], bad("check", what, mend, "E-DEADLINE"))
+
+        for _, health in side_by_side(list(by_name), work, late, limit_s=limit_s, stop=stop):
+            yield health
+
+
+def facts_document(device: Device, root: Path) -> dict[str, Any]:
+    """The JSON document ``assay.facts/1``: what device and worker say, with the source of each.
+
+    Raises InfraError when the device cannot be reached or asked.
+    """
+    assert device.profile is not None, "the loader gives every device one"
+    document: dict[str, Any] = {
+        "schema": "assay.facts/1",
+        "name": device.name,
+        "class": device.class_,
+        "described_by": device.profile.name,
+        "address": address(device),
+    }
+    with Reservations(root) as reservations:
+        try:
+            with reservations.of(device) as grant:
+                return document | _asked(device, device.profile, grant)
+        except InUseError as error:
+            return document | _asked(device, device.profile, str(error))
+
+
+def _asked(device: Device, profile: DeviceClass, grant: Grant | str) -> dict[str, Any]:
+    """``grant``: or by whom the device is in use; then no worker is started on it."""
+    transport = open_transport(device.transport, device=device.name)
+    owner, token = (grant.owner, grant.token) if isinstance(grant, Grant) else ("", 0)
+    limits = Limits(WORKER_S, WORKER_S)
+    with DeviceSession(
+        transport, device=device.name, owner=owner, token=token, limits=limits
+    ) as session:
+        facts = read_facts(transport, profile, timeout=FACTS_S)
+        workers: dict[str, Any] = {}
+        for python in dict.fromkeys(device.python.values()):
+            if isinstance(grant, str):
+                workers[python] = {"error": f"not asked: in use by {grant}", "id": None}
+                continue
+            try:
+                worker = session.worker(python, device.env)
+                workers[python] = worker.ask("facts", timeout=WORKER_S).get("environment")
+            except AssayError as error:
+                workers[python] = {"error": error.what, "id": error.id}
+                if error.id in HELD:
+                    grant = "another farm"
+    return {
+        "facts": {fact.name: {"value": fact.value, "source": fact.source} for fact in facts.facts},
+        "silent": list(facts.silent),
+        "workers": workers,
+    }
+
+
+def _stranger(health: Health) -> bool:
+    """Whether something says that this is not the unit that is meant, or not all is known."""
+    telling = {"same unit", "identity", "board file", "class", "reachable", "facts", "still there"}
+    return any(i.name in telling and i.state is State.BAD for i in health.items)
+
+
+def _one(device: Device, item: Item) -> Health:
+    return replace(Health(device.name, device.class_), items=(item,))
+
+
+def _own_name() -> str:
+    """Known to devices where there is no store: always the same, for they keep every name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"check-{user}@{socket.gethostname()}"
