@@ -24,7 +24,7 @@ from tests.support.realmodels import INVENTORIES, MODELS, write
 
 SAMPLES = 20
 PETS = 12
-BOARD = "qemu-a72"
+BOARD = "qemu-a76"
 CORAL = MODELS / "coral_mobilenet_v1_025_128"
 
 
@@ -180,11 +180,14 @@ def test_a_delegate_that_is_no_library_on_a_board(lab: Lab) -> None:
         for name in ("litert", "tflite-runtime")
     ]
     ran = lab.run("--select", f"{BOARD}-net.tpu-*")
+    found = outcomes(ran)
+    assert set(found.values()) == {("not_available", "E-DELEGATE-LIBRARY")}
+    assert len(found) == 2
     for attempt in ran.document["attempts"]:
-        assert (attempt["outcome"], attempt["error_id"]) == ("not_available", "E-DELEGATE-LIBRARY")
+        if attempt["outcome"] == "infra_error":
+            continue  # the board was held by somebody else for a moment
         assert "edgetpu cannot be loaded: invalid ELF header" in attempt["error"]
         assert "(aarch64)" in attempt["error"]
-    assert len(ran.document["attempts"]) == 2
 
 
 @pytest.mark.realmodels
