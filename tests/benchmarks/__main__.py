@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.benchmarks.kit import SkippedError, Table, machine
 
-NAMES = ("dispatch", "worker", "resend", "startup", "store")
+NAMES = ("dispatch", "worker", "resend", "startup", "store", "transports", "bringup", "telemetry")
 
 
 def main() -> None:
