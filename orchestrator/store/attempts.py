@@ -7,7 +7,7 @@ by side (PostgreSQL), not only under SQLite's single write lock.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, text, update
@@ -41,11 +41,11 @@ def claim(
     Raises InfraError E-LEASE-STALE.
     """
     leases.require(connection, lease.device, lease.token)
-    slot = _slot_of(connection, run, lease.device)
+    slot = slot_of(connection, run, lease.device)
     cell = None if slot is None else _next_cell(connection, run, slot, prefer)
     if cell is None:
         return None
-    _move_cell(connection, run, cell, CellState.PENDING, state=CellState.RUNNING)
+    take(connection, run, cell)
     attempt, number = start(connection, run, cell, now, device=lease.device, token=lease.token)
     row = connection.execute(
         text(f"{CELL} WHERE c.run = :run AND c.id = :id"), {"run": run, "id": cell}
@@ -62,12 +62,11 @@ def start(
     *,
     device: str | None = None,
     token: int = 0,
+    offline: str | None = None,
+    attempt: str | None = None,
 ) -> tuple[str, int]:
-    """Insert a running attempt; its ID and number."""
-    last = select(func.max(col(Attempt.number))).where(
-        col(Attempt.run) == run, col(Attempt.cell) == cell
-    )
-    attempt, number = uuid.uuid4().hex, (connection.execute(last).scalar() or 0) + 1
+    """Insert a running attempt, a new one unless its ID is given; its ID and number."""
+    attempt, number = attempt or uuid.uuid4().hex, next_number(connection, run, cell)
     connection.execute(
         insert(Attempt).values(
             id=attempt,
@@ -79,9 +78,23 @@ def start(
             state=AttemptState.RUNNING,
             claimed=now,
             retryable=False,
+            offline=offline,
         )
     )
     return attempt, number
+
+
+def next_number(connection: Connection, run: str, cell: str) -> int:
+    """The number that the cell's next attempt gets."""
+    last = select(func.max(col(Attempt.number))).where(
+        col(Attempt.run) == run, col(Attempt.cell) == cell
+    )
+    return int(connection.execute(last).scalar() or 0) + 1
+
+
+def take(connection: Connection, run: str, cell: str) -> None:
+    """A pending cell is running from now on."""
+    _move_cell(connection, run, cell, CellState.PENDING, state=CellState.RUNNING)
 
 
 def finish(
@@ -239,8 +252,13 @@ def _next_cell(connection: Connection, run: str, slot: str, prefer: Prefer | Non
     return None
 
 
-def _slot_of(connection: Connection, run: str, unit: str) -> str | None:
-    """The slot bound to ``unit`` in this run; binds the unit when it has none and one fits."""
+def slot_of(
+    connection: Connection, run: str, unit: str, among: Collection[str] | None = None
+) -> str | None:
+    """The slot bound to ``unit`` in this run; binds the unit when it has none and one fits.
+
+    ``among``: the slots that it may be bound to, if not all.
+    """
     mine = select(col(Slot.name)).where(col(Slot.run) == run, col(Slot.unit) == unit)
     bound: str | None = connection.execute(mine).scalar()
     if bound is not None:
@@ -259,7 +277,11 @@ def _slot_of(connection: Connection, run: str, unit: str) -> str | None:
     chosen = choose_slot(
         unit,
         {
-            slot.name: [name for name in slot.candidates if name not in taken]
+            slot.name: [
+                name
+                for name in slot.candidates
+                if name not in taken and (name != unit or among is None or slot.name in among)
+            ]
             for slot in slots
             if slot.unit is None and slot.name in busy
         },

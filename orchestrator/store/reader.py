@@ -20,6 +20,7 @@ from orchestrator.store.records import (
     Json,
     LeaseInfo,
     Owner,
+    PackInfo,
     RunInfo,
 )
 
@@ -34,8 +35,10 @@ CELL = (
 )
 ATTEMPT = (
     "SELECT id, run, cell, number, device, token, state, error_id, error, retryable, codes_valid,"
-    " timing_valid, claimed, started, ended, hub, environment, {result} AS result FROM attempt"
+    " timing_valid, claimed, started, ended, hub, environment, {result} AS result, offline"
+    " FROM attempt"
 )
+PACK = "SELECT nonce, run, device, created, manifest FROM pack"
 
 
 class Reader:
@@ -97,6 +100,26 @@ class Reader:
         ):
             files.setdefault(row["attempt"], {})[row["role"]] = Blob(row["sha256"], row["size"])
         return [_attempt_info(row, files.get(row["id"], {})) for row in found]
+
+    def packs(self, run_id: str) -> list[PackInfo]:
+        """The run's archives that are out, oldest first."""
+        found = self._query(f"{PACK} WHERE run = :run ORDER BY created, nonce", {"run": run_id})
+        return [info for row in found if (info := self._pack(row)).out]
+
+    def pack(self, nonce: str) -> PackInfo | None:
+        """The archive of that nonce, out or back; None when this store made none."""
+        found = self._query(f"{PACK} WHERE nonce = :nonce", {"nonce": nonce})
+        return self._pack(found[0]) if found else None
+
+    def _pack(self, row: Row) -> PackInfo:
+        out = self._query(
+            "SELECT id, cell FROM attempt WHERE offline = :nonce AND state = :state ORDER BY cell",
+            {"nonce": row["nonce"], "state": AttemptState.RUNNING.value},
+        )
+        return PackInfo(
+            **{**row, "manifest": as_json(row["manifest"])},
+            out={attempt["id"]: attempt["cell"] for attempt in out},
+        )
 
     def devices(self) -> list[DeviceInfo]:
         """Every unit ever seen, by name."""

@@ -170,7 +170,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class AttemptInfo:
-    """``device`` is None (and ``token`` 0) for a cell given up before any unit took it."""
+    """``device`` is None (and ``token`` 0) for a cell given up before any unit took it.
+
+    ``offline``: the nonce of the archive in which the cell left; ``token`` is 0 then too.
+    """
 
     id: str
     run: str
@@ -190,7 +193,20 @@ class AttemptInfo:
     hub: str | None
     environment: str | None
     result: Json | None
+    offline: str | None
     artefacts: Mapping[str, Blob]
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """An archive of cells. ``out``: attempt -> cell of those that have not come back."""
+
+    nonce: str
+    run: str
+    device: str
+    created: float
+    manifest: Json
+    out: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,10 @@ class Cell(SQLModel, table=True):
 
 
 class Attempt(SQLModel, table=True):
-    """Written once when it starts and once when it ends; after that never again."""
+    """Written once when it starts and once when it ends; after that never again.
+
+    ``offline``: the nonce of the archive it left in; such an attempt runs under no lease (token 0).
+    """
 
     __table_args__ = (
         Foreign(["run", "cell"], ["cell.run", "cell.id"]),
@@ -106,6 +109,17 @@ class Attempt(SQLModel, table=True):
     # Without none_as_null a missing result would be the JSON value null and not NULL.
     result: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     digest: str | None = None
+    offline: str | None = Field(default=None, foreign_key="pack.nonce", index=True)
+
+
+class Pack(SQLModel, table=True):
+    """Cells of a run that left as an archive: out as long as an attempt with its nonce runs."""
+
+    nonce: str = Field(primary_key=True)
+    run: str = Field(foreign_key="run.id")
+    device: str = Field(foreign_key="device.name")
+    created: float
+    manifest: dict[str, Any] = Field(sa_type=JSON)
 
 
 class Environment(SQLModel, table=True):

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -13,8 +14,9 @@ from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from orchestrator.errors import InfraError, InputError
-from orchestrator.store import tables
+from orchestrator.store import packs, tables
 from orchestrator.store.database import Store, upgrade
+from orchestrator.store.engine import Database
 from orchestrator.store.glance import glance
 from orchestrator.store.schema import HEAD, HISTORY, MIGRATIONS
 
@@ -74,16 +76,47 @@ def test_an_unknown_schema_is_from_a_newer_assay(tmp_path: Path) -> None:
         assert not caught.value.retryable
 
 
-def test_an_older_schema_asks_for_the_upgrade(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Store.open(tmp_path).close()
-    monkeypatch.setattr("orchestrator.store.schema.HISTORY", ("0001", "0002"))
-    monkeypatch.setattr("orchestrator.store.schema.HEAD", "0002")
+def old_store(root: Path, revision: str) -> None:
+    """A store as an Assay of that revision made it, with a finished attempt in it."""
+    root.mkdir(exist_ok=True)
+    database = Database(root / "assay.db", readonly=False, busy_timeout=10)
+    with database.write() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    database.close()
+    with sqlite3.connect(root / "assay.db") as plain:
+        plain.executescript(
+            """INSERT INTO device VALUES ('pi', 'rpi-4', 0, '{}', 1, 2);
+            INSERT INTO run VALUES ('r1', 'old', 'running', 2, 1, '{}');
+            INSERT INTO slot VALUES ('r1', 'pi', 0, '["pi"]', 'pi');
+            INSERT INTO cell VALUES
+              ('r1', 'c0', 0, 'pi', 'm', 'f', 'i', 'clean', 'ort', 'ort', 'done', 'ok', 'a0', 0),
+              ('r1', 'c1', 1, 'pi', 'm', 'f', 'i', 'hot', 'ort', 'ort', 'pending', NULL, NULL, 0);
+            INSERT INTO attempt (id, run, cell, number, device, token, state, claimed, retryable)
+              VALUES ('a0', 'r1', 'c0', 1, 'pi', 1, 'ok', 5, 0);"""
+        )
+    plain.close()
+
+
+def test_an_older_schema_asks_for_the_upgrade_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    old_store(tmp_path, "0001")
     for act in (lambda: Store.open(tmp_path), lambda: look(tmp_path)):
         with pytest.raises(InfraError, match="assay store upgrade") as caught:
             act()
         assert caught.value.id == "E-STORE-OLD"
+    assert upgrade(tmp_path) == ("0001", HEAD)
+    with Store.open(tmp_path) as store:
+        (before,) = store.attempts("r1")
+        assert (before.id, before.state, before.offline) == ("a0", "ok", None)
+        packs.claim(store, "r1", "pi", ["c0", "c1"], "n0", lambda claims: {"jobs": len(claims)})
+        (pack,) = store.packs("r1")
+        assert (pack.nonce, pack.device, pack.manifest) == ("n0", "pi", {"jobs": 1})
+        assert list(pack.out.values()) == ["c1"]
+        with store.database.read() as connection:
+            context = MigrationContext.configure(connection)
+            assert compare_metadata(context, SQLModel.metadata) == []
 
 
 def test_upgrade_tells_from_where_to_where(tmp_path: Path) -> None:
