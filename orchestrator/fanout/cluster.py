@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -61,14 +62,26 @@ class _Hub:
     def carry_out(self, order: Order) -> Finished:
         """Raises InfraError E-HUB-LOST, E-TRANSFER-HASH; OSError for a blob that is not here."""
         try:
-            # Ray would keep a call to an actor whose node is gone until that node is back.
-            self._get(self.actor.pid.remote(), RETURN_S if self.lost else CALL_S)
-            self._bring(order.blobs)
+            self._await()
+            self._bring(order.files)
             return self._watched(self.actor.run.remote(order))
         except InfraError as error:
             self.lost = error.id == "E-HUB-LOST"
             self._sent = set()  # a hub that is started again, perhaps elsewhere, may have nothing
             raise
+
+    def _await(self) -> None:
+        """Until the hub answers. Ray would keep an order for one that is gone for ever."""
+        give_up = time.monotonic() + RETURN_S
+        while True:
+            try:
+                self._get(self.actor.pid.remote(), RETURN_S if self.lost else CALL_S)
+            except InfraError:
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(1.0)
+            else:
+                return
 
     def call(self, method: str, *arguments: Any, seconds: float = CALL_S) -> Any:
         return self._get(getattr(self.actor, method).remote(*arguments), seconds)
@@ -228,11 +241,12 @@ def _offered() -> set[str]:
 
 def _check_offered(wanted: set[str], joined: bool) -> None:
     offered = _offered() if wanted else set()
-    for name in sorted(wanted - offered):
+    missing = ", ".join(sorted(wanted - offered))
+    if missing:
         raise InfraError(
             "E-HUB-UNKNOWN",
-            f"no Ray node is hub {name} (hubs: {', '.join(sorted(offered)) or 'none'})",
-            mend=f"`assay hub start {name}` on the host that reaches its devices"
+            f"no Ray node is hub {missing} (hubs: {', '.join(sorted(offered)) or 'none'})",
+            mend="`assay hub start NAME` on the host that reaches its devices"
             + ("" if joined else ", and set RAY_ADDRESS here"),
             retryable=False,
         )

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,29 +81,38 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def running(folder: Path, extra: str = "Subsystem sftp internal-sftp") -> Iterator[Sshd]:
+def running(
+    folder: Path,
+    extra: str = "Subsystem sftp internal-sftp",
+    *,
+    port: int | None = None,
+    before: Sequence[str] = (),
+) -> Iterator[Sshd]:
     """An sshd, its key in ``folder/known_hosts``, that lets ``folder/client_key`` in.
 
-    ``extra``: further lines of its configuration.
+    ``extra``: further lines of its configuration. ``before``: a command that takes sshd as its
+    last arguments, such as one that enters another network.
     """
     assert SSHD is not None
     folder.mkdir(parents=True, exist_ok=True)
     keygen(folder / "host_key")
     keygen(folder / "client_key")
     shutil.copy(folder / "client_key.pub", folder / "authorized_keys")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    if port is None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
     config = folder / "sshd_config"
     config.write_text(_CONFIG.format(port=port, folder=folder, extra=extra))
     if os.geteuid() == 0:
         # Where sshd as root insists on its privilege separation folder.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     log = folder / "sshd.log"
-    process = subprocess.Popen([SSHD, "-D", "-f", config, "-E", log], stdin=subprocess.DEVNULL)
+    command = [*before, SSHD, "-D", "-f", str(config), "-E", str(log)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     server = Sshd(folder, port, process)
     try:
-        _await_port(port, process, log)
+        _await_listening(process, log)
         server.trust()
         yield server
     finally:
@@ -113,13 +122,13 @@ def running(folder: Path, extra: str = "Subsystem sftp internal-sftp") -> Iterat
         process.wait()
 
 
-def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 10
+def _await_listening(process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 30
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        if log.exists() and "Server listening on" in log.read_text():
             return
         time.sleep(0.02)
-    raise RuntimeError(f"sshd did not come up: {log.read_text()}")
+    raise RuntimeError(f"sshd did not come up: {log.read_text() if log.exists() else 'no log'}")
 
 
 def _descendants(pid: int) -> list[int]:
