@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FARM := $(BIN)/python -m infra.virtual_farm
 
-.PHONY: demo test check bench farm farm-down farm-packages install install-dev lock schema clean help
+.PHONY: demo test check bench bundles farm farm-down farm-packages install install-dev lock schema clean help
 
 help:
 	@echo "demo       install, run matrices/quickstart.yaml, end with a verdict and a report"
@@ -12,6 +12,7 @@ help:
 	@echo "check      ruff, mypy and pytest on what is installed and up"
 	@echo "bench      side-by-side measurements, printed"
 	@echo "farm       bring the virtual boards up;  farm-down  removes every trace"
+	@echo "bundles    build the hermetic bundles for Android and boards without a usable Python"
 	@echo "lock       rewrite infra/locks from this environment"
 	@echo "schema     rewrite matrices/schema"
 
@@ -43,6 +44,9 @@ farm: install-dev farm-packages
 
 farm-down:
 	$(FARM) down
+
+bundles: install-dev
+	$(BIN)/python -m infra.bundles build aarch64-litert aarch64-onnxruntime aarch64-tflite armhf-tflite
 
 test: install-dev
 	sh infra/test.sh

@@ -1,15 +1,22 @@
-"""The worker as one content-hashed zip: what is pushed to a device, byte for byte the same."""
+"""What is pushed to a device: the worker as one content-hashed zip, byte for byte the same, and
+
+hermetic bundles that `infra.bundles` has built.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import io
+import json
+import os
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import device_worker
+from orchestrator.errors import InputError
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -35,6 +42,45 @@ def worker_bundle() -> Bundle:
             archive.writestr(info, path.read_bytes())
     data = buffer.getvalue()
     return Bundle(data, hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """A hermetic bundle (.tar.gz) at ``path``, in a place the hub can read; ``name`` for people."""
+
+    name: str
+    sha256: str
+    size: int
+    path: str
+
+
+def bundle_folder() -> Path:
+    """Where built bundles lie: ``$ASSAY_BUNDLES``, or the user's cache."""
+    chosen = os.environ.get("ASSAY_BUNDLES") or "~/.cache/assay/bundles"
+    return Path(chosen).expanduser().absolute()
+
+
+def find_bundle(name: str) -> BundleFile:
+    """The newest bundle of that name on this machine. Its bytes are not read.
+
+    Raises InputError E-BUNDLE-MISSING.
+    """
+    folder = bundle_folder()
+    try:
+        manifest = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        path = folder / manifest["file"]
+        found = BundleFile(name, str(manifest["sha256"]), int(manifest["size"]), str(path))
+        whole = path.stat().st_size == found.size
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise InputError(
+            "E-BUNDLE-MISSING",
+            f"the hermetic bundle {name!r} is not built",
+            where=str(folder),
+            mend=f"python -m infra.bundles build {name}",
+        )
+    return found
 
 
 MISSING, CORRUPT = 97, 98
