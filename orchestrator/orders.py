@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from device_worker import wire
+from orchestrator.bundles import bundle_for
 from orchestrator.devices.session import Limits
 from orchestrator.fanout.order import Finished, Order, Target
 from orchestrator.frozen import FrozenRun
@@ -29,6 +30,7 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
         target=Target(device.name, device.class_, device.transport, farm, claim.token),
         job=job,
         python=device.interpreter(config.runtime),
+        bundle=bundle_for(device.interpreter(config.runtime), frozen.staging, artefacts),
         blobs={b.sha256: str(artefacts.path(b.sha256)) for b in blobs_of(job)},
         limits=Limits(matrix.timeouts.cell + _soaking_s(job.soak), matrix.timeouts.silence),
         env=dict(device.env),

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.bundles import find_bundles, keep_bundles
+from orchestrator.devices.bundle import BundleFile
 from orchestrator.fanout.executor import Executor
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.inventory import Inventory
@@ -28,12 +30,13 @@ from orchestrator.work_off import Stop, work_off
 
 @dataclass(frozen=True)
 class Planned:
-    """``devices``: names of the units that any of the cells may go to."""
+    """``devices``: units that any of the cells may go to. ``bundles``: those that they need."""
 
     matrix: Matrix
     inventory: Inventory
     policy: Policy | None
     cells: tuple[Cell, ...]
+    bundles: tuple[BundleFile, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -45,13 +48,15 @@ def plan(path: Path, patterns: Sequence[str]) -> Planned:
     loaded = load_matrix(path)
     policy = load(loaded.matrix.policy, Policy) if loaded.matrix.policy else None
     cells = select(expand(loaded.matrix, loaded.inventory).cells, patterns)
-    return Planned(loaded.matrix, loaded.inventory, policy, cells)
+    bundles = find_bundles(loaded.matrix, loaded.inventory, cells)
+    return Planned(loaded.matrix, loaded.inventory, policy, cells, bundles)
 
 
 def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
     """Stage the artefacts, then queue the cells; the run's ID. Nothing is queued on an error."""
     matrix, inventory, cells = planned.matrix, planned.inventory, planned.cells
-    staging = stage(matrix, cells, store.artefacts, compute)
+    bundles = keep_bundles(planned.bundles, store.artefacts)
+    staging = stage(matrix, cells, store.artefacts, compute).model_copy(update={"bundles": bundles})
     slots = {cell.slot: cell.candidates for cell in cells}
     frozen = FrozenRun(matrix, inventory, planned.policy, staging, slots)
     data = frozen.dump()

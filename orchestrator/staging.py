@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from device_worker import wire
 from orchestrator.errors import InputError
@@ -95,12 +95,23 @@ class StagedSet(_Staged):
     labels: str | None
 
 
+class StagedBundle(_Staged):
+    """A hermetic bundle (.tar.gz) in the artefact store."""
+
+    sha256: str
+    size: int
+
+
 class Staging(_Staged):
-    """Keys: "model.file" and "model" (its FP32 parent), each with "/inputs" for its tensors."""
+    """Keys: "model.file" and "model" (its FP32 parent), each with "/inputs" for its tensors.
+
+    ``bundles``: name -> the one that every device of the run gets under that name.
+    """
 
     models: dict[str, StagedModel]
     tensors: dict[str, StagedTensor]
     sets: dict[str, StagedSet]
+    bundles: dict[str, StagedBundle] = Field(default_factory=dict)
 
     def job(self, attempt: str, key: str, inputs: str, runtime: wire.RuntimeSpec) -> wire.Job:
         """One pass of a staged model over all samples of a staged input set."""

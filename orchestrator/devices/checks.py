@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from device_worker import wire
 from orchestrator.devices import findings, smoke
-from orchestrator.devices.extras import board_of, holder_of, read_extras
+from orchestrator.devices.bundle import find_bundle
+from orchestrator.devices.extras import board_of, holder, read_extras
 from orchestrator.devices.facts import Facts, read_facts
 from orchestrator.devices.findings import Extras, Values
 from orchestrator.devices.health import HELD, Health, Item, bad, failed, nothing, ok, unknown
@@ -23,7 +24,7 @@ from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker, emulated
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.matrix.device_class import DeviceClass, SourceSpec, recognise
-from orchestrator.matrix.inventory import BUNDLE, Device
+from orchestrator.matrix.inventory import BUNDLE, Device, bundle_name
 from orchestrator.transports import open_transport
 from orchestrator.transports.base import Transport
 from orchestrator.transports.contract import CHECKS, ContractError, run_check
@@ -38,6 +39,7 @@ CONTRACT_S = 300.0
 """After this long no further check of the contract is begun."""
 LIMITS = Limits(cell=240.0, silence=60.0)
 
+_LEFT = "worker, runtimes and transport were left alone"
 _TFLITE = ("litert", "tflite-runtime")
 _DOUBT_LINK = frozenset({"E-LINK", "E-DEADLINE", "E-SILENCE", "E-WORKER-DIED"})
 
@@ -179,7 +181,13 @@ class _Examiner:
 
     def _lease_and_pythons(self) -> Iterator[Item]:
         """The first worker that starts takes the lease on the device."""
-        pythons: list[Item] = []
+        look = partial(holder, self._transport, self._subject.owner, self._extras, timeout=FACTS_S)
+        other, pythons = self._step("lease", look)
+        if other is not None:
+            self._held = True
+            what = f"held by {other!r}, which is alive: {_LEFT}"
+            yield unknown("lease", what, "wait for it or use another", "E-LEASE-HELD")
+            return
         for python in dict.fromkeys(self._device.python.values()):
             started, trouble = self._step(f"python {python}", partial(self._start, python))
             if started is not None:
@@ -188,29 +196,27 @@ class _Examiner:
                 pythons.append(make(f"python {python}", version))
             elif any(item.error in HELD for item in trouble):
                 self._held = True
-                what = f"{trouble[0].finding}: worker, runtimes and transport were left alone"
+                what = f"{trouble[0].finding}: {_LEFT}"
                 yield replace(trouble[0], name="lease", finding=what)
                 return
             else:
                 pythons += trouble
-        holder = holder_of(self._extras)
-        if self._workers:
-            yield ok("lease", "taken for this check, given back after it")
-        elif holder is not None and holder != self._subject.owner:
-            self._held = True
-            yield unknown("lease", f"last taken by {holder}; no worker can ask whether it lives")
-        else:
-            yield ok("lease", "free")
+        yield ok("lease", "taken for this check, given back after it" if self._workers else "free")
         yield from pythons
 
     def _start(self, python: str) -> Mapping[str, Any]:
         """The environment under an interpreter. The worker takes the lease before its answer."""
-        worker = self._session.worker(python, self._device.env)
+        worker = self._worker(python)
         told = worker.ask("facts", timeout=ASK_S).get("environment")
         environment: Mapping[str, Any] = told if isinstance(told, dict) else {}
         self._workers[python], self._environments[python] = worker, environment
         self.emulated = self.emulated or emulated(environment)
         return environment
+
+    def _worker(self, python: str) -> Worker:
+        name = bundle_name(python)
+        bundle = find_bundle(name) if name else None
+        return self._session.worker(python, self._device.env, bundle)
 
     def _sensors(self) -> Iterator[Item]:
         profile = self._subject.profile
@@ -268,7 +274,7 @@ class _Examiner:
 
     def _smoke(self, name: str, python: str) -> Iterator[Item]:
         def infer() -> smoke.Smoke:
-            worker = self._session.worker(python, self._device.env)
+            worker = self._worker(python)
             return smoke.infer(self._session, worker, name, timeout=LIMITS.cell)
 
         done, trouble = self._step(f"inference {name}", infer)
@@ -305,7 +311,7 @@ class _Examiner:
             yield nothing("delegates", "none named")
 
     def _probe(self, python: str, runtime: str, delegate: wire.Delegate) -> Mapping[str, Any]:
-        worker = self._session.worker(python, self._device.env)
+        worker = self._worker(python)
         asked = wire.dump(delegate)
         told = worker.ask("probe", runtime=runtime, delegate=asked, timeout=ASK_S).get("delegate")
         return told if isinstance(told, dict) else {}

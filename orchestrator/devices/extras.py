@@ -10,6 +10,9 @@ from typing import Any
 from orchestrator.devices.findings import Extras
 from orchestrator.transports.base import Transport
 
+BEAT_S = 6.0
+"""Three heartbeats of a worker."""
+
 SCRIPT = r"""n=$1; r=$2
 printf '%s clock\n' "$n"; date +%s 2>/dev/null
 printf '\n%s free\n' "$n"; df -Pk "$r" 2>/dev/null
@@ -54,11 +57,25 @@ def board_of(extras: Extras) -> Any:
         return {}
 
 
-def holder_of(extras: Extras) -> str | None:
-    """The farm that the lease on the device was last granted to, None when it is free."""
+def holder(transport: Transport, owner: str, seen: Extras, *, timeout: float) -> str | None:
+    """The farm that holds the device and is alive, None when ``owner`` may have it.
+
+    A worker finds that out by itself. This is for what is done to a device before one can be
+    started. Raises what the transport raises.
+    """
+    before = granted(seen)
+    if before is None or before[0] == owner:
+        return None
+    time.sleep(BEAT_S)
+    after = granted(read_extras(transport, timeout=timeout))
+    return before[0] if after is not None and after != before else None
+
+
+def granted(extras: Extras) -> tuple[str, Any] | None:
+    """To whom the device's lease was granted, and what moves as long as they live."""
     try:
         state = json.loads(extras.lease or "null")
     except ValueError:
         return None  # the worker says that it is damaged, and what to do
     owner = state.get("owner") if isinstance(state, dict) else None
-    return owner if isinstance(owner, str) else None
+    return (owner, [state.get("token"), state.get("counter")]) if isinstance(owner, str) else None

@@ -12,17 +12,14 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from device_worker import wire
-from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, worker_bundle
+from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, BundleFile, worker_bundle
+from orchestrator.devices.hermetic import bring, transfer_deadline
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import InfraError
 from orchestrator.transports.base import Transport
 
 START_S = 120.0
 """Start of a worker, first import of nothing but the standard library: slow boards, slow disks."""
-
-TRANSFER_FLOOR_S = 60.0
-TRANSFER_BYTES_PER_S = 50_000.0
-"""Deadline of a transfer: a floor, and the slowest link (0.4 Mbit/s) we still call a link."""
 
 
 class Limits(NamedTuple):
@@ -58,10 +55,18 @@ class DeviceSession:
         self._workers.clear()
         self._transport.__exit__(exc_type, exc, tb)
 
-    def worker(self, python: str, env: Mapping[str, str] | None = None) -> Worker:
-        """The warm worker under this interpreter, started (and its bundle pushed) if need be."""
+    def worker(
+        self,
+        python: str,
+        env: Mapping[str, str] | None = None,
+        hermetic: BundleFile | None = None,
+    ) -> Worker:
+        """The warm worker under this interpreter, started (and its bundle pushed) if need be.
+
+        ``hermetic``: the bundle whose Python it is; ``python`` is then only a name for it.
+        """
         if python not in self._workers:
-            self._workers[python] = self._start(python, env)
+            self._workers[python] = self._start(self._interpreter(python, hermetic), env)
         return self._workers[python]
 
     def drop(self, python: str) -> None:
@@ -82,7 +87,7 @@ class DeviceSession:
         for sha in sorted(set(blobs) - set(present.get("present", []))):
             remote = self._transport.root() / "incoming" / f"{sha[:16]}-{secrets.token_hex(4)}"
             size = blobs[sha].stat().st_size
-            self._transport.push(blobs[sha], remote, timeout=_transfer_deadline(size))
+            self._transport.push(blobs[sha], remote, timeout=transfer_deadline(size))
             self.bytes_pushed += size
             worker.ask("adopt", sha256=sha, path=str(remote), timeout=self._limits.silence)
 
@@ -117,7 +122,7 @@ class DeviceSession:
             local.write_bytes(self._decoded(small[file.path]))
         else:
             self._transport.pull(
-                PurePosixPath(file.path), local, timeout=_transfer_deadline(file.blob.size)
+                PurePosixPath(file.path), local, timeout=transfer_deadline(file.blob.size)
             )
         with local.open("rb") as stream:
             got = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -137,12 +142,20 @@ class DeviceSession:
                 "E-WORKER-GARBAGE", f"a file came as no base64: {error}", where=self._device
             ) from error
 
-    def _start(self, python: str, env: Mapping[str, str] | None) -> Worker:
+    def _interpreter(self, python: str, hermetic: BundleFile | None) -> tuple[str, ...]:
+        if hermetic is None:
+            return (python,)
+        brought = bring(self._transport, hermetic, device=self._device)
+        self.bytes_pushed += brought.pushed
+        # Not by its first line: an Android of old has no /bin/sh.
+        return "sh", str(brought.python)
+
+    def _start(self, python: tuple[str, ...], env: Mapping[str, str] | None) -> Worker:
         bundle = worker_bundle()
         remote = self._transport.root() / "worker" / bundle.name
         owned = ("--owner", self._owner, "--token", str(self._token))
         args = ("session", "--root", str(self._transport.root()), *owned)
-        argv = [python, "-c", BOOTSTRAP, str(remote), bundle.sha256, *args]
+        argv = [*python, "-c", BOOTSTRAP, str(remote), bundle.sha256, *args]
         for attempt in range(2):
             channel = self._transport.start(argv, env=env)
             worker = Worker(channel, where=self._device, silence=self._limits.silence)
@@ -160,7 +173,7 @@ class DeviceSession:
                 file.write(bundle.data)
                 file.flush()
                 size = len(bundle.data)
-                self._transport.push(Path(file.name), remote, timeout=_transfer_deadline(size))
+                self._transport.push(Path(file.name), remote, timeout=transfer_deadline(size))
                 self.bytes_pushed += size
         raise AssertionError("unreachable: the loop returns or raises")
 
@@ -170,7 +183,3 @@ def local_files(result: wire.JobResult) -> Iterable[tuple[str, wire.DeviceFile]]
     for i, output in enumerate(result.outputs):
         yield f"output-{i}", wire.DeviceFile(output.path, output.blob)
     yield from result.files.items()
-
-
-def _transfer_deadline(size: int) -> float:
-    return TRANSFER_FLOOR_S + size / TRANSFER_BYTES_PER_S

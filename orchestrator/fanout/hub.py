@@ -5,6 +5,7 @@ Runs as a Ray actor (cluster.py) or inside the coordinator (inprocess.py); knows
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import socket
@@ -130,7 +131,7 @@ class Hub:
     ) -> tuple[dict[str, Any], dict[str, bytes], tuple[str, ...]]:
         accelerator = self._accelerators.setdefault(order.target.device, Accelerator())
         recovered = accelerator.ready(order, lambda golden: self._rehearse(session, golden))
-        worker = _worker(session, order, python)
+        worker = self._worker(session, order, python)
         session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
         notes = gate(worker, order)
         with tempfile.TemporaryDirectory(prefix="assay-") as folder:
@@ -138,14 +139,15 @@ class Hub:
             _check_identity(order.target, result.environment)
             files = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
         accelerator.worked(order, files.get("sample_hashes", b""))
-        told = {"clock_offset_s": worker.clock_offset, "recovered": recovered}
+        told: dict[str, Any] = {"clock_offset_s": worker.clock_offset, "recovered": recovered}
+        told["bundle"] = order.bundle and {"name": order.bundle.name, "sha256": order.bundle.sha256}
         return {**wire.dump(result), **told}, files, notes
 
     def _rehearse(self, session: DeviceSession, order: Order) -> tuple[bytes, int]:
         """Carry out an order of which nothing is kept (see `accelerator`)."""
         assert order.python is not None  # it, or one just like it, is about to be carried out
         try:
-            worker = _worker(session, order, order.python)
+            worker = self._worker(session, order, order.python)
             session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
             with tempfile.TemporaryDirectory(prefix="assay-") as folder:
                 result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
@@ -199,20 +201,23 @@ class Hub:
     def _readable(self, sha256: str, path: str) -> Path:
         return Path(path) if Path(path).exists() else self._own(sha256)
 
-
-def _worker(session: DeviceSession, order: Order, python: str) -> Worker:
-    """Raises NotAvailableError where the runtime's own interpreter is not installed."""
-    try:
-        return session.worker(python, order.env)
-    except InfraError as error:
-        if error.id != "E-DEVICE-PYTHON" or not order.own_python:
-            raise
-        runtime = order.job.runtime.runtime
-        raise NotAvailableError(
-            "E-RUNTIME-MISSING",
-            f"{runtime} has no Python here: {error.what}",
-            where=order.target.device,
-        ) from None
+    def _worker(self, session: DeviceSession, order: Order, python: str) -> Worker:
+        """Raises NotAvailableError where the runtime's own interpreter is not installed."""
+        bundle = order.bundle
+        if bundle is not None:
+            readable = self._readable(bundle.sha256, bundle.path)
+            bundle = dataclasses.replace(bundle, path=str(readable))
+        try:
+            return session.worker(python, order.env, bundle)
+        except InfraError as error:
+            if error.id != "E-DEVICE-PYTHON" or not order.own_python or bundle is not None:
+                raise
+            runtime = order.job.runtime.runtime
+            raise NotAvailableError(
+                "E-RUNTIME-MISSING",
+                f"{runtime} has no Python here: {error.what}",
+                where=order.target.device,
+            ) from None
 
 
 def _check_identity(target: Target, environment: dict[str, Any]) -> None:

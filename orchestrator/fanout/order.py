@@ -57,6 +57,12 @@ class Order:
     identity: dict[str, str] = field(default_factory=dict)
     reset: tuple[str, ...] = ()
 
+    @property
+    def files(self) -> dict[str, str]:
+        """All that the hub must be able to read, as ``blobs``."""
+        own = self.bundle
+        return self.blobs if own is None else {**self.blobs, own.sha256: own.path}
+
 
 @dataclass(frozen=True)
 class Failure:

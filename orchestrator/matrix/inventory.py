@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from orchestrator.matrix.device_class import DeviceClass
-from orchestrator.matrix.fields import Globs, Name, Sha256, Spec, distinct, problem
+from orchestrator.matrix.fields import NAME_PATTERN, Globs, Name, Sha256, Spec, distinct, problem
 from orchestrator.transports.settings import TransportSettings
 
 RUNTIMES = ("default", "onnxruntime", "litert", "tflite-runtime")
@@ -98,9 +99,21 @@ class Device(Spec):
         return self.python.get(runtime, self.python.get("default"))
 
 
+def bundle_name(python: str | None) -> str | None:
+    """The hermetic bundle that an entry of ``python`` names, None for an interpreter."""
+    return python.removeprefix(BUNDLE) if python and python.startswith(BUNDLE) else None
+
+
+def _bundle(key: str, path: str) -> str:
+    name = path.removeprefix(BUNDLE)
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise problem("E-MATRIX-NAME", f"{name!r:.80} is no name of a bundle", at=(key,))
+    return path
+
+
 def _local(key: str, path: str, base: Path | None) -> str:
     if path.startswith(BUNDLE):
-        return path
+        return _bundle(key, path)
     if path == PYTHON:
         return sys.executable
     if "/" not in path or base is None:
@@ -111,6 +124,8 @@ def _local(key: str, path: str, base: Path | None) -> str:
 
 
 def _remote(key: str, path: str, base: Path | None) -> str:
+    if path.startswith(BUNDLE):
+        return _bundle(key, path)
     if path == PYTHON or not path or path.startswith("~") or ("/" in path and path[0] != "/"):
         raise problem(
             "E-MATRIX-TYPE",
