@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.devices.bundle import find_bundle
 from orchestrator.devices.checks import Checked, StoppedError, Subject, address, check
+from orchestrator.devices.extras import holder, read_extras
 from orchestrator.devices.facts import read_facts
 from orchestrator.devices.health import HELD, Health, Item, State, bad, failed
 from orchestrator.devices.rounds import side_by_side
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.errors import AssayError
 from orchestrator.matrix.device_class import DeviceClass
-from orchestrator.matrix.inventory import Device
+from orchestrator.matrix.inventory import Device, bundle_name
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
 from orchestrator.store.owner import this_process
@@ -212,12 +214,18 @@ def _asked(device: Device, profile: DeviceClass, grant: Grant | str) -> dict[str
     ) as session:
         facts = read_facts(transport, profile, timeout=FACTS_S)
         workers: dict[str, Any] = {}
+        if isinstance(grant, Grant):
+            extras = read_extras(transport, timeout=FACTS_S)
+            other = holder(transport, grant.owner, extras, timeout=FACTS_S)
+            grant = grant if other is None else other
         for python in dict.fromkeys(device.python.values()):
             if isinstance(grant, str):
                 workers[python] = {"error": f"not asked: in use by {grant}", "id": None}
                 continue
             try:
-                worker = session.worker(python, device.env)
+                name = bundle_name(python)
+                bundle = find_bundle(name) if name else None
+                worker = session.worker(python, device.env, bundle)
                 workers[python] = worker.ask("facts", timeout=WORKER_S).get("environment")
             except AssayError as error:
                 workers[python] = {"error": error.what, "id": error.id}

@@ -24,7 +24,7 @@ from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker, emulated
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.matrix.device_class import DeviceClass, SourceSpec, recognise
-from orchestrator.matrix.inventory import BUNDLE, Device, bundle_name
+from orchestrator.matrix.inventory import Device, bundle_name
 from orchestrator.transports import open_transport
 from orchestrator.transports.base import Transport
 from orchestrator.transports.contract import CHECKS, ContractError, run_check
@@ -176,8 +176,9 @@ class _Examiner:
         )
         yield findings.recognised(device, profile, self.facts, fitting)
         yield findings.clock(self._extras.clock_s)
-        bundled = any(python.startswith(BUNDLE) for python in device.python.values())
-        yield findings.disk(self._extras.free, bundled, str(self._transport.root()))
+        bundles = len({python for python in device.python.values() if bundle_name(python)})
+        lacking = max(0, bundles - self._extras.bundles)
+        yield findings.disk(self._extras.free, lacking, str(self._transport.root()))
 
     def _lease_and_pythons(self) -> Iterator[Item]:
         """The first worker that starts takes the lease on the device."""

@@ -18,6 +18,7 @@ printf '%s clock\n' "$n"; date +%s 2>/dev/null
 printf '\n%s free\n' "$n"; df -Pk "$r" 2>/dev/null
 printf '\n%s board\n' "$n"; head -c 65536 /etc/assay-board.json 2>/dev/null
 printf '\n%s lease\n' "$n"; head -c 65536 "$r/lease.json" 2>/dev/null
+printf '\n%s bundles\n' "$n"; ls -d "$r"/bundles/*/.complete 2>/dev/null
 :"""
 
 
@@ -44,6 +45,7 @@ def parsed(text: str, nonce: str, now: float) -> Extras:
         free=int(available) * 1024 if available.isdecimal() else None,
         board=parts.get("board") or None,
         lease=parts.get("lease") or None,
+        bundles=len(parts.get("bundles", "").splitlines()),
     )
 
 

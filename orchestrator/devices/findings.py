@@ -39,13 +39,15 @@ class Extras(NamedTuple):
     """What a device's shell says besides its facts. None: not known.
 
     ``clock_s``: its seconds since 1970, less ours. ``free``: bytes at the root. ``board``: the text
-    of /etc/assay-board.json; ``lease``: of lease.json in the root.
+    of /etc/assay-board.json; ``lease``: of lease.json in the root. ``bundles``: hermetic bundles
+    that are there.
     """
 
     clock_s: float | None = None
     free: int | None = None
     board: str | None = None
     lease: str | None = None
+    bundles: int = 0
 
 
 def recorded(device: Device, facts: Facts) -> Item:
@@ -144,11 +146,11 @@ def clock(offset: float | None) -> Item:
     return ok("clock", "right" if abs(offset) < 2 else f"{offset:+.0f} s off ours")
 
 
-def disk(free: int | None, bundled: bool, where: str) -> Item:
-    """``free``: bytes at ``where``. ``bundled``: a hermetic bundle has to fit as well."""
+def disk(free: int | None, bundles: int, where: str) -> Item:
+    """``free``: bytes at ``where``. ``bundles``: so many hermetic bundles have to fit as well."""
     if free is None:
         return unknown("disk", f"the device does not say how much is free at {where}")
-    needed = ROOM + (BUNDLE_ROOM if bundled else 0)
+    needed = ROOM + BUNDLE_ROOM * bundles
     finding = f"{size(free)} free at {where}"
     if free < needed:
         mend = "free some space, or give the device another `root`"

@@ -191,13 +191,14 @@ def _each(at_once: int, work: Callable[[A], B], items: Iterable[A]) -> list[B]:
 def _banner(address: str, port: int) -> str | None:
     """The first line of an ssh server, "" of something else that listens, None of nobody."""
     try:
-        with socket.create_connection((address, port), ANSWER_S) as link:
-            link.settimeout(ANSWER_S)
-            line = link.recv(255)
-    except TimeoutError:
-        return None
+        link = socket.create_connection((address, port), ANSWER_S)
     except OSError:
         return None
+    with link:
+        try:
+            line = link.recv(255)
+        except OSError:  # it says nothing, or hung up
+            line = b""
     text = line.split(b"\n")[0].decode("ascii", "replace").strip()
     return text if text.startswith("SSH-") else ""
 
