@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from orchestrator.cli.options import (
     unknown_device,
 )
 from orchestrator.errors import InputError
+
+if TYPE_CHECKING:
+    from orchestrator.transports.settings import SshSettings
 
 app = typer.Typer(no_args_is_help=True, help="The units of an inventory and how they are reached.")
 
@@ -59,14 +62,12 @@ def trust(
         bool, typer.Option("--replace", help="Accept a changed host key (after checking why).")
     ] = False,
 ) -> None:
-    """Show a device's SSH host key and, when you agree, remember it.
+    """Show a device's SSH host key, and first those of its gateways; when you agree, remember it.
 
     Example: assay devices trust pi-desk-3
     """
-    from orchestrator.transports.known_hosts import Standing
     from orchestrator.transports.settings import SshSettings
-    from orchestrator.transports.trust import fetch_host_key, standing
-    from orchestrator.transports.trust import trust as remember
+    from orchestrator.transports.ssh_config import hops
 
     devices = {d.name: d for d in inventory_of(inventory).devices}
     if name not in devices:
@@ -74,6 +75,16 @@ def trust(
     settings = devices[name].transport
     if not isinstance(settings, SshSettings):
         raise InputError("E-DEVICE-TRANSPORT", f"{name} is not reached over ssh: nothing to trust")
+    for gateway in hops(settings)[:-1]:
+        _trust(gateway, f"gateway of {name}", yes, replace)
+    _trust(settings, name, yes, replace)
+
+
+def _trust(settings: SshSettings, name: str, yes: bool, replace: bool) -> None:
+    from orchestrator.transports.known_hosts import Standing
+    from orchestrator.transports.trust import fetch_host_key, standing
+    from orchestrator.transports.trust import trust as remember
+
     key = fetch_host_key(settings, device=name)
     print_text(f"{name} ({_address(settings)}) shows {key.algorithm} {key.fingerprint}")
     found = standing(settings, key)

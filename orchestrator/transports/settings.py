@@ -20,6 +20,13 @@ Host = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-]\S*$")]
 """No leading dash: a host name ends up on the command line of ``ssh -W`` and ProxyCommand."""
 
 
+_HOP = (
+    r"([^\s\x00@,:-][^\s\x00@,:]*@)?([^\s\x00@,:\[-][^\s\x00@,:]*|\[[^\s\x00@,\]]+\])(:[0-9]{1,5})?"
+)
+Jump = Annotated[str, StringConstraints(pattern=rf"^{_HOP}(,{_HOP})*$")]
+"""Gateways; an IPv6 address stands in brackets."""
+
+
 class LocalSettings(_Strict):
     """This machine, as a device of its own."""
 
@@ -30,11 +37,14 @@ class LocalSettings(_Strict):
 class SshSettings(_Strict):
     """A device behind sshd. ``None`` means: from ``~/.ssh/config``, else OpenSSH's default.
 
-    ``root`` is absolute or relative to the remote home. Times are in seconds.
+    ``root`` is absolute or relative to the remote home. Times are in seconds. ``jump``: gateways
+    on the way, ``[user@]host[:port]``, nearest first, with commas between; key, known_hosts,
+    config and agent are theirs too. Without it ``~/.ssh/config`` may name one.
     """
 
     type: Literal["ssh"] = "ssh"
     host: Host
+    jump: Jump | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     user: Annotated[str, StringConstraints(pattern=r"^[^\s\x00-]\S*$")] | None = None
     key: str | None = None

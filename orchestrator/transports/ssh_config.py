@@ -22,6 +22,7 @@ class Endpoint:
     """``proxy``: argument list of a command whose stdin and stdout are the connection, or None.
 
     ``keys``: private key files to try in order; ``only_keys``: ask the agent for none but these.
+    ``gateway``: through whom we connect ourselves, or None.
     """
 
     host: str
@@ -32,6 +33,7 @@ class Endpoint:
     agent: bool
     proxy: tuple[str, ...] | None
     known_hosts: Path
+    gateway: SshSettings | None = None
 
     @property
     def host_name(self) -> str:
@@ -60,9 +62,36 @@ def resolve(settings: SshSettings, path: Path | None = None) -> Endpoint:
         keys=tuple(Path(k).expanduser() for k in (named or _DEFAULT_KEYS)),
         only_keys=found.get("identitiesonly", "no").lower() == "yes",
         agent=settings.agent,
-        proxy=_proxy(found, host, port),
+        proxy=None if settings.jump else _proxy(found, host, port),
         known_hosts=Path(settings.known_hosts or "~/.ssh/known_hosts").expanduser(),
+        gateway=gateway(settings),
     )
+
+
+def gateway(settings: SshSettings) -> SshSettings | None:
+    """The last host of ``jump`` on the way to the device, itself behind those before it.
+
+    Raises InputError E-SSH-CONFIG for a port that there cannot be.
+    """
+    if settings.jump is None:
+        return None
+    *before, last = settings.jump.split(",")
+    user, _, place = last.rpartition("@")
+    name, colon, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
+    return settings.model_copy(
+        update={
+            "host": (name if colon else place).strip("[]"),
+            "port": _port(port) if colon else None,
+            "user": user or None,
+            "jump": ",".join(before) or None,
+        }
+    )
+
+
+def hops(settings: SshSettings) -> list[SshSettings]:
+    """The gateways in the order in which they are met, then the device itself."""
+    nearer = gateway(settings)
+    return [*(hops(nearer) if nearer else []), settings]
 
 
 def _lookup(host: str, path: Path, wanted: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from orchestrator.transports import known_hosts
 from orchestrator.transports.bounded import bounded
 from orchestrator.transports.known_hosts import Standing
 from orchestrator.transports.settings import SshSettings
-from orchestrator.transports.ssh_config import Endpoint
+from orchestrator.transports.ssh_config import Endpoint, resolve
 
 # What paramiko logs, its exceptions also say, and those are mapped.
 _log = logging.getLogger("paramiko")
@@ -53,26 +53,64 @@ class _Socket(socket.socket):
         return sent
 
 
+class _Tunnel:
+    """A connection that a gateway opened for us, as paramiko takes a socket.
+
+    Like `_Socket` it gives up when no byte is taken for ``stall`` seconds.
+    """
+
+    def __init__(self, channel: paramiko.Channel, stall: float) -> None:
+        self._channel, self._stall = channel, stall
+        self._since: float | None = None
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._channel.settimeout(seconds)
+
+    def recv(self, limit: int) -> bytes:
+        return self._channel.recv(limit)
+
+    def send(self, data: bytes) -> int:
+        try:
+            sent = self._channel.send(data)
+        except TimeoutError:
+            self._since = self._since or time.monotonic()
+            if time.monotonic() - self._since > self._stall:
+                raise OSError(errno.ETIMEDOUT, "the gateway takes no data") from None
+            raise
+        self._since = None
+        return sent
+
+    def close(self) -> None:
+        self._channel.close()
+
+    @property
+    def _closed(self) -> bool:
+        """paramiko looks at this part of a socket while it waits for its thread to end."""
+        return bool(self._channel.closed)
+
+
 class Link:
-    """A paramiko transport and, with a proxy, the process behind it."""
+    """A paramiko transport, and what it goes through: a proxy's process, or a gateway's link."""
 
     def __init__(self) -> None:
         self.transport: paramiko.Transport | None = None
-        self._socket: socket.socket | None = None
+        self._socket: _Socket | _Tunnel | None = None
+        self._gateway: Link | None = None
         self._proxy: subprocess.Popen[bytes] | None = None
         self.given_up = False
 
-    def dial(self, endpoint: Endpoint, settings: SshSettings) -> paramiko.Transport:
-        """TCP or proxy, banner, key exchange. Raises BROKEN exceptions; the key is unverified."""
-        sock = self._socket = _Socket(fileno=self._connect(endpoint, settings).detach())
-        sock.stall = 4 * settings.keepalive
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with contextlib.suppress(AttributeError, OSError):  # Linux only
-                # A half-open link: keepalives that nobody acknowledges end it in the kernel.
-                option, limit = socket.TCP_USER_TIMEOUT, int(4000 * settings.keepalive)
-                sock.setsockopt(socket.IPPROTO_TCP, option, limit)
-        transport = self.transport = paramiko.Transport(sock)
+    def dial(self, endpoint: Endpoint, settings: SshSettings, device: str) -> paramiko.Transport:
+        """Connection, banner, key exchange. Raises BROKEN exceptions; the key is unverified.
+
+        A gateway is logged in to, its key verified, and raises what `dialled` does, or InfraError
+        E-SSH-JUMP.
+        """
+        sock = self._socket = (
+            self._tunnel(endpoint, endpoint.gateway, settings, device)
+            if endpoint.gateway
+            else self._direct(endpoint, settings)
+        )
+        transport = self.transport = paramiko.Transport(sock)  # type: ignore[arg-type]  # a tunnel is socket enough
         transport.banner_timeout = settings.connect_timeout
         transport.auth_timeout = settings.connect_timeout
         known = known_hosts.matching(read_known_hosts(endpoint.known_hosts), endpoint.host_name)
@@ -80,6 +118,40 @@ class Link:
         transport.start_client(timeout=settings.connect_timeout)
         transport.get_remote_server_key()
         return transport
+
+    def _direct(self, endpoint: Endpoint, settings: SshSettings) -> _Socket:
+        sock = _Socket(fileno=self._connect(endpoint, settings).detach())
+        sock.stall = 4 * settings.keepalive
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(AttributeError, OSError):  # Linux only
+                # A half-open link: keepalives that nobody acknowledges end it in the kernel.
+                option, limit = socket.TCP_USER_TIMEOUT, int(4000 * settings.keepalive)
+                sock.setsockopt(socket.IPPROTO_TCP, option, limit)
+        return sock
+
+    def _tunnel(
+        self, endpoint: Endpoint, via: SshSettings, settings: SshSettings, device: str
+    ) -> _Tunnel:
+        nearer = resolve(via)
+        self._gateway = dialled(nearer, via, device, login=True)
+        assert self._gateway.transport is not None
+        try:
+            channel = self._gateway.transport.open_channel(
+                "direct-tcpip",
+                (endpoint.host, endpoint.port),
+                ("127.0.0.1", 0),
+                timeout=settings.connect_timeout,
+            )
+        except paramiko.SSHException as error:
+            why = error.text if isinstance(error, paramiko.ChannelException) else reason(error)
+            raise InfraError(
+                "E-SSH-JUMP",
+                f"{device}: gateway {nearer.host} port {nearer.port} opens no connection to"
+                f" {endpoint.host} port {endpoint.port}: {why}",
+                mend="is the device on, and does the gateway forward (AllowTcpForwarding)?",
+            ) from error
+        return _Tunnel(channel, 4 * settings.keepalive)
 
     def _connect(self, endpoint: Endpoint, settings: SshSettings) -> socket.socket:
         if endpoint.proxy is None:
@@ -104,6 +176,8 @@ class Link:
     def abandon(self) -> None:
         """Cut the connection without waiting for anyone."""
         self.given_up = True
+        if self._gateway is not None:  # first: what is said through a stuck one waits for it
+            self._gateway.abandon()
         if self.transport is not None:
             self.transport.close()
         if self._socket is not None:
@@ -115,6 +189,8 @@ class Link:
         self.abandon()
         if self.transport is not None and self.transport.ident is not None:
             self.transport.join(2.0)
+        if self._gateway is not None:
+            self._gateway.close()
         if self._proxy is not None:
             self._proxy.wait()
 
@@ -122,13 +198,14 @@ class Link:
 def dialled(endpoint: Endpoint, settings: SshSettings, device: str, *, login: bool) -> Link:
     """A connection whose host key, if ``login``, was verified before any credential was shown.
 
-    Raises InfraError E-SSH-UNREACHABLE, E-SSH-HOSTKEY-UNKNOWN, E-SSH-HOSTKEY, E-SSH-AUTH.
+    Raises InfraError E-SSH-UNREACHABLE, E-SSH-HOSTKEY-UNKNOWN, E-SSH-HOSTKEY, E-SSH-AUTH, of the
+    device or of a gateway, and E-SSH-JUMP.
     """
     link = Link()
 
     def work() -> None:
         try:
-            transport = link.dial(endpoint, settings)
+            transport = link.dial(endpoint, settings, device)
             if login:
                 verify(transport, endpoint, device)
                 _authenticate(transport, endpoint, device)
@@ -263,6 +340,7 @@ def _unreachable(
     timed_out = isinstance(error, TimeoutError)
     why = f"no answer within {settings.connect_timeout:g} s" if timed_out else reason(error)
     through = f" through `{shlex.join(endpoint.proxy)}`" if endpoint.proxy else ""
+    through = f" through gateway {endpoint.gateway.host}" if endpoint.gateway else through
     return InfraError(
         "E-SSH-UNREACHABLE",
         f"{device}: no ssh connection to {endpoint.host} port {endpoint.port}{through}: {why}",

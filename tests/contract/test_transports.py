@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from orchestrator.transports import (
     TransportSettings,
     open_transport,
 )
-from orchestrator.transports.contract import CHECKS, Check, ContractError, files, run_check
+from orchestrator.transports.contract import CHECKS, Check, ContractError, calls, files, run_check
 from tests.support import adbd, sshd
 
 FARM = os.environ.get("ASSAY_FARM", "0") != "0"
@@ -49,6 +50,7 @@ TRANSPORTS: dict[str, tuple[tuple[Check, ...], list[pytest.MarkDecorator]]] = {
     "fake": (CHECKS, []),
     "ssh": (CHECKS, [_NO_SSHD]),
     "ssh-no-sftp": (files.CHECKS, [_NO_SSHD]),
+    "ssh-jump": ((*calls.CHECKS, *files.CHECKS), [_NO_SSHD]),
     "board": (CHECKS, [pytest.mark.farm, _NO_BOARD]),
     "adb": (CHECKS, [pytest.mark.adbd]),
     "phone": (CHECKS, [pytest.mark.phone]),
@@ -81,6 +83,13 @@ def transport(
                 open_transport(device.settings(), device="unit") as opened,
             ):
                 yield opened
+            return
+        case "ssh-jump":
+            with sshd.running(folder / "gate") as gate, sshd.running(folder / "board") as board:
+                sshd.introduced(board, gate)
+                jump = f"{getpass.getuser()}@127.0.0.1:{gate.port}"
+                with open_transport(board.settings(jump=jump), device="unit") as opened:
+                    yield opened
             return
         case "phone":
             settings = AdbSettings(serial=f"{PHONE[0]}:{PHONE[1]}")

@@ -80,6 +80,15 @@ class Sshd:
         (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public}\n")
 
 
+def introduced(board: Sshd, gateway: Sshd, host: str = "127.0.0.1") -> None:
+    """Let who logs in to ``board`` log in to ``gateway`` too, and know its host key."""
+    public = (gateway.folder / "host_key.pub").read_text().rsplit(" ", 1)[0]
+    with (board.folder / "known_hosts").open("a") as known:
+        known.write(f"[{host}]:{gateway.port} {public}\n")
+    with (gateway.folder / "authorized_keys").open("a") as keys:
+        keys.write((board.folder / "client_key.pub").read_text())
+
+
 @contextlib.contextmanager
 def running(
     folder: Path,
