@@ -225,7 +225,7 @@ class Session:
 
     def _run(self, request: Message) -> Message:
         job = wire.load(wire.Job, request.get("job"))
-        measure = _measure()
+        measure = measuring()
 
         def progress(fields: Message) -> None:
             self._writer.send({"type": "progress", "id": request.get("id"), **fields})
@@ -292,8 +292,8 @@ def _probe(request: Message) -> Dict[str, Any]:
     return tflite.probe(spec, _text(request, "runtime"))
 
 
-def _measure() -> Any:
-    """The measuring module."""
+def measuring() -> Any:
+    """The measuring module. Raises WorkerError E-NUMPY-MISSING."""
     _numpy()
     from device_worker import measure
 

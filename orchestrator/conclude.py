@@ -274,7 +274,8 @@ def _attempt(attempt: AttemptInfo) -> Json:
         "outcome": attempt.state.value,
         "error_id": attempt.error_id,
         "error": attempt.error,
-        "notes": _notes(result),
+        "notes": [*_notes(result), *_offline(attempt.offline)],
+        "offline": attempt.offline is not None,
         "sensors": _sensors(result),
         "bytes_pushed": result.get("bytes_pushed"),
         "environment": attempt.environment,
@@ -282,6 +283,12 @@ def _attempt(attempt: AttemptInfo) -> Json:
         "started_unix": attempt.started,
         "ended_unix": attempt.ended,
     }
+
+
+def _offline(nonce: str | None) -> list[str]:
+    if nonce is None:
+        return []
+    return [f"run by hand, out of the farm's reach (archive {nonce[:8]}); times by its own clock"]
 
 
 def _notes(result: Json) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.bundles import find_bundles, keep_bundles
 from orchestrator.devices.bundle import BundleFile
+from orchestrator.errors import NotAvailableError
 from orchestrator.fanout.executor import Executor
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.inventory import Inventory
@@ -19,6 +20,7 @@ from orchestrator.matrix.loader import load_matrix
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import Cell, expand, select
 from orchestrator.matrix.yamlfile import load
+from orchestrator.offline.outstanding import outstanding
 from orchestrator.reports.progress import Progress
 from orchestrator.signoff.policy import Policy
 from orchestrator.staging import Compute, check_unchanged, stage
@@ -92,12 +94,22 @@ def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
 def finish(
     store: Store, run_id: str, fan: Executor, progress: Progress, stop: Stop
 ) -> dict[str, Any] | None:
-    """Work the run off and judge it: the result document, or None when stopped before the end."""
+    """Work the run off and judge it: the result document, or None when stopped before the end.
+
+    Raises NotAvailableError E-PACK-OUTSTANDING when all that is left are cells that were packed.
+    """
     frozen = load_run(store.frozen(run_id))
     work_off(store, fan, run_id, frozen, progress, stop, this_process())
     if stop.draining.is_set():
         return None
     stop.worked_off.set()
+    if out := store.packs(run_id):
+        raise NotAvailableError(
+            "E-PACK-OUTSTANDING",
+            f"inconclusive: {outstanding(out)}",
+            where=run_id,
+            mend="assay ingest RESULT, or assay pack --cancel; assay signoff judges the rest",
+        )
     store.compact(run_id)
     return judge(store, run_id, frozen, fan)
 

@@ -71,7 +71,7 @@ def work_off(
     stop: Stop,
     owner: Owner,
 ) -> None:
-    """Return when every cell of the run is done, or when told to stop."""
+    """Return when every cell of the run is done or packed, or when told to stop."""
     _Coordinator(store, fan, run_id, frozen, progress, stop, owner).work_off()
 
 
@@ -111,7 +111,8 @@ class _Coordinator:
             self._collect_spool()
             while self._step():
                 pass
-            if not self._stop.draining.is_set():
+            # Cells that left as an archive are not done, and nobody waits here until they are.
+            if not self._stop.draining.is_set() and not self._store.packs(self._run):
                 state = RunState.DONE
         finally:
             self._ended.set()
@@ -301,7 +302,9 @@ class _Coordinator:
 
     def _wait_for_others(self) -> bool:
         """Nothing of ours is running. Others may hold units or cells we need, alive or dead."""
-        open_cells = [c for c in self._store.cells(self._run) if c.state is not CellState.DONE]
+        packed = {cell for pack in self._store.packs(self._run) for cell in pack.out.values()}
+        cells = self._store.cells(self._run)
+        open_cells = [c for c in cells if c.state is not CellState.DONE and c.id not in packed]
         if not open_cells:
             return False
         if time.monotonic() >= self._queue_deadline:

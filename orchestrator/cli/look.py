@@ -67,6 +67,7 @@ def status(
     with glance(store_folder(store)) as reader:
         runs = reader.runs() if all_runs else [reader.run(run)]
         leases = reader.leases()
+        packs = [pack for r in runs for pack in reader.packs(r.id)]
     if as_json:
         print_json(
             {
@@ -75,6 +76,16 @@ def status(
                 "leases": [
                     {"device": x.device, "token": x.token, "host": x.owner.host, "pid": x.owner.pid}
                     for x in leases
+                ],
+                "packs": [
+                    {
+                        "run": p.run,
+                        "device": p.device,
+                        "nonce": p.nonce,
+                        "packed_unix": p.created,
+                        "cells": list(p.out.values()),
+                    }
+                    for p in packs
                 ],
             }
         )
@@ -85,6 +96,8 @@ def status(
         print_text(f"{info.id}  {info.state}  {cells}" + (f"  ({done})" if done else ""))
     for lease in leases:
         print_text(f"leased: {lease.device} to {lease.owner.host} pid {lease.owner.pid}")
+    for pack in packs:
+        print_text(f"packed: {len(pack.out)} cells for {pack.device}, archive {pack.nonce[:8]}")
 
 
 def logs(
@@ -115,6 +128,7 @@ def logs(
                         "number": a.number,
                         "device": a.device,
                         "outcome": a.state.value,
+                        "offline": a.offline is not None,
                         "error_id": a.error_id,
                         "error": a.error,
                         "started_unix": a.started,
@@ -129,6 +143,7 @@ def logs(
     for a in shown:
         took = f"{a.ended - a.started:.2f} s" if a.started and a.ended else "-"
         line = f"{a.id[:12]}  {a.cell}  #{a.number}  {a.device or '-'}  {a.state}  {took}"
+        line += "  offline" if a.offline else ""
         print_text(line + (f"  {a.error}" if a.error else ""))
 
 

@@ -1,0 +1,119 @@
+"""pack and ingest: cells for devices that the farm cannot reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import AsJson, StoreFolder, print_json, print_text, store_folder
+from orchestrator.errors import InputError
+
+_PACK = """Pack waiting cells of RUN into an archive to be run by hand, where the farm cannot reach.
+
+The cells are out until `assay ingest` brings their result, or --cancel takes them back.
+
+Example: assay pack 20261121 --cells 'customer-pi-*' --out /media/stick
+"""
+_INGEST = """Verify the result of a packed archive and store its attempts, marked offline.
+
+Example: assay ingest assay-result-3f2a91c0.tar.gz && assay resume
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=_PACK)(pack)
+    app.command(help=_INGEST)(ingest)
+
+
+def pack(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run ID or its beginning.")],
+    cells: Annotated[
+        list[str] | None,
+        typer.Option("--cells", metavar="GLOB", help="Cells whose ID matches; repeatable."),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The unit, where the cells may go to several."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the archive.")
+    ] = Path(),
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Take packed cells back instead; they wait again.")
+    ] = False,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    from orchestrator.offline import pack as packing
+    from orchestrator.store.database import Store
+
+    if bool(cells) == cancel:
+        raise InputError(
+            "E-USAGE", "give either --cells or --cancel", mend="see: assay pack --help"
+        )
+    with Store.open(store_folder(store), readonly=True) as opened:  # makes none where none is
+        run_id = opened.run(run).id
+    with Store.open(store_folder(store)) as opened:
+        if cancel:
+            back = packing.cancel(opened, run_id, device)
+            if as_json:
+                print_json({"schema": "assay.unpacked/1", "run": run_id, "packs": back})
+            else:
+                print_text(f"{sum(back.values())} cells of {run_id} wait again")
+            return
+        packed = packing.pack(opened, run_id, cells or [], out, device=device)
+    if as_json:
+        print_json(
+            {
+                "schema": "assay.packed/1",
+                "run": run_id,
+                "archive": str(packed.path),
+                "nonce": packed.nonce,
+                "device": packed.device,
+                "cells": list(packed.cells),
+                "kept": dict(packed.kept),
+            }
+        )
+        return
+    for cell, why in packed.kept.items():
+        typer.echo(f"not packed: {cell}: {why}", err=True)
+    typer.echo(
+        f"{len(packed.cells)} cells for {packed.device}; there: unpack it, sh run.sh,"
+        " and bring its result back to: assay ingest",
+        err=True,
+    )
+    print_text(str(packed.path))
+
+
+def ingest(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="What run.sh wrote.")],
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    from orchestrator.offline.ingest import ingest as take_in
+    from orchestrator.store.database import Store
+
+    Store.open(store_folder(store), readonly=True).close()  # makes none where none is
+    with Store.open(store_folder(store)) as opened:
+        done = take_in(opened, result)
+    if as_json:
+        print_json(
+            {
+                "schema": "assay.ingested/1",
+                "run": done.run,
+                "device": done.device,
+                "nonce": done.nonce,
+                "cells": {
+                    cell: {"outcome": outcome, "state": state.value}
+                    for cell, (outcome, state) in done.cells.items()
+                },
+                "left": done.left,
+            }
+        )
+        return
+    for cell, (outcome, state) in done.cells.items():
+        print_text(f"{cell}  {done.device}  {outcome}  {state}")
+    rest = f"{done.left} cells are left" if done.left else "every cell is done"
+    print_text(f"{rest}; go on with: assay resume {done.run}")

@@ -1,0 +1,16 @@
+"""What of a run is out, for those who wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.store.records import PackInfo
+
+
+def outstanding(out: Sequence[PackInfo]) -> str:
+    """The archives that are out, in words."""
+    count: dict[str, int] = {}
+    for info in out:
+        count[info.device] = count.get(info.device, 0) + len(info.out)
+    told = [f"{n} cell{'' if n == 1 else 's'} packed for {unit}" for unit, n in count.items()]
+    return f"{', '.join(told)}, not ingested yet"
