@@ -212,8 +212,8 @@ def _known_endpoints(devices: Iterable[Device]) -> dict[tuple[str, int], str]:
         if not isinstance(device.transport, SshSettings):
             continue
         endpoint = resolve(device.transport)
-        if endpoint.proxy is not None:
-            continue  # behind another host, so no address of ours
+        if endpoint.proxy is not None or endpoint.gateway is not None:
+            continue  # its address is another host's business
         try:
             told = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         except OSError:
