@@ -31,3 +31,11 @@ def test_a_device_seen_again_is_written_when_something_changed_or_time_passed(
         assert seen({"os": "b"}) == (1001.0 + database.SEEN_S, {"os": "b"})
         now = 900.0  # the coordinator's clock was put back
         assert seen({"os": "b"}) == (900.0, {"os": "b"})
+
+
+def test_what_one_does_not_know_of_a_device_stays_as_another_told_it(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.upsert_device("pi", "rpi4", False, {"os": "a", "checked": {"serial": "1"}})
+        store.upsert_device("pi", "rpi4", False, {"os": "b", "board": None})
+        (device,) = store.devices()
+    assert device.identity == {"os": "b", "board": None, "checked": {"serial": "1"}}
