@@ -17,7 +17,7 @@ from orchestrator.devices.bundle import find_bundle
 from orchestrator.devices.checks import Checked, StoppedError, Subject, address, check
 from orchestrator.devices.extras import holder, read_extras
 from orchestrator.devices.facts import read_facts
-from orchestrator.devices.health import HELD, Health, Item, State, bad, failed
+from orchestrator.devices.health import HELD, Health, Item, State, bad, failed, unknown
 from orchestrator.devices.rounds import side_by_side
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.errors import AssayError
@@ -139,9 +139,12 @@ def check_devices(
     contract: bool = True,
     accept: bool = False,
     limit_s: float = LIMIT_S,
+    hub: str | None = None,
 ) -> Generator[Health]:
     """The health of each device as it is known, several at once.
 
+    ``hub``: the name of the hub that this machine is; devices of other hubs are not looked for, as
+    what has their address here may be something else.
     ``accept``: what they show of themselves now is right, whatever the store remembers. Leaving
     early stops the checks and gives the leases back. Raises InfraError E-STORE-*.
     """
@@ -150,6 +153,10 @@ def check_devices(
 
         def work(name: str) -> Health:
             device = by_name[name]
+            if device.hub not in (None, hub):
+                what = f"only its hub {device.hub} reaches it"
+                mend = f"run this command there, with --hub {device.hub}"
+                return _one(device, unknown("reachable", what, mend))
             try:
                 with reservations.of(device) as grant:
                     return _check(device, grant)

@@ -63,6 +63,10 @@ def check(
     timeout: Annotated[
         float, typer.Option(min=1.0, help="Seconds after which one device is given up.")
     ] = 900.0,
+    hub: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="This machine is the hub NAME: check its devices."),
+    ] = None,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
@@ -80,6 +84,7 @@ def check(
             contract=contract,
             accept=accept,
             limit_s=timeout,
+            hub=hub,
         )
     ) as healths:
         for health in healths:

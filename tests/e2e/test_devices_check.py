@@ -264,6 +264,12 @@ def test_a_device_that_another_farm_uses_is_only_looked_at(bench: Bench) -> None
     assert "in use by other farm" in told["workers"][sys.executable]["error"]
 
 
+def test_a_device_behind_a_hub_is_checked_there(bench: Bench) -> None:
+    bench.add("board", hub="lab-2", python={"default": NO_PYTHON})
+    assert bench.items()["reachable"]["state"] == "unknown"
+    assert bench.items("--hub", "lab-2")["reachable"]["state"] == "ok"
+
+
 def test_another_unit_under_an_old_name(bench: Bench) -> None:
     bench.add("board", python={"default": NO_PYTHON})
     with Store.open(bench.store) as store:
