@@ -70,7 +70,8 @@ class Answer:
     """How one job ended. ``code``, ``what``, ``mend``: the error unless ``outcome`` is ok.
 
     ``start``: the sensors when it was let start. ``files``: role -> file of the archive, roles as
-    in ``JobResult.files`` and ``output-<i>``. Times by the device's clock.
+    in ``JobResult.files`` and ``output-<i>``. ``bundle``: sha256 of the hermetic
+    Python that ran it, None for another one. Times by the device's clock.
     """
 
     attempt: str
@@ -83,6 +84,7 @@ class Answer:
     start: Dict[str, Optional[float]] = field(default_factory=dict)
     result: Optional[JobResult] = None
     files: Dict[str, Blob] = field(default_factory=dict)
+    bundle: Optional[str] = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ gets a process of its own, so that one that crashes or hangs leaves the others t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import shutil
@@ -130,10 +131,11 @@ class _Child:
         python: Optional[str],
     ) -> None:
         self._root, self._packed = root, packed
-        self._own = packed.own_python and python is None and packed.bundle is None
-        self._python = [python] if python else [packed.python]
-        if packed.bundle is not None and python is None:
-            self._python = ["sh", os.path.join(root, PYTHONS, packed.bundle[:16], "py")]
+        self._bundle = None if python else packed.bundle
+        self._own = packed.own_python and python is None and self._bundle is None
+        self._python = [python or packed.python]
+        if self._bundle is not None:
+            self._python = ["sh", os.path.join(root, PYTHONS, self._bundle[:16], "py")]
         self._command = [
             *(*self._python, os.path.join(root, START), os.path.join(root, WORKER)),
             *(manifest.worker.sha256, "offline", "--folder", root),
@@ -204,7 +206,8 @@ class _Child:
         if code != 0 or not os.path.exists(path):
             return None
         with storage("reading an answer"), open(path, "rb") as file:
-            return wire.load(Answer, wire.decode(file.read()))
+            answer = wire.load(Answer, wire.decode(file.read()))
+        return dataclasses.replace(answer, bundle=self._bundle)
 
     def _no_python(self, clock: Clock, why: str) -> Answer:
         what = "cannot start Python %r: %s" % (" ".join(self._python), why)

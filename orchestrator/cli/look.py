@@ -23,6 +23,7 @@ from orchestrator.cli.options import (
     store_folder,
 )
 from orchestrator.errors import InputError
+from orchestrator.offline.outstanding import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -97,7 +98,8 @@ def status(
     for lease in leases:
         print_text(f"leased: {lease.device} to {lease.owner.host} pid {lease.owner.pid}")
     for pack in packs:
-        print_text(f"packed: {len(pack.out)} cells for {pack.device}, archive {pack.nonce[:8]}")
+        out = counted(len(pack.out))
+        print_text(f"packed: {out} for {pack.device}, archive {pack.nonce[:8]}")
 
 
 def logs(

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.options import AsJson, StoreFolder, print_json, print_text, store_folder
 from orchestrator.errors import InputError
+from orchestrator.offline.outstanding import counted
 
 _PACK = """Pack waiting cells of RUN into an archive to be run by hand, where the farm cannot reach.
 
@@ -61,7 +62,7 @@ def pack(
             if as_json:
                 print_json({"schema": "assay.unpacked/1", "run": run_id, "packs": back})
             else:
-                print_text(f"{sum(back.values())} cells of {run_id} wait again")
+                print_text(f"{counted(sum(back.values()))} of {run_id} taken back")
             return
         packed = packing.pack(opened, run_id, cells or [], out, device=device)
     if as_json:
@@ -80,7 +81,7 @@ def pack(
     for cell, why in packed.kept.items():
         typer.echo(f"not packed: {cell}: {why}", err=True)
     typer.echo(
-        f"{len(packed.cells)} cells for {packed.device}; there: unpack it, sh run.sh,"
+        f"{counted(len(packed.cells))} for {packed.device}; there: unpack it, sh run.sh,"
         " and bring its result back to: assay ingest",
         err=True,
     )
@@ -115,5 +116,5 @@ def ingest(
         return
     for cell, (outcome, state) in done.cells.items():
         print_text(f"{cell}  {done.device}  {outcome}  {state}")
-    rest = f"{done.left} cells are left" if done.left else "every cell is done"
+    rest = f"{counted(done.left)} left" if done.left else "every cell is done"
     print_text(f"{rest}; go on with: assay resume {done.run}")

@@ -33,6 +33,8 @@ def check_answers(answers: list[Answer], manifest: Manifest) -> None:
         _refuse("it does not answer the jobs that were packed")
     for answer, packed in zip(answers, manifest.jobs, strict=True):
         whole = (answer.outcome == "ok") == (answer.result is not None) == (answer.code is None)
+        if answer.bundle not in (None, packed.bundle):
+            _refuse(f"{packed.cell}: another hermetic Python ran than was packed")
         if answer.code is not None and not _ID.fullmatch(answer.code):
             _refuse(f"{packed.cell}: {answer.code[:40]!r} is no error")
         if answer.outcome not in OUTCOMES or not whole:
@@ -76,6 +78,8 @@ def check_answer(answer: Answer, packed: PackedJob, folder: Path) -> None:
     if (latency.dtype, latency.shape) != (np.dtype(np.int64), (job.samples,)):
         _refuse(f"{packed.cell}: latency_ns is {latency.dtype}{latency.shape}")
     hashes = _array(folder / roles["sample_hashes"].sha256, f"{packed.cell}: sample_hashes")
+    if (hashes.dtype, hashes.shape) != (np.dtype(np.uint8), (job.samples, 32)):
+        _refuse(f"{packed.cell}: sample_hashes is {hashes.dtype}{hashes.shape}")
     if hashes.tobytes() != b"".join(_digests(outputs, job.samples)):
         _refuse(f"{packed.cell}: the hashes of its samples are not those of its outputs")
     _check_telemetry(folder / roles["telemetry"].sha256, packed.cell)

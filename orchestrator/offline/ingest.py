@@ -21,6 +21,7 @@ from orchestrator.errors import (
 from orchestrator.fanout.gate import unmet
 from orchestrator.fanout.order import Failure, Finished
 from orchestrator.frozen import load_run
+from orchestrator.matrix.inventory import bundle_name
 from orchestrator.offline.check import check_answer, check_answers, check_device, expected_files
 from orchestrator.offline.unpack import form, unpack
 from orchestrator.orders import record
@@ -67,7 +68,7 @@ class _Received:
                 raise wire.WireError(f"its schema is not {RESULT}")
             result = wire.load(Result, data)
             sealed = seal(result.manifest_sha256, data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise form(self._path, f"its document cannot be read: {error}") from None
         left = self._left(result.nonce)
         if result.manifest_sha256 != sha256_of(left):
@@ -162,7 +163,13 @@ def _finished(answer: Answer, packed: PackedJob, manifest: Manifest, folder: Pat
         notes = tuple(u.note for u in found if u.note)
     return replace(
         plain,
-        result=wire.dump(answer.result),
+        result={
+            **wire.dump(answer.result),
+            "clock_offset_s": None,
+            "recovered": None,
+            "bundle": answer.bundle
+            and {"name": bundle_name(packed.python), "sha256": answer.bundle},
+        },
         files={role: (folder / blob.sha256).read_bytes() for role, blob in answer.files.items()},
         timing_notes=notes,
     )

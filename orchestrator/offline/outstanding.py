@@ -12,5 +12,9 @@ def outstanding(out: Sequence[PackInfo]) -> str:
     count: dict[str, int] = {}
     for info in out:
         count[info.device] = count.get(info.device, 0) + len(info.out)
-    told = [f"{n} cell{'' if n == 1 else 's'} packed for {unit}" for unit, n in count.items()]
+    told = [f"{counted(n)} packed for {unit}" for unit, n in count.items()]
     return f"{', '.join(told)}, not ingested yet"
+
+
+def counted(cells: int) -> str:
+    return f"{cells} cell{'' if cells == 1 else 's'}"

@@ -53,7 +53,7 @@ else
   @DEFAULT@
 fi
 name="name one with sh run.sh PYTHON [E-DEVICE-PYTHON]"
-command -v "$1" > /dev/null || die "there is no Python at $1: $name"
+[ -x "$(command -v "$1")" ] || die "there is no Python at $1: $name"
 "$@" @START@ @WORKER@ @WORKER_SHA256@ \\
   offline --folder . --manifest @MANIFEST_SHA256@ ${python:+--python "$python"}
 code=$?
