@@ -70,7 +70,8 @@ def start(
     from orchestrator.fanout.node import hub_command
 
     command = hub_command(name, interface, address)
-    return _serve(command, _place(interface, token), name, f"hub {name} joined {address}")
+    up = f"hub {name} joined {address}"
+    return _serve(command, _place(interface, token), name, up, address)
 
 
 @app.command()
@@ -91,11 +92,11 @@ def _place(interface: str, token: Path) -> Place:
     return Place(interface, token.expanduser().absolute(), _FOLDER.expanduser())
 
 
-def _serve(command: list[str], place: Place, name: str, up: str) -> int:
+def _serve(command: list[str], place: Place, name: str, up: str, head: str | None = None) -> int:
     from orchestrator.fanout.node import serve
 
     end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
-    serve(command, place.env(), place.folder / f"{name}.log", lambda: print_text(up), end)
+    serve(command, place.env(), place.folder / f"{name}.log", lambda: print_text(up), end, head)
     return Exit.PASS

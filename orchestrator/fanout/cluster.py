@@ -47,7 +47,9 @@ RETURN_S = 20.0
 PARTING_S = 15.0
 """Longest that hubs are waited for at the end, and that a device's session takes to end."""
 WATCH_S = 5.0
-"""How often a hub that works on an order is looked for."""
+"""How often a hub that works on an order is asked whether it still does."""
+SILENT_S = 20.0
+"""How long it may take to say so."""
 
 
 class _Hub:
@@ -96,13 +98,14 @@ class _Hub:
                 self._sent.update(news)
 
     def _watched(self, ref: Any) -> Finished:
-        """The answer. Ray notices dead processes; a node that is gone we look for ourselves."""
-        misses = 0
+        """The answer. Ray notices a process that dies at once, but not a network that is cut."""
         while not ray.wait([ref], timeout=WATCH_S)[0]:
-            misses = 0 if self.seat.hub is None or self.seat.hub in _offered() else misses + 1
-            if misses == 2:
-                ray.cancel(ref)
-                raise self._gone("its node has left the cluster")
+            try:
+                self._get(self.actor.pid.remote(), SILENT_S)
+            except InfraError:
+                if not ray.wait([ref], timeout=WATCH_S)[0]:
+                    ray.cancel(ref)
+                    raise
         finished: Finished = self._get(ref, CALL_S)
         return finished
 

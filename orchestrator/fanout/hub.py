@@ -103,7 +103,7 @@ class Hub:
             pushed = -session.bytes_pushed
             result, files, notes = self._carry_out(session, order, order.python)
         except AssayError as error:
-            failure = Failure.of(error)
+            failure = Failure.of(session.blamed(error) if session else error)
             self._after_failure(order, failure)
         except OSError as error:
             # The hub's own disk or descriptors: never the device's fault, and it may pass.

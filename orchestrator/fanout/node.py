@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -27,10 +28,13 @@ RESOURCE = "hub-"
 """Before a hub's name: the Ray resource that its node offers."""
 START_S = 120.0
 """How long a node may take to join."""
-END_S = 10.0
+END_S = 3.0
 """How long Ray may take to end before it is killed."""
 _OBJECTS = 512 * 1024 * 1024
 """Bytes for answers on their way; Ray takes a third of the memory unless told."""
+HEADLESS_S = 20.0
+"""A hub that misses its head for this long ends, so that its devices come free."""
+_LOOK_S = 3.0
 _UP = "Ray runtime started"
 
 
@@ -94,12 +98,14 @@ def head_command(interface: str, port: int) -> list[str]:
 def hub_command(name: str, interface: str, address: str) -> list[str]:
     """It offers no core: tasks read the store, which only the coordinator's host has.
 
-    Raises InputError E-MATRIX-NAME.
+    Raises InputError E-MATRIX-NAME, E-HUB-ADDRESS.
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(
             "E-MATRIX-NAME", f"{name!r:.80} is not a name", mend="letters, digits and . _ + -"
         )
+    if not re.fullmatch(r"[^\s:]+:[0-9]{1,5}", address):
+        raise InputError("E-HUB-ADDRESS", f"{address!r:.80} is not HOST:PORT", mend="of the head")
     resources = json.dumps({RESOURCE + name: 1})
     memory = f"--object-store-memory={_OBJECTS}"
     return [
@@ -120,11 +126,17 @@ def _ray(interface: str) -> list[str]:
 
 
 def serve(
-    command: list[str], env: dict[str, str], log: Path, up: Callable[[], None], end: threading.Event
+    command: list[str],
+    env: dict[str, str],
+    log: Path,
+    up: Callable[[], None],
+    end: threading.Event,
+    head: str | None = None,
 ) -> None:
-    """Run a node until ``end`` is set; ``up`` is called when it has joined.
+    """Run a node until ``end`` is set; ``up`` is called when it has joined ``head`` (host:port).
 
-    Raises InfraError E-HUB-START, E-RAY-VERSION: it did not join; E-HUB-ENDED: it ended by itself.
+    Raises InfraError E-HUB-START, E-RAY-VERSION: it did not join; E-HUB-ENDED: it ended by itself,
+    or its head did not answer any more.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
@@ -143,17 +155,38 @@ def serve(
                 raise _not_started(_text(log), log)
         if not end.is_set():
             up()
-        while not end.wait(0.5):
-            if process.poll() is not None:
-                raise InfraError(
-                    "E-HUB-ENDED",
-                    "Ray on this host ended",
-                    where=str(log),
-                    mend="start it again",
-                    retryable=False,
-                )
+        missed = _watch(process, end, head)
+        if missed:
+            raise InfraError(
+                "E-HUB-ENDED", missed, where=str(log), mend="start it again", retryable=False
+            )
     finally:
         _end(process)
+
+
+def _watch(process: subprocess.Popen[bytes], end: threading.Event, head: str | None) -> str | None:
+    """Why the node must end; None when told to. Ray itself misses a head that is cut off late."""
+    looked = answered = time.monotonic()
+    while not end.wait(0.5):
+        if process.poll() is not None:
+            return "Ray on this host ended"
+        if head is None or time.monotonic() < looked + _LOOK_S:
+            continue
+        if _answers(head):
+            answered = time.monotonic()
+        looked = time.monotonic()
+        if looked > answered + HEADLESS_S:
+            return f"the head at {head} did not answer for {HEADLESS_S:g} s"
+    return None
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), _LOOK_S):
+            return True
+    except OSError:
+        return False
 
 
 def _not_started(text: str, log: Path) -> InfraError:
