@@ -15,11 +15,16 @@ from device_worker import wire
 from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, BundleFile, worker_bundle
 from orchestrator.devices.hermetic import bring, transfer_deadline
 from orchestrator.devices.worker import Worker
-from orchestrator.errors import InfraError
+from orchestrator.errors import AssayError, InfraError
+from orchestrator.transports import failures
 from orchestrator.transports.base import Transport
 
 START_S = 120.0
 """Start of a worker, first import of nothing but the standard library: slow boards, slow disks."""
+
+
+LINK_S = 15.0
+"""How long a link gets to answer once the worker behind it has fallen silent."""
 
 
 class Limits(NamedTuple):
@@ -68,6 +73,20 @@ class DeviceSession:
         if python not in self._workers:
             self._workers[python] = self._start(self._interpreter(python, hermetic), env)
         return self._workers[python]
+
+    def blamed(self, error: AssayError) -> AssayError:
+        """``error``, or E-LINK when it is a silence and the device's own shell is silent too.
+
+        A worker that hangs is an answer about the model; a pulled cable is none.
+        """
+        if error.id not in ("E-SILENCE", "E-CELL-TIMEOUT"):
+            return error
+        try:
+            self._transport.ping(timeout=LINK_S)
+        except AssayError:
+            why = f"neither the worker nor its shell answers ({error.what})"
+            return failures.link_down(self._device, why)
+        return error
 
     def drop(self, python: str) -> None:
         """Kill the worker under this interpreter; the next use starts a new one."""
