@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from orchestrator.devices.bundle import bundle_folder
 from .archive import pack
 from .elf import missing
 from .licences import Part, debian_part, wheel_part
-from .recipes import HERE, PYTHON, SUITE, Recipe
+from .recipes import HERE, PYTHON, RECIPES, SUITE, Recipe
 
 # What inference never imports. In Python: its tests, teaching and installing. In wheels: tools for
 # training, conversion and browsers, and type stubs.
@@ -52,17 +53,27 @@ def build(recipe: Recipe, *, force: bool = False, say: Any = print) -> dict[str,
     removes older archives of the name. Raises BuildError.
     """
     folder = bundle_folder()
-    known = manifest(recipe.name)
-    if not force and known is not None and known["recipe"] == recipe.key():
-        return known
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{recipe.name}-", dir=folder) as scratch:
-            return _build(recipe, folder, Path(scratch), say)
+        with (folder / f".{recipe.name}.lock").open("w") as lock:
+            # Whoever builds the same meanwhile is waited for, and then there is nothing to do.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = manifest(recipe.name)
+            if not force and known is not None and known["recipe"] == recipe.key():
+                return known
+            with tempfile.TemporaryDirectory(prefix=f".{recipe.name}-", dir=folder) as scratch:
+                return _build(recipe, folder, Path(scratch), say)
     except (FarmError, ValueError) as error:
         raise BuildError(f"{recipe.name}: {error}") from error
     except OSError as error:
         raise BuildError(f"{recipe.name}: {error.filename}: {error.strerror}") from error
+
+
+def ensure(name: str) -> dict[str, Any]:
+    """As `build`, for the recipe of that name and without a word. Raises BuildError."""
+    if name not in RECIPES:
+        raise BuildError(f"{name}: there is no such bundle (known: {', '.join(RECIPES)})")
+    return build(RECIPES[name], say=lambda line: None)
 
 
 def manifest(name: str) -> dict[str, Any] | None:
@@ -76,6 +87,7 @@ def manifest(name: str) -> dict[str, Any] | None:
 
 
 def _build(recipe: Recipe, folder: Path, scratch: Path, say: Any) -> dict[str, Any]:
+    key = recipe.key()
     say(f"{recipe.name}: fetching Debian's packages")
     apt = Apt(scratch / "apt", recipe.machine.arch, SUITE)
     packages = [apt.fetch_alone(package) for package in recipe.packages]
@@ -96,7 +108,7 @@ def _build(recipe: Recipe, folder: Path, scratch: Path, say: Any) -> dict[str, A
     compiled = precompile(root)
     write_json(root / "licences" / "licences.json", [asdict(part) for part in parts])
     sha256, size = pack(root, scratch / "bundle.tar.gz")
-    made = describe(recipe, parts, sha256, size, compiled)
+    made = {**describe(recipe, parts, sha256, size, compiled), "recipe": key}
     (scratch / "bundle.tar.gz").replace(folder / made["file"])
     write_json(scratch / "manifest.json", made)
     (scratch / "manifest.json").replace(folder / f"{recipe.name}.json")
@@ -119,7 +131,6 @@ def describe(
         "machine": recipe.machine.wheels,
         "python": PYTHON,
         "compiled": compiled,
-        "recipe": recipe.key(),
         "built_from": {"debian": SUITE, "requirements": recipe.requirements.name},
         "packages": {part.name: part.version for part in parts},
         "licences": [

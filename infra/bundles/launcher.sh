@@ -12,6 +12,8 @@ if [ -z "$TMPDIR" ] && [ ! -w /tmp ]; then
     export TMPDIR="$D/tmp"
 fi
 export HOME="${HOME:-$D}" PYTHONHOME="$D" PYTHONPATH="$D/site"
-export PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 PYTHONUTF8=1 LC_ALL=C.UTF-8
+# No locale is set: a system without its data would complain in every process.
+export PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 PYTHONUTF8=1 PYTHONCOERCECLOCALE=0
+export ORT_DISABLE_TELEMETRY=1
 exec "$D/lib/@LOADER@" --inhibit-cache --library-path "$D/lib" --argv0 "$D/py" \
     "$D/bin/@PYTHON@" "$@"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_FORMAT = re.compile(r"^Format(-Specification)?:", re.MULTILINE)
 _DEP5 = re.compile(r"^License:[ \t]*(\S.*)$", re.MULTILINE)
 _NOTICE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|ThirdParty)", re.IGNORECASE)
 _COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.-]+[A-Za-z0-9])")
@@ -35,7 +36,7 @@ def debian_part(name: str, version: str, unpacked: Path, bundle: Path) -> Part:
     shutil.copyfile(text, target)
     said = text.read_text(encoding="utf-8", errors="replace")
     # Old copyright files have no fields, but point to the texts that every Debian system has.
-    names = sorted(set(_DEP5.findall(said))) or sorted(set(_COMMON.findall(said)))
+    names = sorted(set((_DEP5 if _FORMAT.search(said) else _COMMON).findall(said)))
     return Part(name, version, "debian", tuple(names), (target.relative_to(bundle).as_posix(),))
 
 

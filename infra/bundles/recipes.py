@@ -11,8 +11,8 @@ HERE = Path(__file__).resolve().parent
 SUITE = "bookworm"
 PYTHON = "python3.11"
 
-# Named one by one and fetched without dependencies: the closure of a Debian Python is four times
-# as large. That no library is missing is checked on the result (elf.py).
+# Named one by one and fetched without dependencies: the closure of a Debian Python has Kerberos and
+# curses in it. That no library is missing is checked on the result (elf.py).
 PACKAGES = (
     "gcc-12-base", "libbz2-1.0", "libc6", "libexpat1", "libffi8", "libgcc-s1", "liblzma5",
     "libpython3.11-minimal", "libpython3.11-stdlib", "libssl3", "libstdc++6", "libuuid1",

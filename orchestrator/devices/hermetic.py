@@ -35,7 +35,7 @@ drop() {{ rm -rf -- "$n" "$a"; }}
 got=$(sha256sum < "$a") || {{ drop; exit {_NO_TOOL}; }}
 [ "${{got%% *}}" = "$2" ] || {{ drop; exit {_WRONG}; }}
 mkdir -- "$n" && tar -xzf "$a" -C "$n" || {{ drop; exit {_UNPACK}; }}
-[ -x /bin/sh ] || {{ sh=$(command -v sh) && {{ echo "#!$sh"; sed 1d "$n/py"; }} > "$n/py.sh" &&
+[ -x "$4" ] || {{ sh=$(command -v sh) && {{ echo "#!$sh"; sed 1d "$n/py"; }} > "$n/py.sh" &&
   mv -f "$n/py.sh" "$n/py" && chmod 755 "$n/py"; }} || {{ drop; exit {_UNPACK}; }}
 printf '%s\\n%s\\n' "$2" "$3" > "$n/.complete" || {{ drop; exit {_UNPACK}; }}
 rm -rf -- "$1" && mv -- "$n" "$1" || {{ drop; exit {_UNPACK}; }}
@@ -46,10 +46,10 @@ for old in "${{1%/*}}"/*/; do
     [ "$name" = "$3" ] && rm -rf -- "$old"; }} 2>/dev/null
 done
 :"""
-"""Arguments: folder to make, sha256, name. The archive lies beside it as ``<folder>.tgz``.
+"""Arguments: folder to make, sha256, name, shell. The archive lies there as ``<folder>.tgz``.
 
 Hashed before a byte of it is unpacked; other versions of the name go once this one is there. The
-launcher's first line is changed where there is no /bin/sh, so that Python can start itself again.
+launcher's first line is changed where there is no such shell: Python must start itself again.
 """
 
 
@@ -60,8 +60,10 @@ class Brought(NamedTuple):
     pushed: int
 
 
-def bring(transport: Transport, bundle: BundleFile, *, device: str) -> Brought:
-    """See that the bundle is on the device.
+def bring(
+    transport: Transport, bundle: BundleFile, *, device: str, shell: str = "/bin/sh"
+) -> Brought:
+    """See that the bundle is on the device. ``shell``: the one its launcher was written for.
 
     Raises InfraError E-BUNDLE-HASH (not the bytes it should be, here or there; nothing is
     unpacked), E-BUNDLE-UNPACK, E-DISK-FULL, and whatever the transport raises.
@@ -74,7 +76,7 @@ def bring(transport: Transport, bundle: BundleFile, *, device: str) -> Brought:
     transport.run(["sh", "-c", _FRESH, "sh", str(folder)], timeout=UNPACK_FLOOR_S)
     archive = folder.with_name(f"{folder.name}.tgz")
     transport.push(path, archive, timeout=transfer_deadline(bundle.size))
-    argv = ["sh", "-c", _INSTALL, "sh", str(folder), bundle.sha256, bundle.name]
+    argv = ["sh", "-c", _INSTALL, "sh", str(folder), bundle.sha256, bundle.name, shell]
     limit = UNPACK_FLOOR_S + bundle.size / UNPACK_BYTES_PER_S
     done = transport.run(argv, timeout=limit)
     if done.returncode != 0:

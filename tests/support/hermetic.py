@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.bundles.archive import pack
-from infra.bundles.build import BuildError, build
+from infra.bundles.build import BuildError, ensure
 from infra.bundles.recipes import RECIPES
 from orchestrator.devices.bundle import BundleFile, find_bundle
 
@@ -37,7 +37,7 @@ def native() -> BundleFile:
     if name not in RECIPES:
         pytest.skip(f"no bundle for a {platform.machine()}")
     try:
-        build(RECIPES[name], say=lambda line: None)
+        ensure(name)
     except BuildError as error:
         pytest.skip(f"no bundle: {error}")
     return find_bundle(name)

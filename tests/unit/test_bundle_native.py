@@ -39,7 +39,7 @@ def started(argv: list[str], cwd: Path, **env: str) -> dict[str, object]:
     done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=env, timeout=120)
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
-    return found
+    return found | {"stderr": done.stderr}
 
 
 def test_it_runs_on_nothing_but_itself(unpacked: Path, tmp_path: Path) -> None:
@@ -58,6 +58,7 @@ def test_it_runs_on_nothing_but_itself(unpacked: Path, tmp_path: Path) -> None:
     assert isinstance(paths, list)
     assert isinstance(mapped, list)
     assert [p for p in paths if p and not p.startswith(inside)] == []
+    assert found["stderr"] == ""
     assert [p for p in mapped if not p.startswith(inside)] == []
     assert str(found["child"]).startswith(inside)
 

@@ -154,8 +154,11 @@ def test_a_bundle_that_lacks_a_library_is_not_made(tmp_path: Path) -> None:
 def test_licences_as_the_packages_state_them(tmp_path: Path) -> None:
     doc = tmp_path / "unpacked/usr/share/doc"
     for name, text in (
-        ("libnew", "Files: *\nLicense: Expat\n\nFiles: x\nLicense: BSD-3-clause\n text\n"),
-        ("libold", "See /usr/share/common-licenses/LGPL-2.1.\n"),
+        (
+            "libnew",
+            "Format: x\nFiles: *\nLicense: Expat\n\nFiles: x\nLicense: BSD-3-clause\n text\n",
+        ),
+        ("libold", "License: a sentence\nSee /usr/share/common-licenses/LGPL-2.1.\n"),
     ):
         (doc / name).mkdir(parents=True)
         (doc / name / "copyright").write_text(text)

@@ -113,6 +113,16 @@ def test_a_new_version_takes_the_place_of_the_old_and_of_no_other(
     assert installed(root) == sorted(b.sha256[:16] for b in (other, newer))
 
 
+def test_a_launcher_finds_another_shell(root: Path, bundle: BundleFile) -> None:
+    """Android has its own at another place, and /bin/sh only since a few versions."""
+    with device(root) as transport:
+        python = bring(transport, bundle, device="d", shell="/nonexistent/sh").python
+    first = Path(python).read_text().splitlines()[0]
+    assert first not in ("#!/bin/sh", "#!")
+    done = subprocess.run([str(python), "-c", "print(6 * 7)"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("42\n", "")
+
+
 def test_a_worker_under_a_bundle(root: Path, bundle: BundleFile) -> None:
     limits = Limits(60.0, 30.0)
     for token, pushes in ((1, True), (2, False)):
