@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import io
 import os
 import shutil
@@ -305,7 +306,12 @@ def _write(path: str, result: bytes, files: Iterator[Tuple[str, str]]) -> None:
     """The archive at ``path``, whole or not at all: first the document, then the files by hash."""
     part = path + ".part"
     try:
-        with tarfile.open(part, "w:gz", format=tarfile.USTAR_FORMAT) as tar:
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(open(part, "wb"))
+            stream = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
+            tar = stack.enter_context(
+                tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT)
+            )
             info = tarfile.TarInfo(RESULT_FILE)
             info.size = len(result)
             tar.addfile(info, io.BytesIO(result))

@@ -121,11 +121,8 @@ def _check_telemetry(path: Path, cell: str) -> None:
 def _array(path: Path, what: str) -> NDArray[Any]:
     """A .npy of plain numbers that is as long as it says."""
     try:
-        loaded: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(loaded, np.ndarray) or loaded.dtype.hasobject:
-            raise ValueError("not one array of numbers")
-        offset = getattr(loaded, "offset", None)
-        if offset is not None and path.stat().st_size != offset + loaded.nbytes:
+        loaded = np.lib.format.open_memmap(path, mode="r")
+        if path.stat().st_size != loaded.offset + loaded.nbytes:
             raise ValueError("longer than its header says")
     except (ValueError, EOFError, OSError, SyntaxError) as error:
         _refuse(f"{what} is no .npy: {error}")
