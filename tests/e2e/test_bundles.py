@@ -17,9 +17,6 @@ from tests.support.cli import REPO, assay
 from tests.support.hermetic import native, small
 from tests.support.tiny import MODELS, Tiny
 
-THREADS = {"ASSAY_EXECUTOR": "inprocess"}
-"""Ray takes seconds to start, and has nothing to do with what is asked here."""
-
 
 def litert(tiny: Tiny) -> Tiny:
     tiny.file.update(name="int8", path=str(MODELS / "digits_cnn.int8.tflite"), layout="same")
@@ -90,7 +87,7 @@ def test_a_run_keeps_the_bundle_it_began_with(tiny: Tiny, store: Path, tmp_path:
     manifest = {"file": Path(bundle.path).name, "sha256": bundle.sha256, "size": bundle.size}
     (folder / "mine.json").write_text(json.dumps(manifest))
     litert(tiny).devices[0]["python"] = {"litert": "bundle:mine"}
-    env = {"ASSAY_BUNDLES": str(folder), **THREADS}
+    env = {"ASSAY_BUNDLES": str(folder)}
     assert assay("submit", tiny.write(), store=store, env=env).code == 0
     (folder / "mine.json").unlink()
     done = assay("resume", "--json", store=store, env=env)
@@ -145,7 +142,7 @@ def test_a_board_answers_the_same_under_its_own_python_and_under_a_bundle(
     request.addfinalizer(lambda: remove(board, unit["transport"]))
     for python in ({"default": "/usr/bin/python3"}, {runtime: f"bundle:{name}"}):
         tiny.devices = [unit | {"python": python}]
-        done = assay("run", tiny.write(), "--json", store=store, env=THREADS, timeout=800)
+        done = assay("run", tiny.write(), "--json", store=store, timeout=800)
         assert done.code != 3, done.err
         found += results(store)
     own, bundled = found
