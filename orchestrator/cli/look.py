@@ -129,6 +129,7 @@ def logs(
                         "cell": a.cell,
                         "number": a.number,
                         "device": a.device,
+                        "hub": a.hub,
                         "outcome": a.state.value,
                         "offline": a.offline is not None,
                         "error_id": a.error_id,

@@ -151,7 +151,8 @@ def serve(
     try:
         give_up = time.monotonic() + START_S
         while _UP not in _text(log) and not end.wait(0.1):
-            if process.poll() is not None or time.monotonic() > give_up:
+            late = process.poll() is not None or time.monotonic() > give_up
+            if late and _UP not in _text(log):
                 raise _not_started(_text(log), log)
         if not end.is_set():
             up()
@@ -211,11 +212,11 @@ def _not_started(text: str, log: Path) -> InfraError:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """All that it started is in its session; Ray's own `stop` would end every Ray on this host."""
-    give_up = time.monotonic() + END_S
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in _session(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+        give_up = time.monotonic() + END_S
         while any(_session(process.pid)) and time.monotonic() < give_up:
             process.poll()
             time.sleep(0.1)

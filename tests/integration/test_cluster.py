@@ -229,3 +229,17 @@ def test_ray_address_joins_a_cluster_and_leaves_it_as_it_was(
     assert not workers(tiny.root())
     until(lambda: not descendants(leader, "ray::Hub"), "its hub has ended")
     assert descendants(leader, "raylet --"), "the cluster has not"
+
+
+# Hubs that are not there ---------------------------------------------------------------------
+
+
+def test_a_device_of_a_hub_needs_a_cluster(tmp_path: Path) -> None:
+    tiny, store = Tiny(tmp_path / "matrix"), tmp_path / "store"
+    tiny.devices = [tiny.device("pi", hub="lab-a")]
+    tiny.policy["reference"] = [{"device": "pi", "runtime": "ort"}]
+    matrix = tiny.write()
+    assay("run", matrix, store=store).refused(2, "E-HUB-INPROCESS", "pi", "lab-a")
+    alone = assay("run", matrix, store=store, env={"ASSAY_EXECUTOR": "ray"})
+    alone.refused(3, "E-HUB-UNKNOWN", "lab-a", "assay hub start", "RAY_ADDRESS")
+    assert newest(store) is None

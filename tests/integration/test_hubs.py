@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.fanout.node import make_token
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
@@ -261,6 +262,14 @@ def test_a_hub_that_no_node_is_ends_the_run_before_it_begins(lab: Lab) -> None:
     assert re.match(r"assay: no Ray node is hub .*lab-z \(hubs: lab-a", refused.err)
     assert refused.err.endswith("[E-HUB-UNKNOWN]\n")
     assert newest(lab.store) == before
+
+
+def test_a_hub_with_another_token_is_refused(lab: Lab) -> None:
+    other = lab.folder / "other-token"
+    make_token(other)
+    joins = ("--address", ADDRESS, "--interface", HUBS["lab-a"], "--token", str(other))
+    refused = assay("hub", "start", "lab-x", *joins, before=lab.inside("lab-a"), env=lab.home)
+    refused.refused(3, "E-HUB-START")
 
 
 def test_a_board_behind_a_gateway_needs_no_hub(lab: Lab) -> None:
