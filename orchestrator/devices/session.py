@@ -27,6 +27,10 @@ LINK_S = 15.0
 """How long a link gets to answer once the worker behind it has fallen silent."""
 
 
+HEARTBEATS_S = 5.0
+"""Two heartbeats of a worker that is alive, and time for them to arrive."""
+
+
 class Limits(NamedTuple):
     """Deadlines in seconds of one cell on the device, and of silence on its channel."""
 
@@ -75,7 +79,7 @@ class DeviceSession:
         return self._workers[python]
 
     def blamed(self, error: AssayError) -> AssayError:
-        """``error``, or E-LINK when it is a silence and the device's own shell is silent too.
+        """``error``, or E-LINK when it is a silence that the link is to blame for.
 
         A worker that hangs is an answer about the model; a pulled cable is none.
         """
@@ -84,8 +88,10 @@ class DeviceSession:
         try:
             self._transport.ping(timeout=LINK_S)
         except AssayError:
-            why = f"neither the worker nor its shell answers ({error.what})"
+            why = f"neither the worker nor the device's shell answers ({error.what})"
             return failures.link_down(self._device, why)
+        if any(worker.was_cut_off(HEARTBEATS_S) for worker in self._workers.values()):
+            return failures.link_down(self._device, f"it is back after a silence ({error.what})")
         return error
 
     def drop(self, python: str) -> None:

@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, channel: Channel, *, where: str, silence: float) -> None:
         self._channel, self._where, self._silence = channel, where, silence
-        self._id, self._sent = 0, time.monotonic()
+        self._id, self._sent, self._mute = 0, time.monotonic(), False
         self.hello: dict[str, Any] = {}
         self.clock_offset: float | None = None
         """Device's clock minus ours, seconds; None when the worker named no time."""
@@ -91,6 +91,20 @@ class Worker:
             return wire.load(wire.JobResult, reply.get("result"))
         except wire.WireError as error:
             raise InfraError("E-WORKER-GARBAGE", str(error), where=self._where) from error
+
+    def was_cut_off(self, timeout: float) -> bool:
+        """Whether a worker that fell wholly silent speaks again, or its channel turns out broken.
+
+        Then it was the link: a worker's heartbeat goes on whatever the model does.
+        """
+        if not self._mute:
+            return False
+        try:
+            return self._channel.read_line(timeout) is not None
+        except DeadlineError:
+            return False
+        except InfraError:
+            return True
 
     def close(self) -> None:
         """Say goodbye if the worker still listens; the channel's close kills it otherwise."""
@@ -144,6 +158,7 @@ class Worker:
             if now >= deadline:
                 raise late
             if now - heard >= self._silence:
+                self._mute = True
                 raise self._late("E-SILENCE", f"worker silent for {self._silence:g} s")
             # Heartbeats keep us from ever waiting long, so the time to ping goes by our own sends.
             if self.hello and now - self._sent >= KEEPALIVE_S:

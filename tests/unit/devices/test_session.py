@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ import pytest
 
 from orchestrator.devices.bundle import BOOTSTRAP, worker_bundle
 from orchestrator.devices.session import DeviceSession, Limits
-from orchestrator.errors import InfraError
-from orchestrator.transports import LocalSettings, open_transport
+from orchestrator.errors import DeadlineError, InfraError, ModelError
+from orchestrator.transports import FakeSettings, Fault, LocalSettings, open_transport
 from tests.support.line import workers
 
 
@@ -144,3 +145,38 @@ def test_an_idle_worker_ends_although_its_stderr_broke_first(root: Path) -> None
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(("seconds", "blamed"), [(4.0, "E-LINK"), (None, "E-SILENCE")])
+def test_a_silence_that_ends_was_the_links(root: Path, seconds: float | None, blamed: str) -> None:
+    with session(root) as first:
+        first.worker(sys.executable)  # its bundle is there: the next worker's first line is hello
+    times = None if seconds is None else 1
+    stall = Fault(kind="stall", on="read", after=1, times=times, seconds=seconds)
+    transport = open_transport(FakeSettings(root=str(root), faults=[stall]), device="d")
+    with DeviceSession(transport, device="d", owner="o", token=2, limits=Limits(60, 2)) as opened:
+        worker = opened.worker(sys.executable)
+        with pytest.raises(DeadlineError) as silence:
+            worker.ask("noop", timeout=30)
+        assert silence.value.id == "E-SILENCE"
+        assert opened.blamed(silence.value).id == blamed
+
+
+def test_a_worker_that_stands_still_is_not_the_links_fault(root: Path) -> None:
+    transport = open_transport(LocalSettings(root=str(root)), device="d")
+    with DeviceSession(transport, device="d", owner="o", token=1, limits=Limits(60, 2)) as opened:
+        worker = opened.worker(sys.executable)
+        (pid,) = workers(root)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(DeadlineError) as silence:
+            worker.ask("noop", timeout=30)
+        assert opened.blamed(silence.value) is silence.value
+
+
+def test_a_silence_behind_a_silent_link_is_the_links(root: Path) -> None:
+    stall = Fault(kind="stall", on="run", times=None)
+    transport = open_transport(FakeSettings(root=str(root), faults=[stall]), device="d")
+    with DeviceSession(transport, device="d", owner="o", token=1, limits=Limits(60, 2)) as opened:
+        late = DeadlineError("E-CELL-TIMEOUT", "not done")
+        assert opened.blamed(late).id == "E-LINK"
+        assert opened.blamed(ModelError("E-MODEL-RUN", "no")).id == "E-MODEL-RUN"
