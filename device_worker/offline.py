@@ -132,6 +132,7 @@ class _Child:
         python: Optional[str],
     ) -> None:
         self._root, self._packed = root, packed
+        self._hermetic = python is None and manifest.jobs[0].bundle is not None
         self._bundle = None if python else packed.bundle
         self._own = packed.own_python and python is None and self._bundle is None
         self._python = [python or packed.python]
@@ -181,8 +182,9 @@ class _Child:
 
     def _wait(self, log: IO[bytes]) -> Optional[int]:
         """Its exit status, None when its time was over. OSError: it cannot be started."""
-        # Variables of our own interpreter would break another one.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        env = dict(os.environ)
+        if self._hermetic:  # its variables would break another interpreter
+            env = {k: v for k, v in env.items() if not k.startswith("PYTHON")}
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
