@@ -105,13 +105,9 @@ def test_what_is_refused(tiny: Tiny, store: Path, tmp_path: Path) -> None:
     run = submitted(tiny, store)
     pack("nope", "--cells", "*").refused(2, "E-RUN-UNKNOWN")
     pack(run).refused(2, "E-USAGE", "--cells")
-    pack(run, "--cells", "*", "--cancel").refused(2, "E-USAGE")
     pack(run, "--cells", "pi-*").refused(2, "E-PACK-CELLS", "pi-*")
-    pack(run, "--cells", "*", "--device", "pi").refused(2, "E-PACK-DEVICE", "bench")
-    pack(run, "--cancel").refused(2, "E-PACK-NONE")
     (tmp_path / "o").write_text("a file")
     pack(run, "--cells", "*").refused(2, "E-PACK-WRITE")
-    assay("ingest", tmp_path / "none", store=store).refused(2, "E-INGEST-READ")
     assay("ingest", tmp_path / "o", store=store).refused(2, "E-INGEST-FORM")
     result = status(store)["runs"][0]
     assert (result["state"], result["cells"]["pending"]) == ("queued", 1)
@@ -165,7 +161,7 @@ def _commands() -> list[bytes]:
 def test_pack_killed_before_its_archive_was_there(tiny: Tiny, store: Path, tmp_path: Path) -> None:
     """Whenever it is killed: the cells wait, or are out and can be taken back."""
     run = submitted(tiny, store)
-    for delay in (0.2, 0.5, 0.7, 0.8, 0.9, 1.0):
+    for delay in (0.5, 0.8, 1.0):
         running = start("pack", run, "--cells", "*", "--out", tmp_path / "out", store=store)
         try:
             running.process.wait(delay)
