@@ -11,7 +11,7 @@ help:
 	@echo "test       install everything (Debian packages too), start the boards, run all checks"
 	@echo "check      ruff, mypy and pytest on what is installed and up"
 	@echo "bench      side-by-side measurements, printed"
-	@echo "farm       bring the virtual boards up;  farm-down  removes every trace"
+	@echo "farm       bring virtual boards, phone and stand-ins up;  farm-down  removes every trace"
 	@echo "bundles    build the hermetic bundles for Android and boards without a usable Python"
 	@echo "lock       rewrite infra/locks from this environment"
 	@echo "schema     rewrite matrices/schema"
@@ -37,10 +37,12 @@ demo: install
 	sh infra/demo.sh
 
 farm-packages:
-	sh infra/packages.sh infra/virtual_farm/packages.txt
+	sh infra/packages.sh infra/virtual_farm/packages.txt infra/virtual_farm/phone-packages.txt
 
 farm: install-dev farm-packages
 	$(FARM) up
+	$(BIN)/python -m infra.standins build
+	$(BIN)/python -m infra.bundles build aarch64-litert aarch64-onnxruntime
 
 farm-down:
 	$(FARM) down

@@ -3,7 +3,8 @@
 # Units that were already up stay up; units started here are taken down again.
 set -eu
 farm=".venv/bin/python -m infra.virtual_farm"
-sh infra/packages.sh infra/test-packages.txt || echo "tests over a real sshd or adb will be skipped"
+sh infra/packages.sh infra/test-packages.txt infra/virtual_farm/phone-packages.txt ||
+    echo "tests over a real sshd or adb will be skipped"
 export ASSAY_FARM=0 ASSAY_PHONE=0
 if ! sh infra/packages.sh infra/virtual_farm/packages.txt; then
     echo "virtual boards: not without these packages; their tests will be skipped"
