@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import gzip
 import io
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -18,7 +20,7 @@ import sys
 import tarfile
 import time
 import traceback
-from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from device_worker import environment, power, session, wire
 from device_worker.archive import (
@@ -50,7 +52,9 @@ _MENDED = frozenset(
 )
 """Errors that whoever runs the archive can mend before it is run again: no answer for the farm."""
 _BOOT_FAILED, _PYTHON_OLD = (97, 98), 78
-_LOG = "run.log"
+_NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
+_POLL_S = 0.2
+_LOG, _LOG_LIMIT = "run.log", 1 << 20
 
 
 def run_all(folder: str, manifest_sha256: str, python: Optional[str]) -> str:
@@ -147,16 +151,18 @@ class _Child:
     def run(self) -> Answer:
         """Raises WorkerError for what can be mended here before the archive is run again."""
         clock = Clock()
-        path = os.path.join(self._root, _LOG)
-        with storage("starting a job"), open(path, "ab+") as log:
-            begin = log.seek(0, os.SEEK_END)
-            try:
-                code = self._wait(log)
-            except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
-                return self._no_python(clock, str(error.strerror))
-            log.seek(begin)
-            said = log.read(1 << 20).decode("utf-8", "replace").strip()
-        last = one_line(said.splitlines()[-1] if said else "")
+        try:
+            code, said = self._wait(time.monotonic() + self._packed.timeout_s)
+        except OSError as error:
+            if error.errno not in _NO_PROGRAM:
+                raise WorkerError(
+                    "infra_error", "E-WORKER-IO", "starting a job failed: %s" % error
+                ) from error
+            return self._no_python(clock, str(error.strerror))
+        with storage("writing %s" % _LOG), open(os.path.join(self._root, _LOG), "ab") as log:
+            log.write(said)
+        text = said.decode("utf-8", "replace").strip()
+        last = one_line(text.splitlines()[-1] if text else "")
         if code is None:
             what = "the cell was not done within %g s" % self._packed.timeout_s
             return self._ended(clock, "timeout", "E-CELL-TIMEOUT", what)
@@ -180,29 +186,45 @@ class _Child:
         what = "worker ended (%s): %s" % ("a signal" if code < 0 else "exit %d" % code, last)
         return self._ended(clock, "infra_error", "E-WORKER-DIED", what)
 
-    def _wait(self, log: IO[bytes]) -> Optional[int]:
-        """Its exit status, None when its time was over. OSError: it cannot be started."""
+    def _wait(self, deadline: float) -> Tuple[Optional[int], bytes]:
+        """Its exit status, None when its time was over, and the end of what it printed.
+
+        Printed into a pipe and not a file, so that it can still tell of a full disk.
+        OSError: it cannot be started.
+        """
         env = dict(os.environ)
         if self._hermetic:  # its variables would break another interpreter
             env = {k: v for k, v in env.items() if not k.startswith("PYTHON")}
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env={**env, **self._packed.env},
             cwd=self._root,
             start_new_session=True,
         )
+        assert process.stdout is not None  # a pipe was asked for
+        said, open_ = b"", True
         try:
-            return process.wait(self._packed.timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+            while process.poll() is None or open_:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None, said
+                if not open_:
+                    time.sleep(min(left, _POLL_S))
+                elif select.select([process.stdout], [], [], min(left, _POLL_S))[0]:
+                    chunk = os.read(process.stdout.fileno(), _LOG_LIMIT)
+                    said, open_ = (said + chunk)[-_LOG_LIMIT:], bool(chunk)
+                elif process.poll() is not None:
+                    break  # a process that it left behind holds the pipe
+            return process.returncode, said
         finally:
             # Also what it has started, and also when Ctrl-C ends us.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            process.stdout.close()
 
     def _left(self, code: int) -> Optional[Answer]:
         path = _answer_path(self._root, self._packed.job.attempt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -529,6 +530,27 @@ def test_what_can_be_mended_there_makes_no_result(
     assert (done.returncode, said in line) == (70, True), line
     assert not list(folder.glob("assay-result-*"))
     assert not list(folder.glob("out/*"))
+
+
+def test_a_full_disk_is_one_line_and_no_result(farm: Farm, tiny: Tiny) -> None:
+    archive = farm.pack(farm.queued(tiny)).path
+    place = farm.folder / "disk"
+    place.mkdir()
+    # A disk of its own in a mount namespace of its own; what is left of it is filled up.
+    script = (
+        f"mount -t tmpfs -o size=600k none {place} && cd {place} && tar -xzf {archive} &&"
+        " cd assay-pack-* && { cat /dev/zero > fill; sh run.sh 2> /dev/shm/$$.err;"
+        " echo code $?; cat /dev/shm/$$.err; rm -f /dev/shm/$$.err; ls; } 2> /dev/null"
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    if "code" not in done.stdout:
+        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
+    code, line, *files = done.stdout.splitlines()
+    assert (code, line.endswith("[E-DISK-FULL]")) == ("code 70", True), done.stdout
+    assert not [name for name in files if name.startswith("assay-result")]
 
 
 def test_it_can_be_run_again_and_with_another_python(farm: Farm, tiny: Tiny) -> None:
