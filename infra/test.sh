@@ -27,4 +27,13 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/python -m pytest
+# Two halves side by side, since most tests wait: boards and phone belong to the second alone.
+pytest=".venv/bin/python -m pytest" log="$(mktemp)" code=0
+$pytest -m "not farm and not phone" tests/contract tests/unit >"$log" 2>&1 &
+first=$!
+$pytest -m "farm or phone" tests/contract tests/unit || code=$?
+$pytest tests/e2e tests/integration || code=$?
+wait "$first" || code=$?
+cat "$log"
+rm -f "$log"
+exit "$code"

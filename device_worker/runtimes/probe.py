@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ HANG = "hang"
 _PATIENCE = 120.0
 _POLL = 0.002
 _BURIAL = 5.0
+_PR_SET_PDEATHSIG = 1
 
 
 def crash_signal(attempt: Callable[[], None]) -> Optional[str]:
@@ -33,6 +35,7 @@ def trial(attempt: Callable[[], None], patience: float) -> Optional[str]:
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
+            _die_with_parent()
             attempt()
         os._exit(0)
     status = _wait(child, patience)
@@ -42,6 +45,12 @@ def trial(attempt: Callable[[], None], patience: float) -> Optional[str]:
         _wait(child, _BURIAL)
         return HANG
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
+
+
+def _die_with_parent() -> None:
+    """A worker that is killed while its child hangs must not leave it behind for ever."""
+    with contextlib.suppress(OSError, AttributeError):  # no such call here: then it may
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def _wait(child: int, patience: float) -> Optional[int]:

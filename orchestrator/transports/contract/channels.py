@@ -120,15 +120,15 @@ def channel_close_ends_stdin_first(t: Transport, scratch: PurePosixPath) -> None
 
 
 def channel_close_kills_the_group(t: Transport, scratch: PurePosixPath) -> None:
-    channel = t.start(ticker(scratch))
-    expect("line", line_of(channel), b"up")
-    time.sleep(0.5)
-    start = time.monotonic()
-    channel.close(0.2)
-    channel.close(0.2)
-    ensure(time.monotonic() - start < 10, "close took over 10 s")
-    expect("status", channel.returncode(), 137)
-    expect_stopped(t, scratch)
+    with closing(t.start(ticker(scratch))) as channel:
+        expect("line", line_of(channel), b"up")
+        time.sleep(0.5)
+        start = time.monotonic()
+        channel.close(0.2)
+        channel.close(0.2)
+        ensure(time.monotonic() - start < 10, "close took over 10 s")
+        expect("status", channel.returncode(), 137)
+        expect_stopped(t, scratch)
 
 
 def several_channels_at_once(t: Transport, scratch: PurePosixPath) -> None:

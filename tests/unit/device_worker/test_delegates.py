@@ -5,6 +5,8 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from device_worker.errors import WorkerError
 from device_worker.runtimes import delegates, probe
 from device_worker.runtimes.delegates import Library, failed_run, located, refused_load, split
 from device_worker.wire import Delegate
+from tests.support.cli import until
 
 TPU = Library("edgetpu", "/usr/lib/libedgetpu.so.1", "0" * 64)
 INVOKED = "Could not map pages : usb:0 (No such device)"
@@ -54,6 +57,22 @@ def test_a_trial_says_how_it_ended() -> None:
     assert probe.trial(crash, 30.0) == "SIGSEGV"
     assert probe.trial(fail, 30.0) is None
     assert probe.trial(lambda: time.sleep(600), 0.1) == probe.HANG
+
+
+def test_a_child_that_hangs_goes_with_its_worker(tmp_path: Path) -> None:
+    said = tmp_path / "pid"
+    code = (
+        "import os, pathlib, sys, time\n"
+        "from device_worker.runtimes.probe import trial\n"
+        "said = pathlib.Path(sys.argv[1])\n"
+        "trial(lambda: (said.write_text(str(os.getpid())), time.sleep(600)), 600.0)\n"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code, str(said)])
+    until(lambda: said.exists() and said.read_text(), "the child runs")
+    child = Path("/proc", said.read_text())
+    worker.kill()
+    worker.wait()
+    until(lambda: not child.exists() or "Z" in (child / "stat").read_text(), "it is gone")
 
 
 def test_a_delegate_that_hangs_is_the_accelerators_trouble() -> None:

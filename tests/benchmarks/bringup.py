@@ -1,0 +1,103 @@
+"""From nothing to a worker that answers, per kind of device: cold, and again on a device that kept
+what it was given.
+
+Cold: no folder of ours there, so the hermetic bundle (where one is used) and the worker are pushed
+and unpacked. The virtual units' seconds are an emulator's; the bytes are everybody's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from infra.bundles.build import ensure
+from orchestrator.devices.bundle import BundleFile, find_bundle
+from orchestrator.devices.session import DeviceSession, Limits
+from orchestrator.matrix.inventory import Device, Inventory, bundle_name
+from orchestrator.matrix.loader import load_inventories
+from orchestrator.transports import Transport, open_transport
+from orchestrator.transports.settings import AdbSettings, SshSettings
+from tests.benchmarks.kit import SkippedError, Table
+from tests.support import adbd
+
+ROUNDS = 3
+INVENTORIES = Path(__file__).parents[2] / "matrices" / "inventories"
+UNITS = {
+    "host": "litert",
+    "qemu-a72": "litert",
+    "qemu-haswell": "litert",
+    "qemu-armhf": "tflite-runtime",
+    "qemu-phone": "litert",
+}
+"""Unit -> the runtime whose Python is brought up there."""
+
+
+def run() -> list[Table]:
+    names = ("local.yaml", "virtual-farm.yaml", "all-kinds.yaml")
+    inventory: Inventory = load_inventories(tuple(INVENTORIES / name for name in names))
+    devices = [d for d in map(inventory.device, UNITS) if _up(d)]
+    if len(devices) < 2:
+        raise SkippedError("the virtual farm is not up (make farm)")
+    seconds = Table("bring-up: link, Python, worker, first answer", "s")
+    sent = Table("bytes sent in it", "MB")
+    for device in devices:
+        _measure(device, UNITS[device.name], seconds, sent)
+    sent.note("aim for warm: 0")
+    return [seconds, sent]
+
+
+def _up(device: Device) -> bool:
+    match device.transport:
+        case SshSettings(host=host, port=port):
+            return adbd.listens(host, port or 22)
+        case AdbSettings(serial=serial):
+            host, _, port_text = serial.partition(":")
+            return adbd.listens(host, int(port_text))
+    return True
+
+
+def _measure(device: Device, runtime: str, seconds: Table, sent: Table) -> None:
+    python = device.interpreter(runtime) or "python3"
+    name = bundle_name(python)
+    if name is not None:
+        ensure(name)
+    bundle = None if name is None else find_bundle(name)
+    root = f"{device.transport.root}-bench-{os.getpid()}"
+    settings = device.transport.model_copy(update={"root": root})
+    taken: dict[str, list[float]] = {"cold": [], "warm": []}
+    bytes_: dict[str, list[float]] = {"cold": [], "warm": []}
+    token = 0
+    try:
+        for _ in range(ROUNDS):
+            with open_transport(settings, device=device.name) as link:
+                _remove(link)
+            for kind in taken:
+                token += 1
+                begin = time.perf_counter()
+                link = open_transport(settings, device=device.name)
+                pushed = _bring_up(link, device, python, bundle, token)
+                taken[kind].append(time.perf_counter() - begin)
+                bytes_[kind].append(pushed / 1e6)
+    finally:
+        with open_transport(settings, device=device.name) as link:
+            _remove(link)
+    for kind in taken:
+        what = f"{device.name} ({device.transport.type}{', ' + name if name else ''}), {kind}"
+        seconds.add(what, taken[kind])
+        sent.add(what, bytes_[kind])
+
+
+def _bring_up(
+    link: Transport, device: Device, python: str, bundle: BundleFile | None, token: int
+) -> int:
+    owner = f"bench-{os.getpid()}"
+    with DeviceSession(
+        link, device=device.name, owner=owner, token=token, limits=Limits()
+    ) as session:
+        session.worker(python, device.env, bundle).ask("noop", timeout=120.0)
+        return session.bytes_pushed
+
+
+def _remove(link: Transport) -> None:
+    link.run(["rm", "-rf", str(link.root())], timeout=120.0)
