@@ -1,4 +1,4 @@
-"""devices list, devices trust; check, facts and scan are in devices_check."""
+"""devices list, trust and pair; check, facts and scan are in devices_check."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 
 from orchestrator.cli import devices_check
 from orchestrator.cli.options import (
+    AdbPort,
+    AdbProgram,
     AsJson,
     InventoryFiles,
     inventory_of,
@@ -20,6 +22,9 @@ from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.transports.settings import SshSettings
+
+PAIR_S = 30.0
+"""Seconds that a pairing may take."""
 
 app = typer.Typer(no_args_is_help=True, help="The units of an inventory and how they are reached.")
 
@@ -78,6 +83,22 @@ def trust(
     for gateway in hops(settings)[:-1]:
         _trust(gateway, f"gateway of {name}", yes, replace)
     _trust(settings, name, yes, replace)
+
+
+@app.command()
+def pair(
+    address: Annotated[str, typer.Argument(help="HOST:PORT of the phone's pairing dialogue.")],
+    code: Annotated[str, typer.Argument(help="The six digits that it shows.")],
+    adb_program: AdbProgram = "adb",
+    server_port: AdbPort = 5137,
+) -> None:
+    """Pair with a phone over the network (Android 11 and newer: Wireless debugging).
+
+    Example: assay devices pair 192.168.1.20:37123 482924
+    """
+    from orchestrator.transports.adb import AdbServer
+
+    print_text(AdbServer(adb_program, server_port).pair(address, code, PAIR_S))
 
 
 def _trust(settings: SshSettings, name: str, yes: bool, replace: bool) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.options import (
+    AdbPort,
+    AdbProgram,
     AsJson,
     InventoryFiles,
     StoreFolder,
@@ -135,10 +137,8 @@ def scan(
     known_hosts: Annotated[
         str | None, typer.Option(metavar="FILE", help="[default: ~/.ssh/known_hosts]")
     ] = None,
-    adb_program: Annotated[str, typer.Option("--adb-program", help="The adb client.")] = "adb",
-    server_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of our own adb server.")
-    ] = 5137,
+    adb_program: AdbProgram = "adb",
+    server_port: AdbPort = 5137,
     inventory: InventoryFiles = None,
     as_json: AsJson = False,
 ) -> None:

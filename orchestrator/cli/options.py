@@ -37,6 +37,10 @@ RunId = Annotated[
 ]
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX", help="Matrix file (YAML).")]
 
+AdbProgram = Annotated[str, typer.Option("--adb-program", help="The adb client.")]
+AdbPort = Annotated[
+    int, typer.Option("--server-port", min=1, max=65535, help="Port of our own adb server.")
+]
 InventoryFiles = Annotated[
     list[Path] | None,
     typer.Option(

@@ -124,7 +124,7 @@ class Store(Reader):
         _check_units(slots)
         slug = "".join(c if c.isalnum() and c.isascii() else "-" for c in name).strip("-")[:40]
         stamp = time.strftime("%Y%m%d-%H%M", time.gmtime())
-        run = f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
+        run = f"{stamp}-{slug or 'run'}-{secrets.token_hex(4)}"
         slot_rows = [
             {"run": run, "name": slot, "position": n, "candidates": list(units)}
             for n, (slot, units) in enumerate(slots.items())

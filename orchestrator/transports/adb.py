@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import subprocess
 import threading
@@ -36,8 +35,6 @@ KILL_TIMEOUT = 3.0
 
 STALL = 20.0
 """Seconds that nothing sent may be taken before the link counts as down."""
-
-_LANGUAGE = {"LC_ALL": "C"}
 
 
 def list_devices(adb: str = "adb", server_port: int = 5137) -> list[AdbDevice]:
@@ -166,9 +163,9 @@ class AdbTransport:
                 size += len(chunk)
         try:
             self._sync(what, timeout, end, local, part, target)
-            argv = _script(PUSHED, part, target, size, digest.hexdigest(), target.parent)
+            argv = command.script(PUSHED, part, target, size, digest.hexdigest(), target.parent)
             left = max(0.1, end - time.monotonic())
-            status, err = self._run(what, left, argv, iter(()), len, _LANGUAGE)
+            status, err = self._run(what, left, argv, iter(()), len, command.PLAIN)
         except BaseException:
             if self._lost is None:
                 self._kill(None, part)
@@ -206,9 +203,9 @@ class AdbTransport:
         origin = self.root() / remote
         with copying.replacing(local, copying.our_file(local)) as write:
             sized = copying.Sized(write)
-            argv = _script(command.PULL, origin)
+            argv = command.script(command.PULL, origin)
             what = f"pull of {origin}"
-            status, err = self._run(what, timeout, argv, iter(()), sized.feed, _LANGUAGE)
+            status, err = self._run(what, timeout, argv, iter(()), sized.feed, command.PLAIN)
             if status != 0:
                 raise failures.from_reason(self._device, origin, err.decode("utf-8", "replace"))
             if sized.left != 0:
@@ -219,13 +216,10 @@ class AdbTransport:
 
     def root(self) -> PurePosixPath:
         if self._root is None:
-            wanted = self._settings.root
-            argv = _script(command.ROOT, wanted)
-            done = self.run(argv, timeout=self._settings.connect_timeout, env=_LANGUAGE)
-            if done.returncode != 0:
-                said = done.stderr.decode("utf-8", "replace")
-                raise failures.from_reason(self._device, wanted, said)
-            self._root = PurePosixPath(os.fsdecode(done.stdout.removesuffix(b"\n")))
+            settings = self._settings
+            self._root = copying.made_root(
+                self, self._device, settings.root, settings.connect_timeout
+            )
         return self._root
 
     def _run(
@@ -297,7 +291,7 @@ class AdbTransport:
 
     def _kill(self, pid: int | None, part: PurePosixPath | None = None) -> bool:
         """Whether the process group is known to be gone. A link too dead for this is given up."""
-        argv = _script(command.KILL, pid or "", part or "")
+        argv = command.script(command.KILL, pid or "", part or "")
         try:
             self._run("kill", KILL_TIMEOUT, argv, iter(()), len, None, is_kill=True)
         except DeadlineError:
@@ -341,7 +335,3 @@ class AdbTransport:
         if trouble is not None:
             return trouble
         return failures.link_down(self._device, said or "the connection was closed")
-
-
-def _script(text: str, *arguments: object) -> list[str]:
-    return ["sh", "-c", text, "sh", *map(str, arguments)]

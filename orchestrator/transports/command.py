@@ -14,6 +14,9 @@ from orchestrator.errors import InputError
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
+PLAIN = {"LC_ALL": "C"}
+"""For commands whose words we judge (``failures.from_reason``)."""
+
 MAX_COMMAND = 128 * 1024 - 1
 """Linux limits one argument (here: the shell's ``-c`` string) to 128 KiB with its NUL."""
 
@@ -97,3 +100,8 @@ class Prelude:
         self.pid = int(self._seen[start + len(self._mark) : end])
         rest, self._seen = self._seen[end + 1 :], b""
         return rest
+
+
+def script(text: str, *arguments: object) -> list[str]:
+    """One of the scripts above as an argument list."""
+    return ["sh", "-c", text, "sh", *map(str, arguments)]

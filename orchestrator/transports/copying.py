@@ -8,11 +8,11 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, TypeAlias
 
 from orchestrator.errors import AssayError
-from orchestrator.transports import failures
+from orchestrator.transports import command, failures
 from orchestrator.transports.base import Transport
 
 CHUNK = 256 * 1024
@@ -116,3 +116,13 @@ def ping(transport: Transport, device: str, timeout: float) -> float:
     if done.returncode != 0 or done.stdout != nonce.encode():
         raise failures.link_down(device, "a ping came back with other bytes than it went out")
     return time.monotonic() - start
+
+
+def made_root(transport: Transport, device: str, wanted: str, timeout: float) -> PurePosixPath:
+    """The device's folder ``wanted``, made if need be, absolute. InfraError as ``from_reason``."""
+    argv = command.script(command.ROOT, wanted)
+    done = transport.run(argv, timeout=timeout, env=command.PLAIN)
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace")
+        raise failures.from_reason(device, wanted, said)
+    return PurePosixPath(os.fsdecode(done.stdout.removesuffix(b"\n")))

@@ -37,8 +37,6 @@ _GRACE = 0.5
 _SESSION_FREED = 1.0
 """Seconds in which sshd may still count a session that was closed just now."""
 
-_LANGUAGE = {"LC_ALL": "C"}
-
 
 class _Call:
     """One call's deadline and what must be undone when it is missed."""
@@ -124,8 +122,8 @@ class SshTransport:
                 return
             source.seek(0)
             size = os.fstat(source.fileno()).st_size
-            argv = _script(command.PUSH, target.parent, part, target, size)
-            status, err = self._run(call, argv, copying.chunks(source, ours), len, _LANGUAGE)
+            argv = command.script(command.PUSH, target.parent, part, target, size)
+            status, err = self._run(call, argv, copying.chunks(source, ours), len, command.PLAIN)
         if status != 0:
             raise failures.from_reason(self._device, target, err.decode("utf-8", "replace"))
 
@@ -136,8 +134,8 @@ class SshTransport:
             if self._by_sftp(call, lambda client: ssh_files.fetch(client, origin, write)):
                 return
             sized = copying.Sized(write)
-            argv = _script(command.PULL, origin)
-            status, err = self._run(call, argv, iter(()), sized.feed, _LANGUAGE)
+            argv = command.script(command.PULL, origin)
+            status, err = self._run(call, argv, iter(()), sized.feed, command.PLAIN)
             if status != 0:
                 raise failures.from_reason(self._device, origin, err.decode("utf-8", "replace"))
             if sized.left != 0:
@@ -157,13 +155,10 @@ class SshTransport:
 
     def root(self) -> PurePosixPath:
         if self._root is None:
-            wanted = self._settings.root
-            argv = _script(command.ROOT, wanted)
-            done = self.run(argv, timeout=self._settings.connect_timeout, env=_LANGUAGE)
-            if done.returncode != 0:
-                said = done.stderr.decode("utf-8", "replace")
-                raise failures.from_reason(self._device, wanted, said)
-            self._root = PurePosixPath(os.fsdecode(done.stdout.removesuffix(b"\n")))
+            settings = self._settings
+            self._root = copying.made_root(
+                self, self._device, settings.root, settings.connect_timeout
+            )
         return self._root
 
     def _run(
@@ -237,7 +232,7 @@ class SshTransport:
 
     def _kill(self, pid: int | None, part: PurePosixPath | None = None) -> bool:
         """Whether the process group is known to be gone. A link too dead for this is cut."""
-        argv = _script(command.KILL, pid or "", part or "")
+        argv = command.script(command.KILL, pid or "", part or "")
         try:
             self._run(_Call("kill", KILL_TIMEOUT, is_kill=True), argv, iter(()), len, None)
         except DeadlineError:
@@ -250,10 +245,6 @@ class SshTransport:
     def _cut(self) -> None:
         if self._link is not None:
             self._link.abandon()
-
-
-def _script(text: str, *arguments: object) -> list[str]:
-    return ["sh", "-c", text, "sh", *map(str, arguments)]
 
 
 def _session(transport: paramiko.Transport, device: str, timeout: float) -> paramiko.Channel:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from infra.bundles.build import ensure
 from tests.conftest import farm_trouble
 from tests.support import edgetpu
 from tests.support.cli import assay
@@ -218,7 +219,32 @@ def test_the_cpu_file_runs_here_and_on_a_board_and_the_compiled_one_is_diagnosed
     )
 
 
-def pets(folder: Path, boards: list[str]) -> Path:
+@pytest.mark.realmodels
+@pytest.mark.phone
+@pytest.mark.timeout(600)
+def test_the_phone_runs_the_cpu_file_bit_for_bit_and_says_what_the_other_needs(
+    tmp_path: Path,
+) -> None:
+    ensure("aarch64-litert")
+    matrix = pets(
+        tmp_path,
+        ["qemu-phone"],
+        inventory=[str(INVENTORIES / f"{name}.yaml") for name in ("local", "all-kinds")],
+        runtimes=[{"name": "litert", "runtime": "litert", "threads": 2}],
+    )
+    ran = Judged(assay("run", matrix, "--json", store=tmp_path / "s", timeout=500), tmp_path / "s")
+    found = outcomes(ran)
+    for device in ("host", "qemu-phone"):
+        assert found[f"{device}-mobilenet.cpu-pets-clean-litert"] == ("ok", None)
+        needed = found[f"{device}-mobilenet.tpu-pets-clean-litert"]
+        assert needed == ("not_available", "E-DELEGATE-NEEDED")
+    here, there = (
+        ran.output(f"{device}-mobilenet.cpu-pets-clean-litert") for device in ("host", "qemu-phone")
+    )
+    assert (here == there).all()
+
+
+def pets(folder: Path, boards: list[str], **parts: Any) -> Path:
     files = [
         {"name": "cpu", "path": str(CORAL / "mobilenet_v1_0.25_128_quant.tflite")},
         {
@@ -237,10 +263,13 @@ def pets(folder: Path, boards: list[str]) -> Path:
     return write(
         folder,
         ["host", *boards],
-        models=[model],
-        inputs=[{**images, "array": "images", "labels": "labels", "limit": PETS}],
-        runtimes=[{"name": "tflite214", "runtime": "tflite-runtime", "threads": 2}],
-        policy=None,
+        **{
+            "models": [model],
+            "inputs": [{**images, "array": "images", "labels": "labels", "limit": PETS}],
+            "runtimes": [{"name": "tflite214", "runtime": "tflite-runtime", "threads": 2}],
+            "policy": None,
+            **parts,
+        },
     )
 
 
