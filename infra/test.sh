@@ -2,7 +2,15 @@
 # Everything CI needs: Debian packages and virtual boards where this machine can, then all checks.
 # Units that were already up stay up; units started here are taken down again.
 set -eu
-farm=".venv/bin/python -m infra.virtual_farm"
+farm=".venv/bin/python -m infra.virtual_farm" pytest=".venv/bin/python -m pytest"
+started="" quick="" log="$(mktemp)"
+leave() {
+    [ -z "$quick" ] || { kill -INT "$quick" && wait "$quick"; } 2>/dev/null || :
+    rm -f "$log"
+    [ -z "$started" ] || $farm down
+}
+trap leave EXIT
+trap 'exit 130' INT TERM
 sh infra/packages.sh infra/test-packages.txt infra/virtual_farm/phone-packages.txt ||
     echo "tests over a real sshd or adb will be skipped"
 export ASSAY_FARM=0 ASSAY_PHONE=0
@@ -20,7 +28,7 @@ else
         units="boards phones" ASSAY_PHONE=1
     fi
     ASSAY_FARM=1
-    $farm status --json | grep -q '"up": true' || trap '$farm down' EXIT
+    $farm status --json | grep -q '"up": true' || started=yes
     # shellcheck disable=SC2086 # a list of names
     $farm up $units
 fi
@@ -28,12 +36,12 @@ fi
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # Two halves side by side, since most tests wait: boards and phone belong to the second alone.
-pytest=".venv/bin/python -m pytest" log="$(mktemp)" code=0
+code=0
 $pytest -m "not farm and not phone" tests/contract tests/unit >"$log" 2>&1 &
-first=$!
+quick=$!
 $pytest -m "farm or phone" tests/contract tests/unit || code=$?
 $pytest tests/e2e tests/integration || code=$?
-wait "$first" || code=$?
+wait "$quick" || code=$?
+quick=""
 cat "$log"
-rm -f "$log"
 exit "$code"
