@@ -45,9 +45,8 @@ def run() -> list[Table]:
         Store.open(Path(name) / "store") as store,
     ):
         staging = stage(planned.matrix, planned.cells, store.artefacts, here)
-        table = Table(
-            "wall time of 1,000 samples while watched, over the two end readings", "ratio"
-        )
+        title = f"CPU time of {SAMPLES} samples while watched, over the two end readings only"
+        table = Table(title, "ratio")
         for device in up:
             _measure(table, device, staging, store)
     table.note(f"{KEY} on {RUNTIME}; sources are those of each board's class")
