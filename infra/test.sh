@@ -3,9 +3,9 @@
 # Units that were already up stay up; units started here are taken down again.
 set -eu
 farm=".venv/bin/python -m infra.virtual_farm" pytest=".venv/bin/python -m pytest"
-started="" quick="" log="$(mktemp)"
+started="" first="" log="$(mktemp)"
 leave() {
-    [ -z "$quick" ] || { kill -INT "$quick" && wait "$quick"; } 2>/dev/null || :
+    [ -z "$first" ] || { kill -INT "$first" && wait "$first"; } 2>/dev/null || :
     rm -f "$log"
     [ -z "$started" ] || $farm down
 }
@@ -37,11 +37,10 @@ fi
 .venv/bin/mypy
 # Two halves side by side, since most tests wait: boards and phone belong to the second alone.
 code=0
-$pytest -m "not farm and not phone" tests/contract tests/unit >"$log" 2>&1 &
-quick=$!
-$pytest -m "farm or phone" tests/contract tests/unit || code=$?
-$pytest tests/e2e tests/integration || code=$?
-wait "$quick" || code=$?
-quick=""
+$pytest -m "not farm and not phone" >"$log" 2>&1 &
+first=$!
+$pytest -m "farm or phone" || code=$?
+wait "$first" || code=$?
+first=""
 cat "$log"
 exit "$code"

@@ -156,6 +156,8 @@ class Worker:
         while True:
             now = time.monotonic()
             if now >= deadline:
+                # Heartbeats never pause this long, however slowly a request is worked off.
+                self._mute = now - heard >= self._silence / 2
                 raise late
             if now - heard >= self._silence:
                 self._mute = True

@@ -122,7 +122,7 @@ def test_a_blob_that_the_hub_cannot_read_is_brought(
 
 # Errors --------------------------------------------------------------------------------------
 
-SHORT = Limits(cell=20.0, silence=1.0)
+SHORT = Limits(cell=30.0, silence=4.0)
 LARGE = 30_000
 """Samples whose outputs are too many for one line: they come by ``pull``."""
 
@@ -153,7 +153,7 @@ def test_a_runtime_without_a_python_is_not_available(fan: Executor, bench: Bench
         ([fault("corrupt", "push", after=1)], 5, ("infra_error", "E-CACHE-HASH", True)),
         ([fault("corrupt", "pull")], LARGE, ("infra_error", "E-TRANSFER-HASH", True)),
         ([fault("disk_full", "push", after=1)], 5, ("infra_error", "E-DISK-FULL", False)),
-        ([fault("stall", "read", after=3)], 5, ("timeout", "E-SILENCE", False)),
+        ([fault("stall", "read", after=3)], 5, ("infra_error", "E-LINK", True)),
         ([fault("garbage", "read", times=20)], 5, ("infra_error", "E-WORKER-GARBAGE", True)),
         ([fault("huge_line", "read", after=1)], 5, ("infra_error", "E-WORKER-GARBAGE", True)),
     ],
