@@ -35,13 +35,12 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# Two halves side by side, since most tests wait. The second alone has the boards, the phone and this
-# machine as the device that matrices/inventories/local.yaml describes.
+# Contract and unit tests beside all that uses boards, phone, hubs or this machine as a device.
 code=0
-$pytest -m "not farm and not phone" tests/contract tests/unit tests/integration >"$log" 2>&1 &
+$pytest -m "not farm and not phone" tests/contract tests/unit >"$log" 2>&1 &
 first=$!
-$pytest -m "farm or phone" tests/contract tests/unit tests/integration || code=$?
-$pytest tests/e2e || code=$?
+$pytest -m "farm or phone" tests/contract tests/unit || code=$?
+$pytest tests/e2e tests/integration || code=$?
 wait "$first" || code=$?
 first=""
 cat "$log"
