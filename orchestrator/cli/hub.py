@@ -83,7 +83,12 @@ def env(address: Address, interface: Interface, token: Token = _TOKEN) -> None:
     import shlex
 
     variables = {"RAY_ADDRESS": address, **_place(interface, token).env()}
-    print_text("\n".join(f"export {k}={shlex.quote(v)}" for k, v in sorted(variables.items())))
+    # Ray would take a token that stands in the environment before the file with the cluster's own.
+    lines = [
+        "unset RAY_AUTH_TOKEN",
+        *(f"export {k}={shlex.quote(variables[k])}" for k in sorted(variables)),
+    ]
+    print_text("\n".join(lines))
 
 
 def _place(interface: str, token: Path) -> Place:

@@ -272,11 +272,20 @@ def test_a_cell_that_takes_too_long_is_a_timeout(tiny: Tiny, store: Path) -> Non
 
 
 def test_a_device_that_falls_silent_is_a_timeout(tiny: Tiny, store: Path) -> None:
-    tiny.devices = [tiny.fake("bench", {"kind": "stall", "on": "read", "after": 3})]
+    for_ever = {"kind": "stall", "on": "read", "after": 3, "times": None}
+    tiny.devices = [tiny.fake("bench", for_ever)]
     tiny.matrix["timeouts"] = {"silence": "1s"}
     done = assay("run", tiny.write(), "--json", store=store)
     assert (done.code, done.json["verdict"]) == (4, "timeout")
     assert attempts(done.json, "bench") == [("timeout", "E-SILENCE")]
+
+
+def test_a_silence_that_ends_was_the_links(tiny: Tiny, store: Path) -> None:
+    tiny.devices = [tiny.fake("bench", {"kind": "stall", "on": "read", "after": 3})]
+    tiny.matrix["timeouts"] = {"silence": "1s"}
+    done = assay("run", tiny.write(), "--json", store=store)
+    assert (done.code, done.json["verdict"]) == (0, "pass")
+    assert attempts(done.json, "bench") == [("infra_error", "E-LINK"), ("ok", None)]
 
 
 def test_a_runtime_that_is_not_there_is_not_covered(tiny: Tiny, store: Path) -> None:
