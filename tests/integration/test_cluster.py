@@ -143,7 +143,13 @@ def test_with_the_token_one_gets_in(cluster: Cluster) -> None:
 
 
 def test_without_the_token_one_does_not(cluster: Cluster, tmp_path: Path) -> None:
-    env = {"RAY_ADDRESS": address(), "RAY_AUTH_TOKEN": "0" * 64, "ASSAY_EXECUTOR": "ray"}
+    env = {
+        "RAY_ADDRESS": address(),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray swaps 127.0.0.1 for this host's address
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0" * 64,
+        "ASSAY_EXECUTOR": "ray",
+    }
     store = tmp_path / "store"
     refused = assay("run", Tiny(tmp_path / "matrix").write(), store=store, env=env)
     assert refused.code == 3
