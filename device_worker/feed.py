@@ -25,9 +25,14 @@ def load(path: str) -> Array:
     mapped: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
     if mapped.nbytes > _IN_MEMORY:
         return mapped
-    array = _aligned(mapped.shape, mapped.dtype)
-    np.copyto(array, mapped)
-    return array
+    return aligned(mapped)
+
+
+def aligned(array: Array) -> Array:
+    """A C-contiguous copy at the alignment that every input has."""
+    copy = _aligned(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy
 
 
 class Feed:

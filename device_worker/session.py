@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 from device_worker import environment, power, wire
 from device_worker.cache import Cache, sha256_file
@@ -213,6 +213,8 @@ class Session:
             return {"type": "adopted"}
         if op == "run":
             return self._run(request)
+        if op == "batch":
+            return self._batch(request)
         if op == "fetch":
             return {"type": "content", "files": self._small(_text(request, "attempt"))}
         if op == "forget":
@@ -225,14 +227,22 @@ class Session:
 
     def _run(self, request: Message) -> Message:
         job = wire.load(wire.Job, request.get("job"))
-        measure = measuring()
+        return self._leased(request, job, measuring().run_job)
 
+    def _batch(self, request: Message) -> Message:
+        wanted = wire.load(wire.Batch, request.get("batch"))
+        _numpy()
+        from device_worker import batch
+
+        return self._leased(request, wanted, batch.run_batch)
+
+    def _leased(self, request: Message, wanted: Any, work: Callable[..., Any]) -> Message:
         def progress(fields: Message) -> None:
             self._writer.send({"type": "progress", "id": request.get("id"), **fields})
 
         self._lease.check()
         try:
-            result = measure.run_job(job, self._cache, self._root, progress)
+            result = work(wanted, self._cache, self._root, progress)
         finally:
             self._cache.unpin()
             # Results and failures alike: a new holder of the device may have caused either.

@@ -10,6 +10,7 @@ Coordinator -> worker (each has "op" and "id"; a reply carries the same "id"):
   have {sha256: [...]}      -> have {present: [...]}      every listed file is re-hashed first
   adopt {sha256, path}      -> adopted                    pushed file: hashed, moved into the cache
   run {job: Job}            -> progress* , result {result: JobResult}
+  batch {batch: Batch}      -> progress* , result {result: BatchResult}    many small models
   fetch {attempt}           -> content {files}            small files of an attempt, path -> base64
   forget {attempt}          -> forgotten                  deletes the attempt's output files
   noop                      -> done
@@ -92,6 +93,7 @@ class RuntimeSpec:
     ``kernels``: "default", "reference" (TFLite's BUILTIN_REF), "builtin" (no default delegate).
     ``providers``: ONNX Runtime execution providers, the wanted one first; the CPU always comes
     last. ``provider_options``: provider -> its options. ``session``: session config entries.
+    ``optimise`` False: ONNX Runtime runs the graph as it is, for one that it has optimised before.
     """
 
     runtime: str
@@ -101,6 +103,7 @@ class RuntimeSpec:
     provider_options: Dict[str, Dict[str, str]] = field(default_factory=dict)
     session: Dict[str, str] = field(default_factory=dict)
     delegate: Optional[Delegate] = None
+    optimise: bool = True
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,27 @@ class JobResult:
     soak: Optional[Soaked] = None
     power: Optional[str] = None
     notes: List[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``archive``: the zip of models and inputs that ``device_worker.batch`` describes."""
+
+    attempt: str
+    archive: Blob
+    model_format: str
+    runtime: RuntimeSpec
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """``answers``: a zip, likewise. ``run_ns``: all of it, loading and hashing included."""
+
+    attempt: str
+    answers: DeviceFile
+    environment: Dict[str, Any]
+    archive_sha256: str
+    run_ns: int
 
 
 def encode(message: Dict[str, Any]) -> bytes:

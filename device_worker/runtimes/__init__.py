@@ -49,6 +49,9 @@ class Runtime(Protocol):
     def version(self) -> Dict[str, Any]:
         """Facts of the loaded library that its package metadata does not hold."""
 
+    def graph(self) -> Optional[bytes]:
+        """What the runtime's optimiser makes of the model, None where it makes no file of it."""
+
     def close(self) -> None: ...
 
 

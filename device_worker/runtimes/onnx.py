@@ -5,10 +5,11 @@ plans differ by instruction set, and with them the integers that come out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -108,6 +109,19 @@ class OnnxRuntime:
         build = getattr(self._ort, "get_build_info", None)
         return {"version": self._ort.__version__, "build_info": build() if build else None}
 
+    def graph(self) -> Optional[bytes]:
+        with storage("saving the optimised graph"), _saved() as path:
+            options = self._options()
+            options.optimized_model_filepath = path
+            try:
+                self._open(options)
+            except Exception as error:
+                if _COMPILED in str(error):
+                    return None
+                raise self._blame(error, "E-MODEL-LOAD") from error
+            with open(path, "rb") as file:
+                return file.read()
+
     def close(self) -> None:
         del self._session
 
@@ -116,6 +130,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = self._spec.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if not self._spec.optimise:
+            options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         for key, value in self._spec.session.items():
             options.add_session_config_entry(key, value)
         return options
@@ -154,7 +170,7 @@ class OnnxRuntime:
         spec = self._spec
         key = (
             self._path,
-            repr((self._chain.given, spec.threads, sorted(spec.session.items()))),
+            repr((self._chain.given, spec.threads, spec.optimise, sorted(spec.session.items()))),
         )
         if key not in _plans:
             try:
@@ -171,8 +187,8 @@ class OnnxRuntime:
         The measured session stays as it would be in production: saving keeps constants alive. A
         plan of which a provider compiled a part cannot be saved: it has no hash, its engines do.
         """
-        with tempfile.TemporaryDirectory(prefix="assay-plan-") as folder:
-            saved = os.path.join(folder, "plan.onnx")
+        with _saved() as saved:
+            folder = os.path.dirname(saved)
             options = self._options()
             options.optimized_model_filepath = saved
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -207,6 +223,13 @@ class OnnxRuntime:
         if type(error).__name__ in _DEVICE_FAULTS or words:
             return WorkerError("infra_error", "E-ACCELERATOR", text, "check the device")
         return WorkerError("model_error", code, text)
+
+
+@contextlib.contextmanager
+def _saved() -> Iterator[str]:
+    """Where a plan may be saved; it goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="assay-plan-") as folder:
+        yield os.path.join(folder, "plan.onnx")
 
 
 def _settle(spec: RuntimeSpec) -> None:

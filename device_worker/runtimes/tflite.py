@@ -132,6 +132,9 @@ class TfliteRuntime:
             found["delegate"] = delegates.facts(self._library, spec.options)
         return found
 
+    def graph(self) -> Optional[bytes]:
+        return None
+
     def close(self) -> None:
         del self._interpreter
 

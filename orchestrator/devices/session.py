@@ -131,15 +131,30 @@ class DeviceSession:
         """
         limit = self._limits.cell if timeout is None else timeout
         result = worker.run(job, timeout=limit, progress=progress)
-        if result.attempt != job.attempt or result.model_sha256 != job.model.sha256:
-            raise InfraError(
-                "E-WORKER-GARBAGE", "worker answered for another job", where=self._device
-            )
+        self._same((result.attempt, result.model_sha256), (job.attempt, job.model.sha256))
         small = worker.ask("fetch", attempt=job.attempt, timeout=self._limits.silence).get("files")
         for name, file in local_files(result):
             self._bring(file, into / name, small if isinstance(small, dict) else {})
         worker.ask("forget", attempt=job.attempt, timeout=self._limits.silence)
         return result
+
+    def batch(
+        self, worker: Worker, batch: wire.Batch, into: Path, timeout: float | None = None
+    ) -> wire.BatchResult:
+        """Run a batch, whose archive `ensure` has brought, and write its answers to ``into``."""
+        limit = self._limits.cell if timeout is None else timeout
+        result = worker.batch(batch, timeout=limit)
+        given = (batch.attempt, batch.archive.sha256)
+        self._same((result.attempt, result.archive_sha256), given)
+        self._bring(result.answers, into, {})
+        worker.ask("forget", attempt=batch.attempt, timeout=self._limits.silence)
+        return result
+
+    def _same(self, answered: tuple[str, str], asked: tuple[str, str]) -> None:
+        if answered != asked:
+            raise InfraError(
+                "E-WORKER-GARBAGE", "worker answered for another job", where=self._device
+            )
 
     def _bring(self, file: wire.DeviceFile, local: Path, small: Mapping[str, Any]) -> None:
         """From ``small`` (path -> base64) where it is there, else by the transport."""

@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from device_worker import wire
 from orchestrator.errors import (
@@ -17,6 +17,8 @@ from orchestrator.errors import (
     NotAvailableError,
 )
 from orchestrator.transports.base import Channel
+
+T = TypeVar("T")
 
 KEEPALIVE_S = 10.0
 """A ping is sent this often while a job runs: the worker ends itself when it hears nothing."""
@@ -86,11 +88,20 @@ class Worker:
         self._id += 1
         self._send({"op": "run", "id": self._id, "job": wire.dump(job)})
         late = self._late("E-CELL-TIMEOUT", f"the cell was not done within {timeout:g} s")
-        reply = self._reply(self._id, timeout, late, progress)
+        return self._result(wire.JobResult, self._reply(self._id, timeout, late, progress))
+
+    def _result(self, cls: type[T], reply: Mapping[str, Any]) -> T:
         try:
-            return wire.load(wire.JobResult, reply.get("result"))
+            return wire.load(cls, reply.get("result"))
         except wire.WireError as error:
             raise InfraError("E-WORKER-GARBAGE", str(error), where=self._where) from error
+
+    def batch(self, batch: wire.Batch, *, timeout: float) -> wire.BatchResult:
+        """Run a batch to its result. Raises as `run` does, for what no trial could be tried."""
+        self._id += 1
+        self._send({"op": "batch", "id": self._id, "batch": wire.dump(batch)})
+        late = self._late("E-CELL-TIMEOUT", f"the batch was not done within {timeout:g} s")
+        return self._result(wire.BatchResult, self._reply(self._id, timeout, late, None))
 
     def was_cut_off(self, timeout: float) -> bool:
         """Whether a worker that fell wholly silent speaks again, or its channel turns out broken.

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.device_worker.harness import BOOTSTRAP, REPO, bundle
 
 SOURCES = sorted((REPO / "device_worker").rglob("*.py"))
-NEEDS_NUMPY = {"arrays", "feed", "measure", "outputs", "runtimes.onnx", "runtimes.tflite"}
+NEEDS_NUMPY = {"batch", "arrays", "feed", "measure", "outputs", "runtimes.onnx", "runtimes.tflite"}
 PYENV = Path.home() / ".pyenv" / "versions"
 
 
