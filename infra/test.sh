@@ -2,7 +2,7 @@
 # Everything CI needs: Debian packages and virtual boards where this machine can, then all checks.
 # Units that were already up stay up; units started here are taken down again.
 set -eu
-farm=".venv/bin/python -m infra.virtual_farm" pytest=".venv/bin/python -m pytest"
+farm=".venv/bin/python -m infra.virtual_farm" pytest=".venv/bin/python -m pytest --durations=15"
 started="" first="" log="$(mktemp)"
 leave() {
     [ -z "$first" ] || { kill -INT "$first" && wait "$first"; } 2>/dev/null || :

@@ -27,6 +27,10 @@ LINK_S = 15.0
 """How long a link gets to answer once the worker behind it has fallen silent."""
 
 
+HEARTBEAT_S = 2.0
+"""How often a worker lets itself be heard of, unless a shorter silence counts already."""
+
+
 HEARTBEATS_S = 5.0
 """Two heartbeats of a worker that is alive, and time for them to arrive."""
 
@@ -194,7 +198,9 @@ class DeviceSession:
         bundle = worker_bundle()
         remote = self._transport.root() / "worker" / bundle.name
         owned = ("--owner", self._owner, "--token", str(self._token))
-        args = ("session", "--root", str(self._transport.root()), *owned)
+        # A worker must be heard of several times before its silence counts.
+        beat = ("--heartbeat", f"{min(HEARTBEAT_S, self._limits.silence / 4):g}")
+        args = ("session", "--root", str(self._transport.root()), *owned, *beat)
         argv = [*python, "-c", BOOTSTRAP, str(remote), bundle.sha256, *args]
         for attempt in range(2):
             channel = self._transport.start(argv, env=env)

@@ -180,3 +180,12 @@ def test_a_silence_behind_a_silent_link_is_the_links(root: Path) -> None:
         late = DeadlineError("E-CELL-TIMEOUT", "not done")
         assert opened.blamed(late).id == "E-LINK"
         assert opened.blamed(ModelError("E-MODEL-RUN", "no")).id == "E-MODEL-RUN"
+
+
+def test_a_short_silence_is_not_a_worker_that_only_works(root: Path) -> None:
+    """With a deadline below the usual heartbeat, a healthy worker would look like a broken link."""
+    transport = open_transport(LocalSettings(root=str(root)), device="d")
+    with DeviceSession(transport, device="d", owner="o", token=1, limits=Limits(60, 1)) as opened:
+        worker = opened.worker(sys.executable)
+        busy = {"parser": "uname", "command": ["sleep", "1.6"], "timeout_s": 5.0}
+        assert worker.ask("sensors", sources=[busy], timeout=20)["type"] == "sensors"
