@@ -60,6 +60,20 @@ def baselines(store: Store, fan: Executor, frozen: FrozenRun) -> dict[tuple[str,
     return found
 
 
+def stored(store: Store, frozen: FrozenRun) -> dict[tuple[str, str], Baseline]:
+    """(model, inputs) -> the newest answers of its FP32 parent in the store, of any environment."""
+    found: dict[tuple[str, str], Baseline] = {}
+    for spec in frozen.matrix.models:
+        for inputs in spec.inputs:
+            tensor = frozen.staging.tensors.get(f"{spec.name}/{inputs}")
+            if spec.fp32 is None or tensor is None:
+                continue
+            kept = store.baseline_newest(frozen.staging.models[spec.name].sha256, [tensor.sha256])
+            if kept is not None:
+                found[spec.name, inputs] = Baseline(kept["attempt"], tuple(kept["outputs"]))
+    return found
+
+
 def run_alone(job: wire.Job, blobs: dict[str, str]) -> Finished:
     """Run one job in a worker of its own on this machine, in a folder that goes away."""
     with tempfile.TemporaryDirectory(prefix="assay-baseline-") as folder:

@@ -6,28 +6,24 @@ any time, of a run that is still going on as well.
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.baseline import Baseline
-from orchestrator.devices.worker import clock_note, emulated
+from orchestrator.devices.worker import clock_note
 from orchestrator.frozen import FrozenRun
-from orchestrator.queue.states import AttemptState, CellState
+from orchestrator.observe import observation, truth
+from orchestrator.queue.states import CellState
 from orchestrator.reports import document
 from orchestrator.signoff.judge import judge
 from orchestrator.signoff.policy import Policy
-from orchestrator.staging import StagedOutput
 from orchestrator.store.database import Store
-from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, sha256_of
-from orchestrator.variance import tasks
-from orchestrator.variance.observation import Observation, Output, Row, Soak, Truth
+from orchestrator.store.records import AttemptInfo, CellInfo, Json, sha256_of
+from orchestrator.variance.observation import Observation, Truth
 
 MEASURED_ONLY = Policy.model_validate({"name": "(no policy: measured only)", "reference": []})
 """Names no reference, so no row can pass: a verdict needs somebody's policy."""
@@ -52,9 +48,9 @@ def conclude(
     """
     cells, attempts = store.cells(run_id), {a.id: a for a in store.attempts(run_id)}
     devices = {d.name: d for d in store.devices()}
-    observations = [_observe(store, frozen, c, attempts, devices) for c in cells]
+    observations = [observation(store, frozen, c, attempts, devices) for c in cells]
     truths = {
-        (model, inputs): _truth(store, frozen, model, inputs, parents.get((model, inputs)))
+        (model, inputs): truth(store, frozen, model, inputs, parents.get((model, inputs)))
         for model, inputs in sorted({(c.model, c.inputs) for c in cells})
     }
     signoff = compute(_judge, policy or frozen.policy, observations, truths).result()
@@ -95,111 +91,6 @@ def _judge(
     truths: Mapping[tuple[str, str], Truth],
 ) -> Json:
     return judge(policy or MEASURED_ONLY, observations, truths).to_json()
-
-
-def _observe(
-    store: Store,
-    frozen: FrozenRun,
-    cell: CellInfo,
-    attempts: Mapping[str, AttemptInfo],
-    devices: Mapping[str, DeviceInfo],
-) -> Observation:
-    attempt = attempts.get(cell.attempt or "")
-    environment = (
-        store.environment_data(attempt.environment) if attempt and attempt.environment else {}
-    )
-    staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
-    unit = (attempt.device if attempt else None) or cell.unit or cell.slot
-    row = Row(
-        model=cell.model,
-        file=cell.file,
-        device=unit,
-        device_class=frozen.class_of(cell.slot, unit),
-        emulated=_emulated(environment, devices.get(unit)),
-        runtime=cell.runtime,
-        inputs=cell.inputs,
-        condition=cell.condition,
-    )
-    status = cell.outcome.value if cell.outcome else CellState.PENDING.value
-    if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
-        error = attempt.error if attempt else None
-        return Observation(row, cell.id, status, cell.attempt, error=error)
-    result, backend, repeats = attempt.result, attempt.result["backend"], attempt.result["repeats"]
-    return Observation(
-        row,
-        cell.id,
-        status,
-        attempt.id,
-        outputs=tuple(
-            _output(store, attempt, i, lattice) for i, lattice in enumerate(staged.outputs)
-        ),
-        codes_valid=bool(attempt.codes_valid),
-        timing_valid=bool(attempt.timing_valid),
-        planned_backend=backend["planned"],
-        fallbacks=tuple(backend["fallbacks"]),
-        isa=frozenset(environment.get("isa_flags") or ()),
-        repeats=repeats["count"],
-        repeat_samples=repeats["samples"],
-        repeat_mismatches=repeats["mismatches"],
-        file_sha256=result["model_sha256"],
-        outputs_sha256=tuple(o["blob"]["sha256"] for o in result["outputs"]),
-        soak=_soak(result.get("soak")),
-        power=result.get("power"),
-    )
-
-
-def _soak(told: Json | None) -> Soak | None:
-    """Attempts of an older worker know of none."""
-    return Soak(**{f.name: told[f.name] for f in fields(Soak)}) if told else None
-
-
-def _output(store: Store, attempt: AttemptInfo, i: int, lattice: StagedOutput) -> Output:
-    return Output(
-        lattice.name,
-        _array(store, attempt.artefacts[f"output-{i}"].sha256),
-        lattice.scale,
-        lattice.zero_point,
-        lattice.code_min,
-        lattice.code_max,
-    )
-
-
-def _truth(
-    store: Store, frozen: FrozenRun, model: str, inputs: str, parent: Baseline | None
-) -> Truth:
-    staged, spec = frozen.staging.sets[inputs], frozen.matrix.model(model).task
-    task = _task(spec.model_dump())
-    fp32 = None
-    if parent is not None and parent.error is None:
-        names = [o.name for o in frozen.staging.models[model].outputs]
-        fp32 = tuple(
-            Output(name, _array(store, sha), None, None, None, None)
-            for name, sha in zip(names, parent.outputs, strict=True)
-        )
-    return Truth(
-        task=task,
-        labels=_array(store, staged.labels) if staged.labels else None,
-        fp32=fp32,
-        fp32_attempt=parent.attempt if parent else None,
-        inputs=_array(store, staged.x) if isinstance(task, tasks.Anomaly) else None,
-        fp32_error=parent.error if parent else None,
-    )
-
-
-def _task(named: dict[str, Any]) -> tasks.Task:
-    kinds = {
-        "classification": tasks.Classification,
-        "regression": tasks.Regression,
-        "anomaly": tasks.Anomaly,
-    }
-    kind = kinds[named.pop("type")]
-    named.pop("labels", None)
-    made: tasks.Task = kind(**named)
-    return made
-
-
-def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool:
-    return emulated(environment) or (device is not None and device.emulated)
 
 
 def _coverage(cells: Sequence[CellInfo]) -> dict[str, int]:
@@ -311,8 +202,3 @@ def _sensors(result: Json) -> dict[str, Json]:
         for name in sorted(told.get("max", {}))
         if name.partition("/")[0] in SENSORS
     }
-
-
-def _array(store: Store, sha256: str) -> NDArray[Any]:
-    loaded: NDArray[Any] = np.load(io.BytesIO(store.artefacts.read(sha256)), allow_pickle=False)
-    return loaded

@@ -300,6 +300,18 @@ class Store(Reader):
         found = self._select("SELECT data FROM baseline WHERE key = :key", {"key": key.digest()})
         return as_json(found[0]["data"]) if found else None
 
+    def baseline_newest(self, model_sha256: str, inputs: Sequence[str]) -> Json | None:
+        """The newest baseline of a model and its input files, whatever the environment."""
+        found = self._select(
+            "SELECT inputs, data FROM baseline WHERE model_sha256 = :model ORDER BY created DESC",
+            {"model": model_sha256},
+        )
+        for row in found:
+            answered: Any = as_json(row["inputs"])
+            if answered == list(inputs):
+                return as_json(row["data"])
+        return None
+
     def baseline_put(self, key: BaselineKey, data: Json) -> Json:
         """Store a baseline once; returns what is stored, which is the first one put.
 

@@ -1,0 +1,193 @@
+"""Store → what the statistics take: each cell's standing with its outputs, and what is known
+
+beforehand of its model and inputs. Nothing is run and nothing is written.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.baseline import Baseline, stored
+from orchestrator.devices.worker import emulated
+from orchestrator.errors import InfraError
+from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.queue.states import AttemptState, CellState
+from orchestrator.staging import StagedOutput
+from orchestrator.store.database import Store
+from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json
+from orchestrator.variance import tasks
+from orchestrator.variance.observation import Observation, Output, Row, Soak, Truth
+
+DAMAGED = ("E-ARTEFACT-MISSING", "E-ARTEFACT-CORRUPT")
+Damage = Callable[[str, InfraError], None]
+
+
+def observations(
+    store: Store, run_id: str, damage: Damage | None = None
+) -> Iterator[tuple[Observation, Truth]]:
+    """Every finished cell of a run, in plan order, one at a time, whatever its outcome.
+
+    The truth's FP32 baseline is the newest one stored, None where there is none. ``damage`` is told
+    of a cell (or "MODEL on INPUTS", whose labels and baseline are then unknown) with an unreadable
+    artefact, and the rest follows; without it the InfraError E-ARTEFACT-* is raised. Raises
+    InputError E-RUN-UNKNOWN, E-FROZEN.
+    """
+    run_id = store.run(run_id).id
+    frozen = load_run(store.frozen(run_id))
+    attempts = {a.id: a for a in store.attempts(run_id)}
+    devices = {d.name: d for d in store.devices()}
+    parents = stored(store, frozen)
+    known: dict[tuple[str, str], Truth] = {}
+    for cell in store.cells(run_id):
+        if cell.state is not CellState.DONE:
+            continue
+        key = cell.model, cell.inputs
+        if key not in known:
+            known[key] = _known(store, frozen, *key, parents.get(key), damage)
+        try:
+            found = observation(store, frozen, cell, attempts, devices)
+        except InfraError as error:
+            if damage is None or error.id not in DAMAGED:
+                raise
+            damage(cell.id, error)
+            continue
+        yield found, known[key]
+
+
+def observation(
+    store: Store,
+    frozen: FrozenRun,
+    cell: CellInfo,
+    attempts: Mapping[str, AttemptInfo],
+    devices: Mapping[str, DeviceInfo],
+) -> Observation:
+    """A cell as it stands; ``attempts`` of its run and ``devices`` by their IDs.
+
+    Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT.
+    """
+    attempt = attempts.get(cell.attempt or "")
+    environment = (
+        store.environment_data(attempt.environment) if attempt and attempt.environment else {}
+    )
+    staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
+    unit = (attempt.device if attempt else None) or cell.unit or cell.slot
+    row = Row(
+        model=cell.model,
+        file=cell.file,
+        device=unit,
+        device_class=frozen.class_of(cell.slot, unit),
+        emulated=_emulated(environment, devices.get(unit)),
+        runtime=cell.runtime,
+        inputs=cell.inputs,
+        condition=cell.condition,
+    )
+    status = cell.outcome.value if cell.outcome else CellState.PENDING.value
+    if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
+        error = attempt.error if attempt else None
+        return Observation(row, cell.id, status, cell.attempt, error=error)
+    result, backend, repeats = attempt.result, attempt.result["backend"], attempt.result["repeats"]
+    return Observation(
+        row,
+        cell.id,
+        status,
+        attempt.id,
+        outputs=tuple(
+            _output(store, attempt, i, lattice) for i, lattice in enumerate(staged.outputs)
+        ),
+        codes_valid=bool(attempt.codes_valid),
+        timing_valid=bool(attempt.timing_valid),
+        planned_backend=backend["planned"],
+        fallbacks=tuple(backend["fallbacks"]),
+        isa=frozenset(environment.get("isa_flags") or ()),
+        repeats=repeats["count"],
+        repeat_samples=repeats["samples"],
+        repeat_mismatches=repeats["mismatches"],
+        file_sha256=result["model_sha256"],
+        outputs_sha256=tuple(o["blob"]["sha256"] for o in result["outputs"]),
+        soak=_soak(result.get("soak")),
+        power=result.get("power"),
+    )
+
+
+def _soak(told: Json | None) -> Soak | None:
+    """Attempts of an older worker know of none."""
+    return Soak(**{f.name: told[f.name] for f in fields(Soak)}) if told else None
+
+
+def _output(store: Store, attempt: AttemptInfo, i: int, lattice: StagedOutput) -> Output:
+    return Output(
+        lattice.name,
+        _array(store, attempt.artefacts[f"output-{i}"].sha256),
+        lattice.scale,
+        lattice.zero_point,
+        lattice.code_min,
+        lattice.code_max,
+    )
+
+
+def truth(
+    store: Store, frozen: FrozenRun, model: str, inputs: str, parent: Baseline | None
+) -> Truth:
+    """What is known of a model on an input set. Raises as ``observation``."""
+    staged, spec = frozen.staging.sets[inputs], frozen.matrix.model(model).task
+    task = _task(spec.model_dump())
+    fp32 = None
+    if parent is not None and parent.error is None:
+        names = [o.name for o in frozen.staging.models[model].outputs]
+        fp32 = tuple(
+            Output(name, _array(store, sha), None, None, None, None)
+            for name, sha in zip(names, parent.outputs, strict=True)
+        )
+    return Truth(
+        task=task,
+        labels=_array(store, staged.labels) if staged.labels else None,
+        fp32=fp32,
+        fp32_attempt=parent.attempt if parent else None,
+        inputs=_array(store, staged.x) if isinstance(task, tasks.Anomaly) else None,
+        fp32_error=parent.error if parent else None,
+    )
+
+
+def _known(
+    store: Store,
+    frozen: FrozenRun,
+    model: str,
+    inputs: str,
+    parent: Baseline | None,
+    damage: Damage | None,
+) -> Truth:
+    try:
+        return truth(store, frozen, model, inputs, parent)
+    except InfraError as error:
+        if damage is None or error.id not in DAMAGED:
+            raise
+        damage(f"{model} on {inputs}", error)
+        task = _task(frozen.matrix.model(model).task.model_dump())
+        return Truth(task, labels=None, fp32=None, fp32_attempt=None, fp32_error=str(error))
+
+
+def _task(named: dict[str, Any]) -> tasks.Task:
+    kinds = {
+        "classification": tasks.Classification,
+        "regression": tasks.Regression,
+        "anomaly": tasks.Anomaly,
+    }
+    kind = kinds[named.pop("type")]
+    named.pop("labels", None)
+    made: tasks.Task = kind(**named)
+    return made
+
+
+def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool:
+    return emulated(environment) or (device is not None and device.emulated)
+
+
+def _array(store: Store, sha256: str) -> NDArray[Any]:
+    loaded: NDArray[Any] = np.load(io.BytesIO(store.artefacts.read(sha256)), allow_pickle=False)
+    return loaded
