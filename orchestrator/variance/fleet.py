@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.intervals import Rate, rate
-from orchestrator.variance.tasks import Mask, Regression, TaskError, disagree
+from orchestrator.variance.tasks import NO_DECISION, Mask, Regression, TaskError, disagree
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,24 @@ def spread(rows: Sequence[Answers], confidence: float = 0.95) -> Fleet:
         some, every = np.any(right, axis=0), np.all(right, axis=0)
         unstable = rate(int(np.sum(some & ~every)), n, confidence)
     return Fleet(n, len(rows), unstable, rate(int(_unanimous(rows).sum()), n, confidence))
+
+
+def vote_entropy(rows: Sequence[Answers]) -> NDArray[np.float64] | None:
+    """-sum v log v over the shares v of rows that decide alike, of each sample [n], nats.
+
+    0 where all decide alike, log(rows) where no two do. A missing decision is alike to no other.
+    None for regression, whose decisions are no classes. Raises TaskError as ``spread``.
+    """
+    if len({r.decisions.shape for r in rows}) != 1:
+        raise TaskError("the rows do not decide the same samples")
+    if isinstance(rows[0].task, Regression):
+        return None
+    votes = np.stack([r.decisions for r in rows])
+    found = np.zeros(rows[0].n)
+    for vote in votes:  # each of v rows of a share v / m adds log(v / m) / m
+        alike = np.where(vote == NO_DECISION, 1, (votes == vote).sum(axis=0))
+        found -= np.log(alike / len(rows)) / len(rows)
+    return found + 0.0
 
 
 def _unanimous(rows: Sequence[Answers]) -> Mask:

@@ -1,4 +1,4 @@
-"""Intervals and tests on counts. Pure; every function takes plain integers.
+"""Intervals and tests on counts, and on means. Pure.
 
 Display uses two-sided 95 % intervals; gates use one-sided 95 % bounds, which are a different
 (tighter) pair of numbers for the same data.
@@ -10,8 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import bdtr, betainc, betaincinv, ndtri
+from scipy.special import bdtr, bdtrc, betainc, betaincinv, ndtri, stdtrit
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,30 @@ class Rate:
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """``value`` of ``n`` samples with a two-sided interval; None where nothing is known."""
+
+    value: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
 def rate(k: int, n: int, confidence: float = 0.95) -> Rate:
     low, high = clopper_pearson(k, n, confidence)
     return Rate(int(k), int(n), k / n if n else None, low, high)
+
+
+def mean(values: Floats, confidence: float = 0.95) -> Estimate:
+    """Mean of the finite ones of ``values`` [n] with Student's t interval, not cut at any bound."""
+    known = values[np.isfinite(values)]
+    n = len(known)
+    if n < 2:
+        return Estimate(float(known[0]) if n else None, n, None, None)
+    centre, error = float(known.mean()), float(known.std(ddof=1)) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 1 - (1 - confidence) / 2)) * error
+    return Estimate(centre, n, centre - half, centre + half)
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -109,6 +134,24 @@ def tango_lower(gained: int, lost: int, n: int, confidence: float = 0.95) -> flo
     return float(brentq(excess, -1.0, (gained - lost) / n - 1e-12, xtol=1e-14))
 
 
+@dataclass(frozen=True)
+class Difference:
+    """(``gained`` - ``lost``) / ``n`` of paired outcomes with Tango's two-sided interval."""
+
+    gained: int
+    lost: int
+    n: int
+    difference: float | None
+    low: float
+    high: float
+
+
+def paired(gained: int, lost: int, n: int, confidence: float = 0.95) -> Difference:
+    one_sided = 1 - (1 - confidence) / 2
+    low, high = tango_lower(gained, lost, n, one_sided), tango_upper(gained, lost, n, one_sided)
+    return Difference(gained, lost, n, (gained - lost) / n if n else None, low, high)
+
+
 def tango_upper(gained: int, lost: int, n: int, confidence: float = 0.95) -> float:
     """The opposite one-sided bound: swapping the two counts mirrors the interval."""
     return -tango_lower(lost, gained, n, confidence)
@@ -125,6 +168,14 @@ def _tango_variance(gained: int, lost: int, n: int, d0: float) -> float:
 def mcnemar(b: int, c: int) -> float:
     """Exact two-sided p of the discordant counts under equal odds. Describes; decides nothing."""
     return 1.0 if b == c else min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5)))
+
+
+def p_loss(gained: int, lost: int) -> float:
+    """P(at least ``lost`` of the discordant pairs | equal odds): exact one-sided McNemar test.
+
+    Small values say that more is lost than gained.
+    """
+    return float(bdtrc(lost - 1, gained + lost, 0.5)) if lost else 1.0
 
 
 def holm(p_values: Sequence[float], alpha: float) -> list[bool]:

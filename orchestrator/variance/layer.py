@@ -111,8 +111,7 @@ def amplification(noise_ratios: Sequence[float | None]) -> list[float | None]:
     """
     logs = [math.log(r) / 2 if r and math.isfinite(r) else None for r in noise_ratios]
     steps = [
-        None if now is None or before is None else now - before
-        for before, now in pairwise(logs)
+        None if now is None or before is None else now - before for before, now in pairwise(logs)
     ]
     return [None, *steps] if logs else []
 

@@ -1,0 +1,131 @@
+"""One row, slice by slice: where a loss that the whole hides is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.variance.answers import Answers
+from orchestrator.variance.bootstrap import bootstrap
+from orchestrator.variance.calibration import expected_calibration_error
+from orchestrator.variance.head import Head
+from orchestrator.variance.intervals import Difference, Estimate, Rate, holm, p_loss, paired, rate
+from orchestrator.variance.lattice import Array
+from orchestrator.variance.tasks import TaskError, disagree
+
+MAX_VALUES = 100
+"""A column with more values is a measurement, not a grouping."""
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Samples whose ``column`` is ``value``. Without labels all but ``n`` and ``disagreement`` is
+
+    None, without an FP32 parent all but ``n``, ``accuracy`` and ``ece``. ``change``: INT8 accuracy
+    minus FP32's; ``gained`` and ``lost`` in it are the flips I->C and C->I. ``p_loss``: of the
+    claim that this slice loses more than it gains.
+    """
+
+    column: str
+    value: str
+    n: int
+    fp32: Rate | None
+    accuracy: Rate | None
+    change: Difference | None
+    disagreement: Rate | None
+    ece: Estimate | None
+    p_loss: float | None
+
+
+def slices(
+    answers: Answers, fp32: Answers | None, of: Head, columns: Mapping[str, Array], seed: int
+) -> list[Slice]:
+    """Every value of every column, in the order of columns and of sorted values.
+
+    ``columns``: name -> [n], of any comparable kind. Raises TaskError for a column of another
+    length or with more than MAX_VALUES values, or an FP32 parent that decides other samples.
+    """
+    differ = None if fp32 is None else disagree(answers.task, answers.decisions, fp32.decisions)
+    found = []
+    for name, values in columns.items():
+        if values.shape != (answers.n,):
+            raise TaskError(
+                f"slice {name!r} has shape {values.shape}, there are {answers.n} samples"
+            )
+        distinct, index = np.unique(values, return_inverse=True)
+        if len(distinct) > MAX_VALUES:
+            raise TaskError(
+                f"slice {name!r} has {len(distinct)} values, more than {MAX_VALUES}: "
+                "it is no grouping"
+            )
+        found += [
+            _slice(name, str(value), index == i, answers, fp32, differ, of, seed)
+            for i, value in enumerate(distinct)
+        ]
+    return found
+
+
+def worst(found: Sequence[Slice]) -> tuple[Slice, float] | None:
+    """The slice whose accuracy changes for the worst, and by how much worse than the whole of its
+
+    column (0 or less, a fraction). None without changes.
+    """
+    known = [
+        (s, s.change.difference) for s in found if s.change and s.change.difference is not None
+    ]
+    if not known:
+        return None
+    least, change = min(known, key=lambda k: k[1])
+    column = [s.change for s in found if s.column == least.column and s.change]
+    whole = sum(c.gained - c.lost for c in column) / sum(c.n for c in column)
+    return least, change - whole
+
+
+def losing(found: Sequence[Slice], alpha: float = ALPHA) -> list[bool]:
+    """Which slices lose accuracy, by Holm over all of ``found`` (of all rows, where several)."""
+    known = [i for i, s in enumerate(found) if s.p_loss is not None]
+    rejected = holm([p for s in found if (p := s.p_loss) is not None], alpha)
+    claims = {i for i, r in zip(known, rejected, strict=True) if r}
+    return [i in claims for i in range(len(found))]
+
+
+def _slice(
+    column: str,
+    value: str,
+    mask: NDArray[np.bool_],
+    answers: Answers,
+    fp32: Answers | None,
+    differ: NDArray[np.bool_] | None,
+    of: Head,
+    seed: int,
+) -> Slice:
+    n = int(mask.sum())
+    right = None if answers.correct is None else answers.correct[mask]
+    before = None if fp32 is None or fp32.correct is None else fp32.correct[mask]
+    change = p = ece = None
+    if right is not None and before is not None:
+        gained, lost = int((right & ~before).sum()), int((before & ~right).sum())
+        change, p = paired(gained, lost, n), p_loss(gained, lost)
+    if right is not None and of.p1 is not None:
+        p1 = of.p1[mask]
+        finite = np.isfinite(p1)
+        sure, known = p1[finite], right[finite]
+        if len(sure):
+            ece = bootstrap(
+                lambda i: expected_calibration_error(sure[i], known[i]), len(sure), seed
+            )
+    return Slice(
+        column=column,
+        value=value,
+        n=n,
+        fp32=None if before is None else rate(int(before.sum()), n),
+        accuracy=None if right is None else rate(int(right.sum()), n),
+        change=change,
+        disagreement=None if differ is None else rate(int(differ[mask].sum()), n),
+        ece=ece,
+        p_loss=p,
+    )
