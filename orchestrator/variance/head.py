@@ -60,7 +60,7 @@ def head(answers: Answers) -> Head:
     on_lattice = answers.codes[answers.task.output] is not None and output.scale is not None
     step = float(np.float32(output.scale or 0)) if on_lattice else 0.0
     values = real(output)
-    finite: Mask = np.isfinite(values).all(axis=1)
+    finite: Mask = np.asarray(np.isfinite(values).all(axis=1))
     known = values if finite.all() else values[finite]
     if not len(known):
         return Head("unclear", "no sample is finite")
