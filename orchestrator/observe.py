@@ -151,6 +151,7 @@ def truth(
         fp32_attempt=parent.attempt if parent else None,
         inputs=_array(store, staged.x) if isinstance(task, tasks.Anomaly) else None,
         fp32_error=parent.error if parent else None,
+        slices={name: _array(store, sha) for name, sha in staged.slices.items()},
     )
 
 

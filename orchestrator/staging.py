@@ -88,11 +88,15 @@ class StagedModel(_Staged):
 
 
 class StagedSet(_Staged):
-    """An input set as the user gave it: ``x`` and ``labels`` are artefacts (.npy)."""
+    """An input set as the user gave it: ``x``, ``labels`` and ``slices`` (name -> ...) are
+
+    artefacts (.npy). Runs of an older Assay kept no slices.
+    """
 
     n: int
     x: str
     labels: str | None
+    slices: dict[str, str] = Field(default_factory=dict)
 
 
 class StagedBundle(_Staged):
@@ -310,6 +314,7 @@ def _keep_set(dataset: Any, artefacts: Artefacts) -> StagedSet:
         n=len(dataset.x),
         x=_put(dataset.x, artefacts).sha256,
         labels=None if dataset.labels is None else _put(dataset.labels, artefacts).sha256,
+        slices={name: _put(values, artefacts).sha256 for name, values in dataset.slices.items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""status, logs, variance, signoff, report, version: the commands that only look."""
+"""status, logs, signoff, report, version: the commands that only look."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.judged import judged
 from orchestrator.cli.options import (
     VERDICT_EXIT,
     AsJson,
@@ -29,7 +30,6 @@ from orchestrator.offline.outstanding import counted
 def register(app: typer.Typer) -> None:
     app.command(help=_STATUS)(status)
     app.command(help=_LOGS)(logs)
-    app.command(help=_VARIANCE)(variance)
     app.command(help=_SIGNOFF)(signoff)
     app.command(help=_REPORT)(report)
     app.command(help="Print the version.")(version)
@@ -42,10 +42,6 @@ Example: assay status --json
 _LOGS = """Every attempt of a run: cell, unit, outcome, duration, and the error where there was one.
 
 Example: assay logs --select 'qemu-a53-*'
-"""
-_VARIANCE = """How rows, pairs and the fleet differ, from what the store holds of a run.
-
-Example: assay variance --json
 """
 _SIGNOFF = """Judge a run again, under its own policy or another one.
 
@@ -150,19 +146,6 @@ def logs(
         print_text(line + (f"  {a.error}" if a.error else ""))
 
 
-def variance(run: RunId = None, store: StoreFolder = None, as_json: AsJson = False) -> None:
-    document = _judged(run, store)
-    if as_json:
-        parts = ("schema", "assay_version", "run", "rows", "pairs", "fleet", "coverage", "latency")
-        print_json({part: document[part] for part in parts})
-        return
-    from rich.console import Console
-
-    from orchestrator.reports.variance import render
-
-    render(document, Console())
-
-
 def signoff(
     run: RunId = None,
     policy: Annotated[
@@ -171,7 +154,7 @@ def signoff(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
-    document = _judged(run, store, policy)
+    document = judged(run, store, policy)
     if as_json:
         print_json(document)
     else:
@@ -190,7 +173,7 @@ def report(
     ] = None,
     store: StoreFolder = None,
 ) -> None:
-    document = _judged(run, store)
+    document = judged(run, store)
     print_text(str(write_report(document, store_folder(store), out)))
 
 
@@ -252,40 +235,6 @@ def _part_of(path: Path) -> Iterator[Path]:
         raise InputError(
             "E-REPORT-WRITE", f"cannot write: {error.strerror}", where=str(path)
         ) from None
-
-
-def _judged(run: str | None, folder: Path | None, policy: Path | None = None) -> dict[str, Any]:
-    """The kept document of a run, or a new one where there is none or another policy is asked."""
-    from orchestrator.fanout.inprocess import InProcess
-    from orchestrator.frozen import load_run
-    from orchestrator.run import judge
-    from orchestrator.store.database import Store
-
-    root = store_folder(folder)
-    with Store.open(root, readonly=True) as store:
-        run_id = store.run(run).id
-        kept = store.verdict(run_id) if policy is None else None
-    # One made while the run still went on does not speak for the whole of it, and one made by
-    # another version need not have the form that this one prints.
-    if (
-        kept is not None
-        and kept["run"]["state"] == "done"
-        and kept["assay_version"] == installed("assay")
-    ):
-        return kept
-    with Store.open(root) as store:
-        other = None
-        if policy is not None:
-            from orchestrator.matrix.yamlfile import load
-            from orchestrator.signoff.policy import Policy
-
-            other = load(policy, Policy)
-        frozen = load_run(store.frozen(run_id))
-        fan = InProcess(root / "spool" / "hub-0")
-        try:
-            return judge(store, run_id, frozen, fan, other)
-        finally:
-            fan.close()
 
 
 def _run_json(info: Any) -> dict[str, Any]:

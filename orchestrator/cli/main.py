@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from orchestrator.cli import devices, hub, look, offline, store, work
+from orchestrator.cli import devices, hub, look, offline, store, variance, work
 from orchestrator.errors import AssayError, Exit, InfraError, InputError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 work.register(app)
 look.register(app)
+variance.register(app)
 offline.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(store.app, name="store")

@@ -172,7 +172,7 @@ class SignOff:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; a number that is unknown or not finite is None."""
-        found = cast("dict[str, Any]", _plain(dataclasses.asdict(self)))
+        found = cast("dict[str, Any]", plain(dataclasses.asdict(self)))
         found["timed_out"] = self.timed_out
         for fleet in found["fleet"]:
             fleet.update(fleet.pop("spread"))
@@ -184,12 +184,13 @@ class SignOff:
         return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON can hold it: tuples become lists, numbers that are not finite become None."""
     match value:
         case dict():
-            return {k: _plain(v) for k, v in value.items()}
+            return {k: plain(v) for k, v in value.items()}
         case list() | tuple():
-            return [_plain(v) for v in value]
+            return [plain(v) for v in value]
         case float() if not math.isfinite(value):
             return None
         case _:

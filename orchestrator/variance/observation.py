@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from orchestrator.variance.lattice import Array, Output
 from orchestrator.variance.tasks import Task
@@ -74,7 +75,8 @@ class Observation:
 class Truth:
     """What is known beforehand of (model, input set). ``labels`` [n, ...]; ``fp32`` the outputs of
 
-    the FP32 parent on the same samples in the same order; ``inputs`` [n, ...] real values.
+    the FP32 parent on the same samples in the same order; ``inputs`` [n, ...] real values;
+    ``slices`` column -> [n], what groups the samples.
     """
 
     task: Task
@@ -83,3 +85,4 @@ class Truth:
     fp32_attempt: str | None
     inputs: Array | None = None
     fp32_error: str | None = None
+    slices: Mapping[str, Array] = field(default_factory=dict)

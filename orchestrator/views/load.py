@@ -1,0 +1,118 @@
+"""The clean answers of a run, in sets of rows that may be compared; the form of every view."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from orchestrator.errors import InfraError, NotAvailableError
+from orchestrator.observe import observations
+from orchestrator.signoff.case import CLEAN, Case, baseline, cases
+from orchestrator.signoff.result import plain
+from orchestrator.store.database import Store
+from orchestrator.variance.answers import Answers
+from orchestrator.variance.bootstrap import RESAMPLES
+from orchestrator.variance.head import Head, head
+from orchestrator.variance.observation import Truth
+
+SCHEMA = "assay.variance/1"
+SEED = 0
+CONFIDENCE = 0.95
+
+Json = dict[str, Any]
+Rows = Sequence[tuple[Case, Answers]]
+
+
+@dataclass(frozen=True, eq=False)
+class Set:
+    """Rows that may be compared: one model file on one input set, and what is known of it."""
+
+    model: str
+    file: str
+    inputs: str
+    rows: Rows
+    parent: tuple[Answers, Head] | None
+    truth: Truth
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """``problems``: rows and cells without an answer, each with its reason."""
+
+    run: Json
+    sets: tuple[Set, ...]
+    problems: tuple[Json, ...]
+
+
+def load(store: Store, run: str | None) -> Loaded:
+    """The clean cells of a run. Raises NotAvailableError E-VARIANCE-EMPTY where none has ended."""
+    info = store.run(run)
+    problems: list[Json] = []
+
+    def damaged(what: str, error: InfraError) -> None:
+        problems.append({"what": what, "problem": str(error)})
+
+    found = [(o, t) for o, t in observations(store, info.id, damaged) if o.row.condition == CLEAN]
+    truths = {(o.row.model, o.row.inputs): truth for o, truth in found}
+    groups: dict[Any, list[tuple[Case, Answers]]] = defaultdict(list)
+    for case in cases([o for o, _ in found], truths):
+        if case.answers is None:
+            problems.append({"what": case.id, "problem": case.problem})
+        else:
+            groups[case.group].append((case, case.answers))
+    if not groups:
+        raise NotAvailableError(
+            "E-VARIANCE-EMPTY",
+            "no clean cell of this run has an answer",
+            where=info.id,
+            mend="assay logs says what became of them",
+        )
+    sets = tuple(_set(key, rows, truths[key[0], key[2]]) for key, rows in groups.items())
+    told = {"id": info.id, "name": info.name, "state": info.state.value}
+    return Loaded(told, sets, tuple(problems))
+
+
+def _set(key: tuple[str, str, str, str], rows: Rows, truth: Truth) -> Set:
+    parent = baseline(truth).answers
+    with_head = None if parent is None else (parent, head(parent))
+    return Set(key[0], key[1], key[2], rows, with_head, truth)
+
+
+def document(loaded: Loaded, by: str, sets: Sequence[Json]) -> Json:
+    """``by``: what the view is of."""
+    return cast(
+        "Json",
+        plain(
+            {
+                "schema": SCHEMA,
+                "run": loaded.run,
+                "by": by,
+                "seed": SEED,
+                "resamples": RESAMPLES,
+                "sets": list(sets),
+                "problems": list(loaded.problems),
+            }
+        ),
+    )
+
+
+def named(s: Set) -> Json:
+    """What a set is of."""
+    return {"model": s.model, "file": s.file, "inputs": s.inputs, "n": s.rows[0][1].n}
+
+
+def described(s: Set, case: Case, answers: Answers) -> Json:
+    """Who a row is, and what its numbers come from; ``same_as``: the first row of equal bytes."""
+    first = next(row.id for row, found in s.rows if found.digest == answers.digest)
+    r = case.row
+    return {
+        "id": case.id,
+        "device": r.device,
+        "device_class": r.device_class,
+        "emulated": r.emulated,
+        "runtime": r.runtime,
+        "attempts": list(case.clean_attempts),
+        "same_as": None if first == case.id else first,
+    }
