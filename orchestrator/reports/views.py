@@ -123,7 +123,7 @@ def _slices(one: Json, console: Console) -> None:
     for row in distinct:
         if row["problem"]:
             _line(console, f"  {_who(row)}: {row['problem']}")
-        elif row["worst"] and row["worst"]["gap"] < 0:
+        elif row["worst"] and row["worst"]["difference"] < 0:
             worst = row["worst"]
             told = (
                 f"{worst['column']}={worst['value']}, {100 * worst['gap']:+.3g} pp from the whole"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,9 @@ from orchestrator.variance.tasks import Mask, Task, TaskError
 class Answers:
     """``decisions`` as in tasks.decisions; ``correct`` bool [n], None without labels;
 
-    ``codes`` one int64 [n, elements] or None for each output; ``margins`` [n] in LSB or None;
-    ``nonfinite`` samples with NaN or infinity in any output; ``digest`` equal where all output
-    bytes, types and shapes are equal.
+    ``narrow`` the codes of each output, [n, elements] in as small a type as came (widen before
+    subtracting), or None; ``margins`` [n] in LSB or None; ``nonfinite`` samples with NaN or
+    infinity in any output; ``digest`` equal where all output bytes, types and shapes are equal.
     """
 
     task: Task
@@ -28,10 +29,15 @@ class Answers:
     n: int
     decisions: Array
     correct: Mask | None
-    codes: tuple[NDArray[np.int64] | None, ...]
+    narrow: tuple[NDArray[np.integer[Any]] | None, ...]
     margins: NDArray[np.float64] | None
     nonfinite: int
     digest: str
+
+    @property
+    def codes(self) -> tuple[NDArray[np.int64] | None, ...]:
+        """One int64 [n, elements] or None for each output, made anew."""
+        return tuple(None if q is None else q.astype(np.int64) for q in self.narrow)
 
 
 def read(
@@ -51,11 +57,21 @@ def read(
         n=len(decided),
         decisions=decided,
         correct=None if labels is None else tasks.correct(task, decided, labels),
-        codes=tuple(lattice.codes(o) for o in outputs),
+        narrow=tuple(_narrow(o) for o in outputs),
         margins=tasks.margins(task, outputs),
         nonfinite=_nonfinite(outputs),
         digest=_digest(outputs),
     )
+
+
+def _narrow(output: Output) -> NDArray[np.integer[Any]] | None:
+    """Integer outputs are their own codes and are not copied: a farm holds many."""
+    if output.values.dtype.kind in "iu":
+        return output.values.reshape(len(output.values), -1)
+    found = lattice.codes(output)
+    if found is None or not found.size:
+        return found
+    return found.astype(np.promote_types(*map(np.min_scalar_type, (found.min(), found.max()))))
 
 
 def _nonfinite(outputs: Sequence[Output]) -> int:

@@ -57,7 +57,7 @@ def head(answers: Answers) -> Head:
     output = tasks.tensor(answers.task, answers.outputs)
     if output.values.dtype.kind in "iu" and not output.scale:
         return Head("unclear", "integer codes without a scale have no real values")
-    on_lattice = answers.codes[answers.task.output] is not None and output.scale is not None
+    on_lattice = answers.narrow[answers.task.output] is not None and output.scale is not None
     step = float(np.float32(output.scale or 0)) if on_lattice else 0.0
     values = real(output)
     finite: Mask = np.asarray(np.isfinite(values).all(axis=1))

@@ -85,22 +85,30 @@ def decisions(task: Task, outputs: Sequence[Output], inputs: Array | None = None
     NO_DECISION where a value is not finite. ``inputs`` [n, ...] (real values) serves
     "mse_to_input" only. Raises TaskError.
     """
-    values = real(tensor(task, outputs))
+    output = tensor(task, outputs)
     match task:
         case Regression():
-            return values
+            return real(output)
         case Classification():
-            if values.shape[1] < 2:
-                raise TaskError("the largest of fewer than two values decides nothing")
-            found = np.argmax(values, axis=1).astype(np.int64)
-            return np.where(np.isfinite(values).all(axis=1), found, NO_DECISION)
+            return _largest(output)
         case Anomaly():
-            score = _scores(task, values, inputs)
+            score = _scores(task, real(output), inputs)
             return np.where(np.isfinite(score), score > task.threshold, NO_DECISION).astype(
                 np.int64
             )
         case _:
             assert_never(task)
+
+
+def _largest(output: Output) -> Array:
+    ordered = output.scale is None or output.scale > 0  # then codes have the order of real values
+    values = output.values.reshape(len(output.values), -1) if ordered else real(output)
+    if values.shape[1] < 2:
+        raise TaskError("the largest of fewer than two values decides nothing")
+    found: Array = np.argmax(values, axis=1).astype(np.int64)
+    if values.dtype.kind in "iu":
+        return found
+    return np.where(np.isfinite(values).all(axis=1), found, NO_DECISION)
 
 
 def check_labels(task: Task, labels: Array, outputs: Sequence[Output]) -> None:
@@ -146,16 +154,27 @@ def margins(task: Task, outputs: Sequence[Output]) -> NDArray[np.float64] | None
     the decision is not one step of an output away from another (regression, reconstruction error).
     """
     output = tensor(task, outputs)
+    if isinstance(task, Classification) and output.values.dtype.kind in "iu":
+        return _lead(output.values.reshape(len(output.values), -1))
     q = codes(output)
     if q is None or isinstance(task, Regression):
         return None
     if isinstance(task, Classification):
-        top = np.partition(q, q.shape[1] - 2, axis=1)
-        return (top[:, -1] - top[:, -2]).astype(np.float64)
+        return _lead(q)
     if task.score == "mse_to_input":
         return None
     step = float(np.float32(output.scale)) if output.scale is not None else 1.0
     return np.abs(_scores(task, real(output), None) - task.threshold) / step
+
+
+def _lead(q: Array) -> NDArray[np.float64]:
+    """Largest minus second largest of each row; in blocks, for partitions are copies."""
+    found, rows = np.empty(len(q)), max(1, (1 << 18) // max(1, q.shape[1]))
+    for start in range(0, len(q), rows):
+        part = q[start : start + rows]
+        two = np.partition(part, part.shape[1] - 2, axis=1)[:, -2:].astype(np.int64)
+        found[start : start + rows] = two[:, 1] - two[:, 0]
+    return found
 
 
 def _scores(task: Anomaly, values: NDArray[np.float64], inputs: Array | None) -> Array:

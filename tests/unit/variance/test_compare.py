@@ -211,3 +211,51 @@ def test_fifty_rows_of_a_thousand_samples_take_seconds_at_most() -> None:
         for b in rows[:i]:
             pair.compare(a, b)
     assert time.monotonic() - start < 20  # a quadratic slip takes minutes; the aim is about one
+
+
+KINDS = st.sampled_from([np.int8, np.uint8, np.int16, np.int32])
+
+
+@given(KINDS, st.data())
+def test_blocks_count_what_a_naive_pass_over_wide_integers_counts(kind: Any, data: Any) -> None:
+    x = data.draw(hnp.arrays(kind, (9, 5)))
+    near = data.draw(hnp.arrays(kind, (9, 5), elements=st.integers(0, 9)))
+    y = data.draw(st.sampled_from([x + near, near, np.where(near > 7, x + near, x)]))
+    a, b = answers(x), answers(y.astype(kind))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair, "BLOCK", data.draw(st.sampled_from([1, 23, 1 << 17])))
+        found = pair.compare(a, b)
+    delta = a.codes[0].astype(object) - b.codes[0].astype(object)  # type: ignore[union-attr]
+    distance = np.abs(delta).astype(np.int64)
+    assert found.sample_lsb is not None
+    assert found.sample_lsb.tolist() == distance.max(axis=1).tolist()
+    assert found.max_lsb == distance.max()
+    assert found.mean_signed_lsb == pytest.approx(float(delta.sum()) / delta.size, rel=1e-12)
+    assert found.bit_exact == (distance == 0).all(axis=1).sum()
+    assert found.elements_different == (distance > 0).sum()
+    keys = [str(d) if d <= 255 else ">255" for d in distance.ravel().tolist()]
+    assert found.lsb_histogram == {k: keys.count(k) for k in set(keys)}
+
+
+def test_codes_of_several_outputs_and_types_count_together() -> None:
+    lattice: dict[str, Any] = {"scale": 0.5, "zero_point": 0}
+    left = [Output("a", i8([[1, 2]]), **lattice), Output("b", f32([[0.5, 2.0, 3.0]]), **lattice)]
+    right = [Output("a", i8([[1, 5]]), **lattice), Output("b", i8([[1, 4, 5]]), **lattice)]
+    found = pair.compare(read(Classification(), left), read(Classification(), right))
+    assert (found.bit_exact, found.elements, found.elements_different) == (0, 5, 4)
+    assert found.lsb_histogram == {"0": 3, "1": 1, "3": 1}
+    assert found.mean_signed_lsb == (-3 + 1) / 5
+    assert not found.lattice_differs
+
+
+def test_codes_are_held_once_and_widened_when_asked_for() -> None:
+    q = i8([[-128, 127]])
+    held = answers(q)
+    assert held.narrow[0] is not None
+    assert np.shares_memory(held.narrow[0], q)
+    assert held.codes[0] is not None
+    assert held.codes[0].dtype == np.int64
+    dequantised = answers(q.astype(np.float32) * np.float32(0.1))
+    assert dequantised.narrow[0] is not None
+    assert dequantised.narrow[0].tolist() == [[-128, 127]]
+    assert dequantised.narrow[0].itemsize <= 2
