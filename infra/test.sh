@@ -35,12 +35,17 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# Contract and unit tests beside all that uses boards, phone, hubs or this machine as a device.
-code=0
-$pytest -m "not farm and not phone" tests/contract tests/unit >"$log" 2>&1 &
+# What uses boards, phone, hubs or this machine as a device runs by itself; beside it all the rest.
+parts="tests/contract tests/unit tests/integration" alone="" code=0
+hubs="tests/integration/test_hubs.py tests/integration/test_cluster.py"
+for file in $hubs; do alone="$alone --ignore=$file"; done
+# shellcheck disable=SC2086 # lists of words
+$pytest -m "not farm and not phone" $parts $alone >"$log" 2>&1 &
 first=$!
-$pytest -m "farm or phone" tests/contract tests/unit || code=$?
-$pytest tests/e2e tests/integration || code=$?
+# shellcheck disable=SC2086
+$pytest -m "farm or phone" $parts || code=$?
+# shellcheck disable=SC2086
+$pytest tests/e2e $hubs || code=$?
 wait "$first" || code=$?
 first=""
 cat "$log"
