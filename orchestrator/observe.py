@@ -75,18 +75,7 @@ def observation(
     environment = (
         store.environment_data(attempt.environment) if attempt and attempt.environment else {}
     )
-    staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
-    unit = (attempt.device if attempt else None) or cell.unit or cell.slot
-    row = Row(
-        model=cell.model,
-        file=cell.file,
-        device=unit,
-        device_class=frozen.class_of(cell.slot, unit),
-        emulated=_emulated(environment, devices.get(unit)),
-        runtime=cell.runtime,
-        inputs=cell.inputs,
-        condition=cell.condition,
-    )
+    row = row_of(frozen, cell, attempt, environment, devices)
     status = cell.outcome.value if cell.outcome else CellState.PENDING.value
     if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
         error = attempt.error if attempt else None
@@ -97,9 +86,7 @@ def observation(
         cell.id,
         status,
         attempt.id,
-        outputs=tuple(
-            _output(store, attempt, i, lattice) for i, lattice in enumerate(staged.outputs)
-        ),
+        outputs=outputs(store, frozen, cell, attempt),
         codes_valid=bool(attempt.codes_valid),
         timing_valid=bool(attempt.timing_valid),
         planned_backend=backend["planned"],
@@ -115,6 +102,35 @@ def observation(
     )
 
 
+def row_of(
+    frozen: FrozenRun,
+    cell: CellInfo,
+    attempt: AttemptInfo | None,
+    environment: Mapping[str, Any],
+    devices: Mapping[str, DeviceInfo],
+) -> Row:
+    """Who answered, or would have; ``environment``: as the attempt recorded it, {} if not."""
+    unit = (attempt.device if attempt else None) or cell.unit or cell.slot
+    return Row(
+        model=cell.model,
+        file=cell.file,
+        device=unit,
+        device_class=frozen.class_of(cell.slot, unit),
+        emulated=_emulated(environment, devices.get(unit)),
+        runtime=cell.runtime,
+        inputs=cell.inputs,
+        condition=cell.condition,
+    )
+
+
+def outputs(
+    store: Store, frozen: FrozenRun, cell: CellInfo, attempt: AttemptInfo
+) -> tuple[Output, ...]:
+    """What an attempt that is ok put out. Raises as ``observation``."""
+    staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
+    return tuple(_output(store, attempt, i, lattice) for i, lattice in enumerate(staged.outputs))
+
+
 def _soak(told: Json | None) -> Soak | None:
     """Attempts of an older worker know of none."""
     return Soak(**{f.name: told[f.name] for f in fields(Soak)}) if told else None
@@ -123,7 +139,7 @@ def _soak(told: Json | None) -> Soak | None:
 def _output(store: Store, attempt: AttemptInfo, i: int, lattice: StagedOutput) -> Output:
     return Output(
         lattice.name,
-        _array(store, attempt.artefacts[f"output-{i}"].sha256),
+        array(store, attempt.artefacts[f"output-{i}"].sha256),
         lattice.scale,
         lattice.zero_point,
         lattice.code_min,
@@ -136,22 +152,22 @@ def truth(
 ) -> Truth:
     """What is known of a model on an input set. Raises as ``observation``."""
     staged, spec = frozen.staging.sets[inputs], frozen.matrix.model(model).task
-    task = _task(spec.model_dump())
+    task = task_of(spec.model_dump())
     fp32 = None
     if parent is not None and parent.error is None:
         names = [o.name for o in frozen.staging.models[model].outputs]
         fp32 = tuple(
-            Output(name, _array(store, sha), None, None, None, None)
+            Output(name, array(store, sha), None, None, None, None)
             for name, sha in zip(names, parent.outputs, strict=True)
         )
     return Truth(
         task=task,
-        labels=_array(store, staged.labels) if staged.labels else None,
+        labels=array(store, staged.labels) if staged.labels else None,
         fp32=fp32,
         fp32_attempt=parent.attempt if parent else None,
-        inputs=_array(store, staged.x) if isinstance(task, tasks.Anomaly) else None,
+        inputs=array(store, staged.x) if isinstance(task, tasks.Anomaly) else None,
         fp32_error=parent.error if parent else None,
-        slices={name: _array(store, sha) for name, sha in staged.slices.items()},
+        slices={name: array(store, sha) for name, sha in staged.slices.items()},
     )
 
 
@@ -169,11 +185,12 @@ def _known(
         if damage is None or error.id not in DAMAGED:
             raise
         damage(f"{model} on {inputs}", error)
-        task = _task(frozen.matrix.model(model).task.model_dump())
+        task = task_of(frozen.matrix.model(model).task.model_dump())
         return Truth(task, labels=None, fp32=None, fp32_attempt=None, fp32_error=str(error))
 
 
-def _task(named: dict[str, Any]) -> tasks.Task:
+def task_of(named: dict[str, Any]) -> tasks.Task:
+    """From a matrix' task as plain data."""
     kinds = {
         "classification": tasks.Classification,
         "regression": tasks.Regression,
@@ -189,6 +206,7 @@ def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool
     return emulated(environment) or (device is not None and device.emulated)
 
 
-def _array(store: Store, sha256: str) -> NDArray[Any]:
+def array(store: Store, sha256: str) -> NDArray[Any]:
+    """The .npy kept under ``sha256``. Raises as ``observation``."""
     loaded: NDArray[Any] = np.load(io.BytesIO(store.artefacts.read(sha256)), allow_pickle=False)
     return loaded

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from orchestrator.cli import devices, hub, look, offline, store, variance, work
+from orchestrator.cli import agreement, devices, hub, look, offline, store, variance, work
 from orchestrator.errors import AssayError, Exit, InfraError, InputError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ work.register(app)
 look.register(app)
 variance.register(app)
 offline.register(app)
+agreement.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(store.app, name="store")
 app.add_typer(hub.app, name="hub")

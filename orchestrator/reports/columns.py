@@ -1,4 +1,4 @@
-"""A small table: one that fits the screen on a terminal, plain columns elsewhere."""
+"""A small table: one that fits the screen on a terminal, plain columns elsewhere; and a line."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ def columns(console: Console, headings: Sequence[str], rows: Sequence[Sequence[s
     for line in [list(headings), *lines]:
         padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         console.print(Text(padded.rstrip()), soft_wrap=True)
+
+
+def line(console: Console, text: str) -> None:
+    """One line as it is: no markup, no wrapping."""
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)

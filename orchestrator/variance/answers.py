@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,24 @@ def read(
         correct=None if labels is None else tasks.correct(task, decided, labels),
         narrow=tuple(_narrow(o) for o in outputs),
         margins=tasks.margins(task, outputs),
+        nonfinite=_nonfinite(outputs),
+        digest=_digest(outputs),
+    )
+
+
+def first(answers: Answers, n: int) -> Answers:
+    """The first ``n`` samples, as if there had been no others; 1 <= n <= answers.n."""
+    if n == answers.n:
+        return answers
+    outputs = tuple(replace(o, values=o.values[:n]) for o in answers.outputs)
+    return Answers(
+        task=answers.task,
+        outputs=outputs,
+        n=n,
+        decisions=answers.decisions[:n],
+        correct=None if answers.correct is None else answers.correct[:n],
+        narrow=tuple(_narrow(o) for o in outputs),
+        margins=None if answers.margins is None else answers.margins[:n],
         nonfinite=_nonfinite(outputs),
         digest=_digest(outputs),
     )

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.intervals import Rate, rate
-from orchestrator.variance.tasks import NO_DECISION, Mask, Regression, TaskError, disagree
+from orchestrator.variance.lattice import Array
+from orchestrator.variance.tasks import NO_DECISION, Mask, Regression, Task, TaskError, disagree
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def spread(rows: Sequence[Answers], confidence: float = 0.95) -> Fleet:
     if len(right) == len(rows):
         some, every = np.any(right, axis=0), np.all(right, axis=0)
         unstable = rate(int(np.sum(some & ~every)), n, confidence)
-    return Fleet(n, len(rows), unstable, rate(int(_unanimous(rows).sum()), n, confidence))
+    alike = unanimous(rows[0].task, [r.decisions for r in rows])
+    return Fleet(n, len(rows), unstable, rate(int(alike.sum()), n, confidence))
 
 
 def vote_entropy(rows: Sequence[Answers]) -> NDArray[np.float64] | None:
@@ -58,13 +60,15 @@ def vote_entropy(rows: Sequence[Answers]) -> NDArray[np.float64] | None:
     return found + 0.0
 
 
-def _unanimous(rows: Sequence[Answers]) -> Mask:
-    """Every pair agrees. Regression agreement is not transitive: the extremes decide."""
-    task = rows[0].task
+def unanimous(task: Task, rows: Sequence[Array]) -> Mask:
+    """Which samples all rows (one at least) decide alike, bool [n]; a NO_DECISION never is.
+
+    Regression agreement is not transitive: the extremes decide. Raises TaskError.
+    """
     if isinstance(task, Regression):
-        values = np.stack([r.decisions for r in rows])
+        values = np.stack(rows)
         return ~disagree(task, values.max(axis=0), values.min(axis=0))  # NaN spreads: no agreement
-    alike = np.ones(rows[0].n, dtype=bool)
+    alike = np.ones(len(rows[0]), dtype=bool)
     for row in rows:
-        alike &= ~disagree(task, rows[0].decisions, row.decisions)
+        alike &= ~disagree(task, rows[0], row)
     return alike

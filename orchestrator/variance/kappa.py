@@ -1,41 +1,136 @@
-"""Agreement of two rows' decisions beyond chance."""
+"""Agreement beyond chance. Pure: decisions as `tasks.decisions` gives them, int64, in; numbers out.
+
+A NO_DECISION agrees with nothing, another NO_DECISION included, neither as observed nor by chance.
+Nothing here makes a table of categories by categories, so that 10,000 classes cost what two do.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from orchestrator.variance.intervals import Estimate
+from orchestrator.variance.intervals import Estimate, clopper_pearson
 from orchestrator.variance.lattice import Array
 from orchestrator.variance.tasks import NO_DECISION
 
+FEW = 10
+"""With fewer samples than this on either side (all raters agree, or not) the normal approximation
 
-def cohen(a: Array, b: Array, confidence: float = 0.95) -> Estimate:
-    """Cohen's kappa (1960) of decisions ``a`` and ``b``, integers [n]: -1 to 1, 1 if all are equal.
+of kappa's distribution covers too little: at no disagreement at all its interval has no width.
+"""
 
-    The interval is normal with the large-sample variance of Fleiss, Cohen & Everitt (1969), cut at
-    -1 and 1. It has no width where nothing differs: read the disagreement's interval then. No
-    value where both decide one and the same class throughout, for chance explains that as well.
-    A missing decision agrees with nothing.
+
+@dataclass(frozen=True)
+class Kappa(Estimate):
+    """``value`` (observed - chance) / (1 - chance) over ``n`` samples and ``raters``.
+
+    ``observed`` is the share of agreeing pairs of raters; ``value`` is None, and so is its
+    interval, where chance alone makes all agree (constant decisions). ``interval``: how the
+    two-sided [low, high] was made, "asymptotic" by the variance that the function names, "exact"
+    from the Clopper-Pearson bounds of the samples on which not all agree (see FEW), each taken to
+    lose the largest (low) or smallest (high) observed share of its pairs, with ``chance`` held.
     """
-    n = len(a)
-    a, b = np.where(a == NO_DECISION, -1, a), np.where(b == NO_DECISION, -2, b)
-    classes, index = np.unique(np.concatenate([a, b]), return_inverse=True)
-    rows, columns = index[:n], index[n:]
-    p_row, p_column = (np.bincount(i, minlength=classes.size) / n for i in (rows, columns))
-    agree = rows == columns
-    observed, chance = float(agree.mean()), float(p_row @ p_column)
-    if bool(agree.all()):
-        value = 1.0 if classes.size > 1 else None
-        return Estimate(value, n, value, value)
+
+    observed: float
+    chance: float
+    raters: int
+    interval: Literal["asymptotic", "exact"]
+
+
+def cohen(a: Array, b: Array, confidence: float = 0.95) -> Kappa:
+    """Cohen's kappa (1960) of two raters, [n] each, n >= 1.
+
+    Variance: Fleiss, Cohen & Everitt (1969), Psychol. Bull. 72:323, formula 13, written as the
+    variance of each sample's part in kappa. Raises ValueError for no samples or unequal numbers.
+    """
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise ValueError(f"not two lists of decisions: {a.shape}, {b.shape}")
+    (left, right), size = _dense([a, b])
+    none = left == size
+    agree = ((left == right) & ~none).astype(np.float64)
+    share_a, share_b = _shares(left, size), _shares(right, size)
+    chance = float(share_a[:-1] @ share_b[:-1])
+    by_chance = share_b[left] + share_a[right]
+    return _kappa(agree, by_chance, chance, 2, confidence)
+
+
+def fleiss(raters: Array, confidence: float = 0.95) -> Kappa:
+    """Fleiss' kappa (1971), ``raters`` [raters, n] with two raters at least and n >= 1.
+
+    Variance: Gwet (2021), Educ. Psychol. Meas. 81:781 (large samples, raters given), but for its
+    n - 1, which is n here as in ``cohen``. Raises ValueError for other shapes.
+    """
+    if raters.ndim != 2 or len(raters) < 2 or not raters.shape[1]:
+        raise ValueError(f"not decisions of two or more raters: {raters.shape}")
+    rows, size = _dense(list(raters))
+    r, n = raters.shape
+    coded = np.stack(rows)
+    same = np.zeros(n)
+    for row in rows:
+        same += ((coded == row) & (row != size)).sum(axis=0)
+    decided = (coded != size).sum(axis=0)
+    agree = (same - decided) / (r * (r - 1))
+    share = _shares(coded.ravel(), size)
+    chance = float(share[:-1] @ share[:-1])
+    by_chance = 2 * share[coded].mean(axis=0)
+    return _kappa(agree, by_chance, chance, r, confidence)
+
+
+def _kappa(
+    agree: NDArray[np.float64],
+    by_chance: NDArray[np.float64],
+    chance: float,
+    raters: int,
+    confidence: float,
+) -> Kappa:
+    """``agree`` [n] share of each sample's pairs that agree; ``by_chance`` [n] what the sample's
+
+    decisions add to the chance agreement, whose mean is 2 * ``chance``.
+    """
+    n, observed = len(agree), float(agree.mean())
+    if 1 - chance < 1e-12:
+        return Kappa(None, n, None, None, observed, chance, raters, "exact")
     kappa = (observed - chance) / (1 - chance)
-    both = p_column[rows] + p_row[columns]  # of each sample's cell of the table
-    inside = np.square(1 - chance - both * (1 - observed))
-    outside = (1 - observed) ** 2 * np.square(both)
-    spread = float(np.where(agree, inside, outside).mean())
-    spread -= (observed * chance - 2 * chance + observed) ** 2
-    half = float(ndtri(1 - (1 - confidence) / 2)) * math.sqrt(max(spread, 0) / n)
-    half /= (1 - chance) ** 2
-    return Estimate(kappa, n, max(-1.0, kappa - half), min(1.0, kappa + half))
+    split = agree < 1
+    if min(int(split.sum()), n - int(split.sum())) < FEW:
+        low, high = _exact(agree, split, chance, confidence)
+        return Kappa(kappa, n, low, high, observed, chance, raters, "exact")
+    part = agree - (1 - kappa) * by_chance
+    half = float(ndtri((1 + confidence) / 2) * part.std() / ((1 - chance) * math.sqrt(n)))
+    low, high = max(-1.0, kappa - half), min(1.0, kappa + half)
+    return Kappa(kappa, n, low, high, observed, chance, raters, "asymptotic")
+
+
+def _exact(
+    agree: NDArray[np.float64], split: NDArray[np.bool_], chance: float, confidence: float
+) -> tuple[float, float]:
+    lost = 1 - agree[split]
+    most, least = (float(lost.max()), float(lost.min())) if len(lost) else (1.0, 0.0)
+    low, high = clopper_pearson(int(split.sum()), len(agree), confidence)
+    bounds = [(1 - share - chance) / (1 - chance) for share in (high * most, low * least)]
+    return max(-1.0, bounds[0]), min(1.0, bounds[1])
+
+
+def _dense(rows: list[Array]) -> tuple[list[NDArray[np.int64]], int]:
+    """Each row with its categories numbered from 0 and NO_DECISION as their number, which is given
+
+    with them.
+    """
+    known = np.unique(np.concatenate(rows))
+    known = known[known != NO_DECISION]
+    numbered = [np.searchsorted(known, row) for row in rows]
+    return [
+        np.where(r == NO_DECISION, len(known), c) for r, c in zip(rows, numbered, strict=True)
+    ], (len(known))
+
+
+def _shares(coded: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """Share of each category, [size + 1]; nothing is ever taken to agree with a NO_DECISION."""
+    share: NDArray[np.float64] = np.bincount(coded, minlength=size + 1) / len(coded)
+    share[size] = 0.0
+    return share

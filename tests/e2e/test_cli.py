@@ -40,6 +40,8 @@ COMMANDS = (
     "pack",
     "ingest",
     "variance",
+    "agreement",
+    "history",
     "signoff",
     "report",
     "store upgrade",

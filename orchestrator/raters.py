@@ -1,0 +1,72 @@
+"""From standings to raters: what each answer decided, read once for each distinct answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from orchestrator.observe import array, outputs, task_of
+from orchestrator.standings import Answer, Standing
+from orchestrator.store.database import Store
+from orchestrator.variance import answers as reading
+from orchestrator.variance import tasks
+from orchestrator.variance.agreement import Rater
+from orchestrator.variance.answers import Answers
+from orchestrator.variance.matched import Elements, elements
+
+KEPT = 8
+"""Answers held in memory at once: pairs are compared in an order that reuses them."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What raters have in common. ``classes``: the names of the decisions, where there are any."""
+
+    file_sha256: str
+    inputs_sha256: tuple[str, ...]
+    task: tasks.Task
+    classes: tuple[str, ...] | None
+
+
+def subject_of(s: Standing, answer: Answer) -> Subject:
+    """The study that an answer belongs to."""
+    spec = s.frozen.matrix.model(s.cell.model).task.model_dump()
+    classes = tuple(spec["labels"]) if spec.get("labels") else None
+    return Subject(answer.file_sha256, answer.inputs_sha256, task_of(spec), classes)
+
+
+class Reader:
+    """Answers by the hashes of their outputs, the last KEPT of them held."""
+
+    def __init__(self, store: Store, task: tasks.Task, found: Sequence[Standing]) -> None:
+        self._store, self._task = store, task
+        self._known = {s.answer.outputs: (s, s.answer.attempt) for s in found if s.answer}
+        self._outputs: dict[str, tuple[str, ...]] = {}
+        self._load = lru_cache(maxsize=KEPT)(self._read)
+        self._compare = lru_cache(maxsize=None)(self._elements)
+
+    def _read(self, key: tuple[str, ...]) -> Answers:
+        s, attempt = self._known[key]
+        inputs = None
+        if isinstance(self._task, tasks.Anomaly):
+            inputs = array(self._store, s.frozen.staging.sets[s.cell.inputs].x)
+        tensors = outputs(self._store, s.frozen, s.cell, attempt)
+        if inputs is not None and tensors:
+            inputs = inputs[: len(tensors[0].values)]
+        return reading.read(self._task, tensors, None, inputs)
+
+    def _elements(self, a: tuple[str, ...], b: tuple[str, ...]) -> Elements:
+        return elements(self._load(a), self._load(b))
+
+    def rater(self, answer: Answer) -> Rater:
+        """What it decided. Raises InfraError E-ARTEFACT-*, TaskError."""
+        attempt = answer.attempt
+        hashes = array(self._store, attempt.artefacts["sample_hashes"].sha256)
+        decided = self._load(answer.outputs).decisions
+        self._outputs[attempt.id] = answer.outputs
+        return Rater(attempt.id, answer.factors, decided, hashes, attempt.claimed)
+
+    def compare(self, a: Rater, b: Rater) -> Elements:
+        """Two that ``rater`` gave. Raises as ``rater``."""
+        return self._compare(self._outputs[a.attempt], self._outputs[b.attempt])

@@ -1,0 +1,107 @@
+"""Store → every finished cell of several runs, with what its answer depended on.
+
+Reads no output: that is for whoever wants one, by its hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from orchestrator.errors import InputError
+from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.observe import row_of
+from orchestrator.orders import runtime_spec
+from orchestrator.queue.states import AttemptState, CellState
+from orchestrator.store.database import Store
+from orchestrator.store.records import AttemptInfo, CellInfo, Json, RunInfo
+from orchestrator.variance.factors import Factors, factors
+from orchestrator.variance.observation import Row
+
+EVERY_RUN = 1 << 31
+"""More runs than a store holds, for Reader.runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """An attempt that is ok. ``outputs``: sha256 of each output tensor's .npy."""
+
+    attempt: AttemptInfo
+    factors: Factors
+    environment: Json
+    file_sha256: str
+    inputs_sha256: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """A finished cell; ``answer``: of the attempt that counts, None unless it is ok and its codes
+
+    are valid. ``time``: Unix seconds of that attempt's claim, by the coordinator's clock.
+    """
+
+    run: RunInfo
+    frozen: FrozenRun
+    cell: CellInfo
+    row: Row
+    time: float
+    answer: Answer | None
+
+    @property
+    def outcome(self) -> str:
+        return self.cell.outcome.value if self.cell.outcome else "pending"
+
+
+def every_run(store: Store) -> list[RunInfo]:
+    """All runs, newest first."""
+    return store.runs(EVERY_RUN)
+
+
+def standings(
+    store: Store, runs: Sequence[RunInfo], unreadable: dict[str, InputError] | None = None
+) -> Iterator[Standing]:
+    """Finished cells, run by run in the order given.
+
+    A run whose record is damaged is told to ``unreadable`` by its ID and passed over; without
+    that its InputError E-FROZEN is raised.
+    """
+    environment = cache(store.environment_data)
+    devices = {d.name: d for d in store.devices()}
+    for run in runs:
+        try:
+            frozen = load_run(store.frozen(run.id))
+        except InputError as error:
+            if unreadable is None:
+                raise
+            unreadable[run.id] = error
+            continue
+        attempts = {a.id: a for a in store.attempts(run.id)}
+        for cell in store.cells(run.id):
+            if cell.state is not CellState.DONE:
+                continue
+            attempt = attempts.get(cell.attempt or "")
+            told = environment(attempt.environment) if attempt and attempt.environment else {}
+            row = row_of(frozen, cell, attempt, told, devices)
+            answer = _answer(frozen, cell, row, attempt, told) if attempt else None
+            time = attempt.claimed if attempt else run.created
+            yield Standing(run, frozen, cell, row, time, answer)
+
+
+def _answer(
+    frozen: FrozenRun, cell: CellInfo, row: Row, attempt: AttemptInfo, environment: Json
+) -> Answer | None:
+    result = attempt.result
+    if attempt.state is not AttemptState.OK or result is None or not attempt.codes_valid:
+        return None
+    config, unit = frozen.matrix.runtime(cell.runtime), frozen.inventory.device(row.device)
+    spec = runtime_spec(config, unit)
+    return Answer(
+        attempt=attempt,
+        factors=factors(row, spec, environment, tuple(result["backend"]["fallbacks"])),
+        environment=environment,
+        file_sha256=result["model_sha256"],
+        inputs_sha256=tuple(result["input_sha256"]),
+        outputs=tuple(o["blob"]["sha256"] for o in result["outputs"]),
+    )
