@@ -21,7 +21,7 @@ from orchestrator.variance import agreement as aaa
 from orchestrator.variance import tasks
 from orchestrator.variance.agreement import Rater
 from orchestrator.variance.intervals import rate
-from orchestrator.variance.matched import matched
+from orchestrator.variance.matched import Moved, matched
 
 SCHEMA = "assay.agreement/1"
 
@@ -138,14 +138,25 @@ def _study(
         "reference": reference.attempt if reference else None,
         "no_reference": why or None,
         "against_reference": _against(aaa.against(task, raters, reference) if reference else []),
-        "against_truth": _against(_truth(store, subject, found, raters, trouble)),
-        "matched": [asdict(m) for m in matched(task, raters, reader.compare)],
+        "against_truth": _against(_truth(store, reader, task, found, raters, trouble)),
+        "matched": [asdict(m) for m in _matched(reader, task, raters, trouble, newest)],
     }
+
+
+def _matched(
+    reader: Reader, task: tasks.Task, raters: Sequence[Rater], trouble: Trouble, s: Standing
+) -> list[Moved]:
+    try:
+        return matched(task, raters, reader.compare)
+    except tasks.TaskError as error:
+        trouble.refused[f"{_name(s)} in matched pairs"] = error.what
+        return []
 
 
 def _truth(
     store: Store,
-    subject: Subject,
+    reader: Reader,
+    task: tasks.Task,
     found: Sequence[Standing],
     raters: Sequence[Rater],
     trouble: Trouble,
@@ -158,10 +169,8 @@ def _truth(
         return []
     try:
         truth = array(store, str(labels.pop()))
-        longest = max(r.n for r in raters)
-        if len(truth) < longest:
-            raise tasks.TaskError(f"{len(truth)} labels for {longest} samples")
-        return aaa.against_truth(subject.task, raters, truth)
+        reader.check_labels(max(raters, key=lambda r: r.n), truth)
+        return aaa.against_truth(task, raters, truth)
     except InfraError as error:
         if error.id not in DAMAGED:
             raise

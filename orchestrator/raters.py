@@ -13,6 +13,7 @@ from orchestrator.variance import answers as reading
 from orchestrator.variance import tasks
 from orchestrator.variance.agreement import Rater
 from orchestrator.variance.answers import Answers
+from orchestrator.variance.lattice import Array
 from orchestrator.variance.matched import Elements, elements
 
 KEPT = 8
@@ -70,3 +71,8 @@ class Reader:
     def compare(self, a: Rater, b: Rater) -> Elements:
         """Two that ``rater`` gave. Raises as ``rater``."""
         return self._compare(self._outputs[a.attempt], self._outputs[b.attempt])
+
+    def check_labels(self, rater: Rater, labels: Array) -> None:
+        """Raises TaskError unless ``labels`` can be compared with what ``rater`` answered."""
+        answered = self._load(self._outputs[rater.attempt])
+        tasks.check_labels(self._task, labels[: rater.n], answered.outputs)

@@ -59,10 +59,10 @@ def _study(study: Json, console: Console) -> None:
     again = study["passes"]
     if again:
         k, n = (sum(p["different"][x] for p in again) for x in ("k", "n"))
-        line(console, f"  later passes of one attempt: {k} of {n} outputs differ from the first")
+        line(console, f"later passes of one attempt: {k} of {n} outputs differ from the first")
     reference = next((r for r in study["raters"] if r["attempt"] == study["reference"]), None)
     if reference is None:
-        line(console, f"  no reference: {study['no_reference']}")
+        line(console, f"no reference: {study['no_reference']}")
     _against(study["against_reference"], f"against {reference and reference['name']}", console)
     _against(study["against_truth"], "against the truth", console)
     if study["matched"]:

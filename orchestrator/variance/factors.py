@@ -111,7 +111,7 @@ def changed(a: Factors, b: Factors) -> tuple[str, ...] | None:
 
 def system_of(environment: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of an environment that ``Factors.system`` stands for."""
-    microcode = sorted({c["microcode"] for c in environment["cores"] if "microcode" in c})
+    microcode = sorted({c["microcode"] for c in environment.get("cores") or () if "microcode" in c})
     return {**{name: environment.get(name) for name in _SYSTEM}, "microcode": microcode}
 
 

@@ -130,18 +130,34 @@ def test_across_runs_repeats_are_found_and_other_labels_refused(farm: Farm) -> N
     assert "2 different sets of labels" in refused["why"]
 
 
-def test_other_names_for_the_classes_are_another_study(farm: Farm, copy: Path) -> None:
-    with closing(sqlite3.connect(copy / "assay.db")) as database, database:
-        (text,) = database.execute(
-            "SELECT frozen FROM run WHERE id = ?", (farm.runs[1],)
-        ).fetchone()
+def retask(store: Path, run: str, **task: Any) -> None:
+    """The run as if its matrix had named another task."""
+    with closing(sqlite3.connect(store / "assay.db")) as database, database:
+        (text,) = database.execute("SELECT frozen FROM run WHERE id = ?", (run,)).fetchone()
         frozen = json.loads(text)
-        frozen["matrix"]["models"][0]["task"]["labels"] = list("zyxwvutsrq")
-        change = (json.dumps(frozen), farm.runs[1])
-        database.execute("UPDATE run SET frozen = ? WHERE id = ?", change)
+        frozen["matrix"]["models"][0]["task"] = task
+        database.execute("UPDATE run SET frozen = ? WHERE id = ?", (json.dumps(frozen), run))
+
+
+def test_other_names_for_the_classes_are_another_study(farm: Farm, copy: Path) -> None:
+    retask(copy, farm.runs[1], type="classification", labels=list("zyxwvutsrq"))
     document = asked(copy, across=True)
     assert len(document["studies"]) == 2
     assert any("other names for the classes" in r["why"] for r in document["refused"])
+
+
+def test_every_task_and_labels_that_do_not_fit_it(farm: Farm, copy: Path) -> None:
+    retask(copy, farm.runs[0], type="anomaly", score="max_output", threshold=-1e9)
+    retask(copy, farm.runs[1], type="anomaly", score="mse_to_input", threshold=0.1)
+    retask(copy, farm.runs[2], type="regression", tolerance=1e9)
+    anomaly, elsewhere, regression = (asked(copy, run) for run in farm.runs)
+    (study,) = anomaly["studies"]
+    assert {a["alike"]["k"] for a in study["between"]} == {20}
+    assert {a["kappa"]["value"] for a in study["between"]} == {None}, "always anomalous"
+    assert "one integer of 0..1" in anomaly["refused"][0]["why"], "digits are no truth for it"
+    assert (study["against_truth"], elsewhere["studies"][0]["raters"]) == ([], [])
+    assert all("cannot be compared with input" in r["why"] for r in elsewhere["refused"])
+    assert "labels have shape (20,), outputs (20, 10)" in regression["refused"][0]["why"]
 
 
 def test_models_are_chosen_by_glob(farm: Farm) -> None:
