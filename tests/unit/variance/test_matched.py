@@ -48,11 +48,12 @@ def test_each_factor_alone() -> None:
 
 
 def test_a_sample_counts_once_however_many_pairs_move_it() -> None:
-    raters = [rater(str(t), [t if i == 0 else 0 for i in range(4)], threads=t) for t in (1, 2, 4)]
+    answers = {1: [1, 0, 0, 0], 2: [2, 0, 0, 0], 4: [1, 0, 7, 0], 8: [1, 0, 7, 0]}
+    raters = [rater(str(t), decided, threads=t) for t, decided in answers.items()]
     (found,) = matched(TASK, raters, counted)
-    assert (found.factor, found.pairs, found.identical) == ("threads", 3, 0)
-    assert (found.bits.k, found.bits.n, found.decisions.k) == (1, 4, 1)
-    assert (found.elements.different, found.elements.compared) == (3, 12)
+    assert (found.factor, found.pairs, found.identical) == ("threads", 6, 1)
+    assert (found.bits.k, found.bits.n, found.decisions.k) == (2, 4, 2)
+    assert (found.elements.different, found.elements.compared) == (1 + 1 + 1 + 2 + 2 + 0, 24)
 
 
 def test_the_worst_pair_is_named_with_its_own_interval() -> None:
