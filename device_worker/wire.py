@@ -181,7 +181,8 @@ class Backend:
     ``planned``: what was asked for. ``fallbacks``: one line for each silent change of backend.
     ``plan_sha256``: hash of the optimised graph (ONNX Runtime), None where there is none.
     ``engines``: file name -> sha256 of each compiled engine the provider used; ``build_ns``: time
-    of the load that built them, None when all came from the cache.
+    of the load that built them, None when all came from the cache. ``operators``: of that graph,
+    type -> count, which tells what it computes in integers and what in float.
     """
 
     planned: str
@@ -190,6 +191,7 @@ class Backend:
     plan_sha256: Optional[str] = None
     engines: Dict[str, str] = field(default_factory=dict)
     build_ns: Optional[int] = None
+    operators: Dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

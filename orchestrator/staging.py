@@ -77,7 +77,7 @@ class Compiled(_Staged):
 
 
 class StagedModel(_Staged):
-    """``compiled``: None unless the file is for an accelerator."""
+    """``compiled``: None unless the file is for an accelerator. ``saturable``: as in ModelInfo."""
 
     sha256: str
     size: int
@@ -85,6 +85,7 @@ class StagedModel(_Staged):
     input_name: str
     outputs: tuple[StagedOutput, ...]
     compiled: Compiled | None = None
+    saturable: int = 0
 
 
 class StagedSet(_Staged):
@@ -284,6 +285,7 @@ def _keep_model(
             for o in model.info.outputs
         ),
         compiled=compiled,
+        saturable=model.info.saturable,
     )
 
 

@@ -23,7 +23,7 @@ from device_worker.runtimes import (
     out_of_memory,
     unsupported,
 )
-from device_worker.runtimes.plan import read_plan
+from device_worker.runtimes.plan import Plan, read_plan
 from device_worker.runtimes.providers import CPU, assigned, chain, fallbacks, profiled
 from device_worker.wire import Backend, RuntimeSpec
 
@@ -51,8 +51,8 @@ _DENORMALS = "session.set_denormal_as_zero"
 _settled: Dict[str, str] = {}
 """Process-wide entries: the first session's value holds for all later ones, silently."""
 
-_plans: Dict[Tuple[str, str], Tuple[Optional[str], Dict[str, int]]] = {}
-"""(model path, options) -> (plan hash, provider -> operators): cached files never change."""
+_plans: Dict[Tuple[str, str], Tuple[Optional[Plan], Dict[str, int]]] = {}
+"""(model path, options) -> (plan, provider -> operators): cached files never change."""
 
 
 class OnnxRuntime:
@@ -98,11 +98,17 @@ class OnnxRuntime:
         return self._interface
 
     def backend(self) -> Backend:
-        plan_sha256, nodes = self._plan()
+        plan, nodes = self._plan()
         named = self._chain.named
         lines = fallbacks(named, self._session.get_providers(), nodes)
         return Backend(
-            ", ".join(named), dict(nodes), lines, plan_sha256, self._engines(), self._build_ns
+            planned=", ".join(named),
+            nodes=dict(nodes),
+            fallbacks=lines,
+            plan_sha256=plan.sha256 if plan else None,
+            engines=self._engines(),
+            build_ns=self._build_ns,
+            operators=dict(plan.operators) if plan else {},
         )
 
     def version(self) -> Dict[str, Any]:
@@ -166,7 +172,7 @@ class OnnxRuntime:
             os.makedirs(self._chain.engines, exist_ok=True)
             return engines.hashes(self._chain.engines)
 
-    def _plan(self) -> Tuple[Optional[str], Dict[str, int]]:
+    def _plan(self) -> Tuple[Optional[Plan], Dict[str, int]]:
         spec = self._spec
         key = (
             self._path,
@@ -181,7 +187,7 @@ class OnnxRuntime:
                 raise WorkerError("infra_error", "E-PLAN", what) from error
         return _plans[key]
 
-    def _read_plan(self) -> Tuple[Optional[str], Dict[str, int]]:
+    def _read_plan(self) -> Tuple[Optional[Plan], Dict[str, int]]:
         """Save what the optimiser makes of the model, from a session of its own.
 
         The measured session stays as it would be in production: saving keeps constants alive. A
@@ -202,8 +208,8 @@ class OnnxRuntime:
                 return None, assigned(session) or self._profile(folder)
             plan = read_plan(saved)
             if session.get_providers() == [CPU]:
-                return plan.sha256, {CPU: sum(plan.operators.values())}
-            return plan.sha256, assigned(session) or self._profile(folder)
+                return plan, {CPU: sum(plan.operators.values())}
+            return plan, assigned(session) or self._profile(folder)
 
     def _profile(self, folder: str) -> Dict[str, int]:
         """Provider -> operators, seen while one sample of zeros is run."""

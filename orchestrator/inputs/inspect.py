@@ -55,6 +55,8 @@ class ModelInfo:
 
     (TFLite) or nodes that quantise (ONNX); 0 for a model computed in float throughout.
     ``edgetpu_bytes``: of the programs that the Edge TPU compiler put into the file.
+    ``saturable``: products of 8-bit activations and int8 weights whose pair sums can leave int16
+    on a CPU that adds pairs there (x86 without VNNI); known of ONNX files only.
     """
 
     path: str
@@ -64,6 +66,7 @@ class ModelInfo:
     operators: Mapping[str, int]
     quantised: int
     edgetpu_bytes: int = 0
+    saturable: int = 0
 
     @property
     def compiled(self) -> bool:
@@ -201,4 +204,5 @@ def _model(path: Path, answer: Mapping[str, Any]) -> ModelInfo:
         answer["operators"],
         answer["quantised"],
         answer.get("edgetpu_bytes", 0),
+        answer.get("saturable", 0),
     )

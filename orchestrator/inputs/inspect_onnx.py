@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from orchestrator.errors import InputError
 from orchestrator.inputs.inspect import TensorInfo
+from orchestrator.inputs.saturable import saturable
 
 MOVES = frozenset({"Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze", "Transpose"})
 """Operators that rearrange elements and change no value."""
@@ -44,6 +45,7 @@ def read_onnx(path: Path) -> dict[str, Any]:
         "outputs": [asdict(_output(v, graph, constants)) for v in graph.output],
         "operators": operators,
         "quantised": sum(n for kind, n in operators.items() if any(q in kind for q in _QUANTISING)),
+        "saturable": saturable(model),
     }
 
 

@@ -267,6 +267,8 @@ def test_the_plan_hash_is_stable_between_processes_and_tells_plans_apart(tmp_pat
     again = run(ORT, tmp_path / "b", samples=1)[0].backend
     assert first == again
     assert first.plan_sha256
+    assert sum(first.operators.values()) == sum(first.nodes.values())
+    assert any(kind.endswith("QLinearConv") for kind in first.operators)
     assert first.nodes["CPUExecutionProvider"] > 0
     unfused = ORT._replace(spec=replace(ORT.spec, session={"session.disable_quant_qdq": "1"}))
     other = run(unfused, tmp_path / "c", samples=1)[0].backend

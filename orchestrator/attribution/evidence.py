@@ -1,0 +1,105 @@
+"""All that is known of two answers, and what is concluded from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from orchestrator.attribution.signature import Signature
+
+VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "avx_vnni_int8"})
+
+
+class Mechanism(StrEnum):
+    IDENTICAL = "identical"
+    DECODE = "decode/preprocess"
+    STATE = "state carry-over"
+    ORDER = "order dependence"
+    NONDETERMINISM = "nondeterminism"
+    FAULT = "fault"
+    LAYOUT = "layout"
+    FLOAT = "float partition/fallback"
+    PLAN = "plan"
+    SATURATION = "saturation"
+    ROUNDING = "rounding"
+    KERNEL = "kernel/version"
+    UNKNOWN = "unknown"
+
+
+Confidence = Literal["certain", "likely", "possible"]
+"""certain: shown directly. likely: nothing else that is known fits. possible: fits, unproven."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two answers.
+
+    ``row``: who answered, for people. ``factors``: what two answers may differ in, by the names of
+    `variance.factors` -> its value here. ``inputs``: hashes of the tensors
+    that were fed. ``operators``: of the optimised graph, type -> count, empty where unknown.
+    ``mismatches`` of ``repeated`` outputs differ from this side's own first pass; ``carried``
+    likewise in another order of samples, (k, n). ``pair_sums``: whether its CPU adds products of
+    bytes in pairs in int16, None where unknown. ``accelerated``: runs on more than the CPU.
+    ``arithmetic``: operator family -> what the probes say it computes, empty where not probed.
+    """
+
+    row: str
+    factors: Mapping[str, str]
+    inputs: tuple[str, ...]
+    fallbacks: tuple[str, ...] = ()
+    operators: Mapping[str, int] = field(default_factory=dict)
+    repeated: int = 0
+    mismatches: int = 0
+    carried: tuple[int, int] | None = None
+    pair_sums: bool | None = None
+    accelerated: bool = False
+    arithmetic: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """``changed``: the factors that differ, as `variance.factors.changed` names them, None where
+
+    something is unknown. ``saturable``: products of the file that can leave int16 in pair sums.
+    ``families``: operator families that the file uses, None: not known, so all may matter.
+    ``guilty``: the operators found to differ on equal inputs, in words.
+    """
+
+    a: Side
+    b: Side
+    signature: Signature
+    changed: tuple[str, ...] | None = None
+    saturable: int = 0
+    families: frozenset[str] | None = None
+    guilty: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """``factors``: names of what changed between the two, None where unknown.
+
+    ``because``: the evidence, a sentence each. ``blamed``: the row at fault, if one is. ``mend``:
+    what is known to help.
+    """
+
+    mechanism: Mechanism
+    factors: tuple[str, ...] | None
+    confidence: Confidence
+    because: tuple[str, ...]
+    blamed: str | None = None
+    mend: str | None = None
+
+
+def adds_pairs_in_int16(machine: str | None, isa: frozenset[str]) -> bool | None:
+    """Whether int8 products go through VPMADDUBSW here; None where the CPU is not known.
+
+    x86 with AVX2 and without VNNI. ONNX Runtime's kernels for older x86 (SSE4.1) widen first, and
+    ARM has no such instruction.
+    """
+    if machine is None or not isa:
+        return None
+    if machine not in ("x86_64", "i686", "AMD64"):
+        return False
+    return "avx2" in isa and not isa & VNNI

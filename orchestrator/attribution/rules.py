@@ -1,0 +1,306 @@
+"""From evidence to a mechanism: rules in the order of how directly each is shown.
+
+Sources: the causes and probes collected in docs/guides/attribution.md. The first rule that applies
+answers. A rule that only fits says so ("possible"), and where none does the answer is "unknown".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from orchestrator.attribution.evidence import Attribution, Confidence, Evidence, Mechanism, Side
+from orchestrator.variance.intervals import lower_bound
+
+Rule = Callable[[Evidence], Attribution | None]
+
+UNITS = frozenset({"unit", "system"})
+ENGINES = frozenset({"runtime", "version"})
+MOVES = frozenset(
+    (
+        *("Transpose", "Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze", "Cast"),
+        *("QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput"),
+    )
+)
+GROSS = 0.1
+"""A unit that loses more than this share of the answers another one has right computes wrong."""
+
+
+def attribute(evidence: Evidence) -> Attribution:
+    """The mechanism behind a pair's difference. Never raises; "unknown" is an answer."""
+    for rule in RULES:
+        found = rule(evidence)
+        if found is not None:
+            return found
+    why = "no rule fits what is known of this pair"
+    mend = "assay layers finds the operator, assay fingerprint what each device computes"
+    return _say(evidence, Mechanism.UNKNOWN, "possible", why, mend=mend)
+
+
+def arithmetics(evidence: Evidence) -> dict[str, tuple[str, str]]:
+    """Operator families that matter to the file and are computed otherwise: family -> (a, b)."""
+    a, b = evidence.a.arithmetic, evidence.b.arithmetic
+    matters = evidence.families
+    return {
+        family: (a[family], b[family])
+        for family in sorted({*a} & {*b})
+        if a[family] != b[family] and (matters is None or family in matters)
+    }
+
+
+def decode(e: Evidence) -> Attribution | None:
+    if e.a.inputs == e.b.inputs:
+        return None
+    why = "the two were not fed the same bytes: the hashes of their inputs differ"
+    return _say(e, Mechanism.DECODE, "certain", why, mend="feed both the same tensors")
+
+
+def identical(e: Evidence) -> Attribution | None:
+    if not e.signature.identical:
+        return None
+    same = [f"all {e.signature.pair.n} samples are equal bit for bit"]
+    if apart := arithmetics(e):
+        named = "; ".join(f"{family}: {a} / {b}" for family, (a, b) in apart.items())
+        same.append(f"although the probes tell the two apart ({named})")
+    return _say(e, Mechanism.IDENTICAL, "certain", *same)
+
+
+def unrepeatable(e: Evidence) -> Attribution | None:
+    side = max((e.a, e.b), key=lambda s: s.mismatches)
+    if not side.mismatches:
+        return None
+    why = f"{side.row} differs from itself in {side.mismatches} of {side.repeated} repeats"
+    if side.accelerated:
+        mend = "pin the engine or the delegate, and compare several builds of it"
+        return _say(e, Mechanism.NONDETERMINISM, "certain", why, side=side, mend=mend)
+    if "threads" in (e.changed or ()) and side.factors.get("threads") not in (None, "1"):
+        mend = "run it on one thread"
+        return _say(e, Mechanism.NONDETERMINISM, "likely", why, side=side, mend=mend)
+    mend = "take the unit out of the farm: a CPU repeats itself bit for bit"
+    return _say(e, Mechanism.FAULT, "certain", why, side=side, mend=mend)
+
+
+def carried_over(e: Evidence) -> Attribution | None:
+    side = max((e.a, e.b), key=lambda s: s.carried[0] if s.carried else 0)
+    if side.carried is None or not side.carried[0]:
+        return None
+    k, n = side.carried
+    why = f"{side.row} answers {k} of {n} samples otherwise when their order is another"
+    mend = "reset the model's state between samples"
+    return _say(e, Mechanism.STATE, "certain", why, side=side, mend=mend)
+
+
+def reordered(e: Evidence) -> Attribution | None:
+    if not e.signature.rows:
+        return None
+    why = "both gave the same outputs, in another order of the samples"
+    return _say(e, Mechanism.ORDER, "certain", why, mend="keep samples and answers together by ID")
+
+
+def swapped(e: Evidence) -> Attribution | None:
+    columns = e.signature.columns
+    if columns is None:
+        return None
+    moved = [f"{i}←{j}" for i, j in enumerate(columns) if i != j]
+    shown = ", ".join(moved[:8]) + (", …" if len(moved) > 8 else "")
+    why = f"{len(moved)} output columns are swapped: {shown}"
+    return _say(e, Mechanism.LAYOUT, "likely", why, mend="compare the label files and layouts")
+
+
+def hot(e: Evidence) -> Attribution | None:
+    if e.changed != ("condition",):
+        return None
+    a, b = e.a.factors.get("condition"), e.b.factors.get("condition")
+    why = f"only the device's state changed ({a} / {b}), which leaves integers as they are"
+    return _say(e, Mechanism.FAULT, "likely", why, mend="take the unit out of the farm")
+
+
+def elsewhere(e: Evidence) -> Attribution | None:
+    lines = [f"{s.row}: {line}" for s in (e.a, e.b) for line in s.fallbacks]
+    if set(e.a.fallbacks) == set(e.b.fallbacks):
+        return None
+    return _say(
+        e,
+        Mechanism.FLOAT,
+        "likely",
+        *(f"not all ran where it was planned: {line}" for line in lines),
+        side=e.a if e.a.fallbacks else e.b,
+        mend="pin the delegate or the provider, and refuse its fallback (gate G0)",
+    )
+
+
+def lone_unit(e: Evidence) -> Attribution | None:
+    if e.changed is None or not set(e.changed) <= UNITS:
+        return None
+    what = "nothing that is known of the two differs but the unit"
+    side, shown = _worse(e)
+    return _say(
+        e,
+        Mechanism.FAULT,
+        "likely",
+        what,
+        *shown,
+        side=side,
+        mend="run it again on the unit, with repeats; then take it out of the farm",
+    )
+
+
+def computing(operators: Mapping[str, int]) -> dict[str, int]:
+    """Those that change values, by kind: how tensors are laid out and handed on differs between
+
+    instruction sets without a bit of difference.
+    """
+    found: Counter[str] = Counter()
+    for kind, count in operators.items():
+        name = kind.rpartition(".")[2].removeprefix("Fused")
+        if name not in MOVES:
+            found[name] += count
+    return dict(found)
+
+
+def plan(e: Evidence) -> Attribution | None:
+    a, b = computing(e.a.operators), computing(e.b.operators)
+    apart = {k: (a.get(k, 0), b.get(k, 0)) for k in sorted({*a, *b}) if a.get(k, 0) != b.get(k, 0)}
+    if not a or not b or not apart:
+        return None
+    counts = ", ".join(f"{kind} {x}/{y}" for kind, (x, y) in apart.items())
+    because = [f"the optimised graphs compute other operators (a/b): {counts}"]
+    if e.saturable and e.a.pair_sums != e.b.pair_sums:
+        because.append("its products can saturate on one of the two as well")
+    mend = "quantise so that both compute in integers (residual sums too), or pin one graph"
+    return _say(e, Mechanism.PLAN, "likely", *because, mend=mend)
+
+
+def saturation(e: Evidence) -> Attribution | None:
+    side = next((s for s in (e.a, e.b) if s.pair_sums), None)
+    other = e.b if side is e.a else e.a
+    if side is None or other.pair_sums or not e.saturable:
+        return None
+    because = [
+        f"{side.row} adds pairs of byte products in int16 (x86 without VNNI), the other does not",
+        f"{e.saturable} products of the file can leave int16 there",
+    ]
+    apart = arithmetics(e)
+    shown = [family for family, modes in apart.items() if any("sat" in mode for mode in modes)]
+    if shown:
+        because.append(f"its probes saturate: {', '.join(shown)}")
+    mend = (
+        "quantise with reduce_range or U8U8, or set session.x64quantprecision=1;"
+        " VNNI and ARM are not affected"
+    )
+    confidence: Confidence = "certain" if shown else "likely"
+    return _say(e, Mechanism.SATURATION, confidence, *because, side=side, mend=mend)
+
+
+def wrong(e: Evidence) -> Attribution | None:
+    """A unit that gives answers no arithmetic explains."""
+    finite = e.signature.nonfinite
+    if min(finite) == 0 and max(finite) > 0:
+        side = e.a if finite[0] else e.b
+        why = f"{side.row} puts out NaN or infinity for {max(finite)} samples, the other for none"
+        return _say(
+            e, Mechanism.FAULT, "likely", why, side=side, mend="look at its first bad layer"
+        )
+    named = [
+        (side, family)
+        for side, at in ((e.a, 0), (e.b, 1))
+        for family, modes in arithmetics(e).items()
+        if modes[at].startswith("unmatched") and not modes[1 - at].startswith("unmatched")
+    ]
+    worse, shown = _worse(e)
+    if worse is None:
+        return None
+    families = sorted({family for s, family in named if s is worse})
+    if families:
+        shown = (*shown, f"no arithmetic known gives its probes' answers: {', '.join(families)}")
+    confidence: Confidence = "certain" if families else "likely"
+    mend = "do not ship on it; a newer build of the runtime, or another kernel set, may be right"
+    return _say(e, Mechanism.FAULT, confidence, *shown, side=worse, mend=mend)
+
+
+def float_computed(e: Evidence) -> Attribution | None:
+    if not e.signature.pair.lattice_differs:
+        return None
+    why = "one side's output lies on its lattice of integers, the other's does not"
+    return _say(e, Mechanism.FLOAT, "likely", why, mend="pin the delegate or the provider")
+
+
+def version(e: Evidence) -> Attribution | None:
+    names = set(e.changed or ())
+    if not names & ENGINES:
+        return None
+    both = ("runtime", "version", "build") if "runtime" in names else ("version", "build")
+    told = [f"{e.a.factors[k]} / {e.b.factors[k]}" for k in both if k in e.a.factors]
+    because = [f"another {' and '.join(sorted(names & ENGINES))}: {', '.join(told)}", *_modes(e)]
+    mend = "pin the version that was signed off, and audit another one as a row of its own"
+    confidence: Confidence = "likely" if names <= ENGINES else "possible"
+    return _say(e, Mechanism.KERNEL, confidence, *because, mend=mend)
+
+
+def rounding(e: Evidence) -> Attribution | None:
+    modes = _modes(e)
+    if not modes and not e.signature.small:
+        return None
+    if modes:
+        because = modes
+    elif e.signature.ones is None:
+        because = [f"floats differ by {e.signature.relative:.1e} of the largest at most"]
+    else:
+        total = (e.signature.up or 0) + (e.signature.down or 0)
+        because = [f"{e.signature.ones} of {total} differing codes differ by one step"]
+    confidence: Confidence = "likely" if modes else "possible"
+    mend = "nothing is broken: gate on decisions, or use the kernels that round alike on both"
+    if e.changed == ("threads",):
+        because.append("only the number of threads changed: sums are added up in another order")
+    return _say(e, Mechanism.ROUNDING, confidence, *because, mend=mend)
+
+
+RULES: tuple[Rule, ...] = (
+    decode,
+    identical,
+    unrepeatable,
+    carried_over,
+    reordered,
+    swapped,
+    hot,
+    elsewhere,
+    lone_unit,
+    plan,
+    saturation,
+    wrong,
+    float_computed,
+    version,
+    rounding,
+)
+
+
+def _modes(e: Evidence) -> list[str]:
+    return [f"probes of {family}: {a} / {b}" for family, (a, b) in arithmetics(e).items()]
+
+
+def _worse(e: Evidence) -> tuple[Side | None, tuple[str, ...]]:
+    """The side that is grossly wrong where the other is right, and how that shows."""
+    lost, gained, right = e.signature.lost, e.signature.gained, e.signature.right
+    if lost is None or gained is None or right is None:
+        return None, ()
+    n = e.signature.pair.n
+    for side, k, have in ((e.b, lost, right[0]), (e.a, gained, right[1])):
+        if have and lower_bound(k, have) > GROSS:
+            better = e.a if side is e.b else e.b
+            why = (
+                f"{side.row} is wrong on {k} of the {have} samples (n = {n}) {better.row} has right"
+            )
+            return side, (why,)
+    return None, ()
+
+
+def _say(
+    e: Evidence,
+    mechanism: Mechanism,
+    confidence: Confidence,
+    *because: str,
+    side: Side | None = None,
+    mend: str | None = None,
+) -> Attribution:
+    told = (*because, *(f"differs on equal inputs: {op}" for op in e.guilty))
+    return Attribution(mechanism, e.changed, confidence, told, side.row if side else None, mend)
