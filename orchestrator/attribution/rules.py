@@ -233,7 +233,8 @@ def version(e: Evidence) -> Attribution | None:
     told = [f"{e.a.factors[k]} / {e.b.factors[k]}" for k in both if k in e.a.factors]
     because = [f"another {' and '.join(sorted(names & ENGINES))}: {', '.join(told)}", *_modes(e)]
     mend = "pin the version that was signed off, and audit another one as a row of its own"
-    confidence: Confidence = "likely" if names <= ENGINES else "possible"
+    # Another runtime often has another Python and NumPy around it, which compute nothing here.
+    confidence: Confidence = "likely" if names <= ENGINES | {"system"} else "possible"
     return _say(e, Mechanism.KERNEL, confidence, *because, mend=mend)
 
 

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from orchestrator.cli import agreement, devices, hub, look, offline, store, variance, work
+from orchestrator.cli import agreement, devices, explain, hub, look, offline, store, variance, work
 from orchestrator.errors import AssayError, Exit, InfraError, InputError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ look.register(app)
 variance.register(app)
 offline.register(app)
 agreement.register(app)
+explain.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(store.app, name="store")
 app.add_typer(hub.app, name="hub")

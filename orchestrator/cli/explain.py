@@ -1,0 +1,60 @@
+"""explain: why two rows of a run differ."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import AsJson, StoreFolder, print_json, print_text, store_folder
+from orchestrator.errors import Exit
+
+_EXPLAIN = """Say why rows A and B of RUN differ: mechanism, changed factor, evidence, mend.
+
+A and B are rows as `assay variance` names them (device/runtime), or two devices, which are then
+compared under each runtime that both have. "unknown" is an answer.
+
+Example: assay explain 20261121 local qemu-haswell --model 'digits_ds.*'
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=_EXPLAIN)(explain)
+
+
+def explain(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run ID or its beginning.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="device/runtime, or a device.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="GLOB", help="Only these model files.")
+    ] = "*",
+    brief: Annotated[bool, typer.Option("--brief", help="One line for each file.")] = False,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> int:
+    from orchestrator.errors import NotAvailableError
+    from orchestrator.explain import Explainer, explained
+    from orchestrator.reports.explain import line, page
+    from orchestrator.store.database import Store
+
+    with Store.open(store_folder(store), readonly=True) as opened:
+        explainer = Explainer(opened, run)
+        answers = list(explained(explainer, a, b, model))
+        run_id = explainer.run.id
+    found = [x for x in answers if not isinstance(x, NotAvailableError)]
+    missing = [x for x in answers if isinstance(x, NotAvailableError)]
+    if as_json:
+        print_json(
+            {
+                "schema": "assay.explain/1",
+                "run": run_id,
+                "pairs": found,
+                "not_compared": [{"id": x.id, "what": x.what} for x in missing],
+            }
+        )
+    else:
+        blocks = [line(x) if brief else "\n".join(page(x)) for x in found]
+        blocks += [f"not compared: {x.what}" for x in missing]
+        print_text(("\n" if brief else "\n\n").join(blocks) or "nothing to compare")
+    return Exit.PASS if found else Exit.INCONCLUSIVE

@@ -1,0 +1,248 @@
+"""Store → evidence → attribution: why two rows of a run differ, file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from device_worker import wire
+from orchestrator.attribution.evidence import Evidence, Side, adds_pairs_in_int16
+from orchestrator.attribution.rules import attribute
+from orchestrator.attribution.signature import Signature, signature
+from orchestrator.errors import InputError, NotAvailableError
+from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.observe import observation, truth
+from orchestrator.orders import runtime_spec
+from orchestrator.queue.states import AttemptState
+from orchestrator.store.database import Store
+from orchestrator.store.records import AttemptInfo, CellInfo, Json
+from orchestrator.variance.answers import Answers, read
+from orchestrator.variance.factors import Factors, changed, factors
+from orchestrator.variance.intervals import rate
+from orchestrator.variance.itself import repeated
+from orchestrator.variance.observation import Observation, Truth
+from orchestrator.variance.tasks import TaskError
+
+CPU = "CPUExecutionProvider"
+File = tuple[str, str, str]
+"""Model, file, input set."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """One row's answer to one file, and what is known of where it came from."""
+
+    attempt: AttemptInfo
+    answers: Answers
+    factors: Factors
+    side: Side
+
+
+class Explainer:
+    """Of one run. Reads what it is asked for, once; a context for the life of ``store``."""
+
+    def __init__(self, store: Store, run_id: str | None) -> None:
+        """Raises InputError E-RUN-UNKNOWN, E-RUN-AMBIGUOUS, E-FROZEN."""
+        self._store = store
+        self.run = store.run(run_id)
+        self._frozen: FrozenRun = load_run(store.frozen(self.run.id))
+        self._attempts = {a.id: a for a in store.attempts(self.run.id)}
+        self._devices = {d.name: d for d in store.devices()}
+        self._cells: dict[tuple[File, str], list[CellInfo]] = {}
+        for cell in store.cells(self.run.id):
+            attempt = self._attempts.get(cell.attempt or "")
+            unit = (attempt.device if attempt else None) or cell.unit or cell.slot
+            key = (cell.model, cell.file, cell.inputs), f"{unit}/{cell.runtime}"
+            self._cells.setdefault(key, []).append(cell)
+        self._truths: dict[tuple[str, str], Truth] = {}
+        self._read: dict[tuple[File, str], Answered] = {}
+
+    @property
+    def rows(self) -> list[str]:
+        """All rows, as "device/runtime", in plan order."""
+        return list(dict.fromkeys(row for _, row in self._cells))
+
+    def pairs(self, a: str, b: str) -> list[tuple[str, str]]:
+        """Rows to compare: those named, or those of two devices under each runtime of both.
+
+        Raises InputError E-ROW-UNKNOWN.
+        """
+        found = []
+        for left in self._named(a):
+            for right in self._named(b):
+                runtimes = [row.partition("/")[2] for row in (left, right)]
+                if left != right and ("/" in a or "/" in b or runtimes[0] == runtimes[1]):
+                    found.append((left, right))
+        return found
+
+    def files(self, pattern: str = "*") -> list[File]:
+        """Model files whose "model.file" or model matches."""
+        known = dict.fromkeys(file for file, _ in self._cells)
+        return [f for f in known if any(fnmatchcase(n, pattern) for n in (f[0], f"{f[0]}.{f[1]}"))]
+
+    def planned(self, file: File, row: str) -> bool:
+        """Whether the row was to answer the file at all: a runtime takes files of its format."""
+        return (file, row) in self._cells
+
+    def explain(self, file: File, a: str, b: str) -> Json:
+        """Why ``a`` and ``b`` answer ``file`` alike or otherwise, as JSON data.
+
+        Raises NotAvailableError E-ROW-UNANSWERED, InfraError E-ARTEFACT-*, TaskError.
+        """
+        left, right = self._answered(file, a), self._answered(file, b)
+        found = signature(left.answers, right.answers)
+        model = self._frozen.staging.models[f"{file[0]}.{file[1]}"]
+        told = attribute(
+            Evidence(
+                left.side,
+                right.side,
+                found,
+                changed(left.factors, right.factors),
+                saturable=model.saturable,
+            )
+        )
+        return {
+            "model": file[0],
+            "file": file[1],
+            "inputs": file[2],
+            "model_sha256": model.sha256,
+            "a": a,
+            "b": b,
+            "attempts": [left.attempt.id, right.attempt.id],
+            "mechanism": str(told.mechanism),
+            "factors": None if told.factors is None else list(told.factors),
+            "confidence": told.confidence,
+            "because": list(told.because),
+            "blamed": told.blamed,
+            "mend": told.mend,
+            "changed": _apart(left.side, right.side),
+            "difference": _difference(found),
+        }
+
+    def _named(self, name: str) -> list[str]:
+        rows = [r for r in self.rows if name in (r, r.partition("/")[0])]
+        if not rows:
+            raise InputError(
+                "E-ROW-UNKNOWN",
+                f"run {self.run.id} has no row {name!r}",
+                mend=f"rows: {', '.join(self.rows)}",
+            )
+        return rows
+
+    def _answered(self, file: File, row: str) -> Answered:
+        key = file, row
+        if key not in self._read:
+            self._read[key] = self._look(file, row)
+        return self._read[key]
+
+    def _look(self, file: File, row: str) -> Answered:
+        seen = [
+            observation(self._store, self._frozen, c, self._attempts, self._devices)
+            for c in self._cells.get((file, row), [])
+        ]
+        clean = next((o for o in seen if o.status == "ok" and o.row.condition == "clean"), None)
+        usable = clean or next((o for o in seen if o.status == "ok"), None)
+        if usable is None:
+            why = next((f": {o.error}" for o in seen if o.error), "")
+            raise NotAvailableError(
+                "E-ROW-UNANSWERED", f"{row} has no answer to {file[0]}.{file[1]}{why}", where=row
+            )
+        known = self._truth(file[0], file[2])
+        attempt = self._attempts[usable.attempt or ""]
+        environment = (
+            self._store.environment_data(attempt.environment) if attempt.environment else {}
+        )
+        config = self._frozen.matrix.runtime(usable.row.runtime)
+        spec = runtime_spec(config, self._frozen.inventory.device(usable.row.device))
+        found = factors(usable.row, spec, environment, usable.fallbacks)
+        return Answered(
+            attempt,
+            read(known.task, usable.outputs, known.labels, known.inputs),
+            found,
+            _side(row, found, spec, attempt, environment, seen),
+        )
+
+    def _truth(self, model: str, inputs: str) -> Truth:
+        key = model, inputs
+        if key not in self._truths:
+            self._truths[key] = truth(self._store, self._frozen, model, inputs, None)
+        return self._truths[key]
+
+
+def explained(
+    explainer: Explainer, a: str, b: str, pattern: str = "*"
+) -> Iterator[Json | NotAvailableError]:
+    """Every file that both rows answered; what cannot be compared, as its reason.
+
+    Raises InputError E-ROW-UNKNOWN, E-MODEL-NAME.
+    """
+    files = explainer.files(pattern)
+    if not files:
+        known = ", ".join(sorted({f"{m}.{f}" for m, f, _ in explainer.files()}))
+        raise InputError("E-MODEL-NAME", f"no model file is {pattern!r}", mend=f"known: {known}")
+    for left, right in explainer.pairs(a, b):
+        for file in files:
+            if not (explainer.planned(file, left) and explainer.planned(file, right)):
+                continue
+            try:
+                yield explainer.explain(file, left, right)
+            except NotAvailableError as error:
+                yield error
+            except TaskError as error:
+                yield NotAvailableError(error.id, error.what, where=f"{left} / {right}")
+
+
+def _side(
+    row: str,
+    found: Factors,
+    spec: wire.RuntimeSpec,
+    attempt: AttemptInfo,
+    environment: Mapping[str, Any],
+    cells: list[Observation],
+) -> Side:
+    assert attempt.state is AttemptState.OK
+    assert attempt.result is not None
+    backend = attempt.result["backend"]
+    again = [r for r in (repeated(cell) for cell in cells if cell.status == "ok") if r]
+    told = asdict(found) | {"threads": str(found.threads)}
+    return Side(
+        row=row,
+        factors={k: str(v) for k, v in told.items() if v is not None},
+        inputs=tuple(attempt.result["input_sha256"]),
+        fallbacks=tuple(backend["fallbacks"]),
+        operators=backend.get("operators", {}),
+        repeated=sum(r.compared for r in again),
+        mismatches=sum(r.mismatches for r in again),
+        pair_sums=adds_pairs_in_int16(
+            environment.get("machine"), frozenset(environment.get("isa_flags") or ())
+        ),
+        accelerated=spec.delegate is not None or spec.providers[0] != CPU,
+    )
+
+
+def _apart(a: Side, b: Side) -> Json:
+    """Every factor that differs, inner ones too: name -> [value of a, value of b]."""
+    names = sorted({*a.factors, *b.factors})
+    both = {name: [a.factors.get(name), b.factors.get(name)] for name in names}
+    return {name: values for name, values in both.items() if values[0] != values[1]}
+
+
+def _difference(found: Signature) -> Json:
+    pair = found.pair
+    return {
+        "n": pair.n,
+        "bit_exact": pair.bit_exact,
+        "elements": pair.elements,
+        "elements_different": pair.elements_different,
+        "max_lsb": pair.max_lsb,
+        "mean_signed_lsb": pair.mean_signed_lsb,
+        "larger_in_a": found.up,
+        "larger_in_b": found.down,
+        "by_one_step": found.ones,
+        "max_relative": found.relative,
+        "disagreement": asdict(rate(pair.disagreement, pair.n)),
+        "right": None if found.right is None else list(found.right),
+        "nonfinite": list(found.nonfinite),
+    }

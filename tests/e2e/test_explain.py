@@ -1,0 +1,86 @@
+"""`assay explain` on runs of the tiny matrix: real differences of real kernels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import assay
+from tests.support.tiny import MODELS, Tiny
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two units that are alike, three ways to run a TFLite file; one runtime is not there."""
+    folder = tmp_path_factory.mktemp("explain")
+    tiny = Tiny(folder / "matrix")
+    tiny.file.update(name="int8", path=str(MODELS / "digits_cnn.int8.tflite"), layout="same")
+    tiny.matrix["inputs"][0]["limit"] = 200
+    python = {"litert": sys.executable}
+    tiny.devices = [
+        tiny.device("one", **{"class": "host"}, python=python),
+        tiny.device("two", **{"class": "host"}, python=python),
+    ]
+    tiny.matrix["devices"] = [{"name": "one"}, {"name": "two"}]
+    tiny.matrix["runtimes"] = [
+        {"name": "lite", "runtime": "litert"},
+        {"name": "ref", "runtime": "litert", "kernels": "reference"},
+        {"name": "old", "runtime": "tflite-runtime"},
+    ]
+    tiny.policy["reference"] = [{"device": "one", "runtime": "lite"}]
+    done = assay("run", tiny.write(), store=folder / "store")
+    assert done.code in (0, 5), done.err
+    return folder / "store"
+
+
+def explain(store: Path, *arguments: str, code: int = 0) -> list[dict[str, object]]:
+    run = assay("status", "--json", store=store).json["runs"][0]["id"]
+    done = assay("explain", run, *arguments, "--json", store=store)
+    assert done.code == code, done.err
+    assert done.json["schema"] == "assay.explain/1"
+    pairs: list[dict[str, object]] = done.json["pairs"]
+    return pairs
+
+
+def test_other_kernels_round_otherwise(store: Path) -> None:
+    (found,) = explain(store, "one/lite", "one/ref")
+    assert (found["mechanism"], found["factors"]) == ("rounding", ["kernels"])
+    assert found["changed"] == {"kernels": ["default", "reference"]}
+    assert isinstance(found["difference"], dict)
+    assert 0 < found["difference"]["by_one_step"] <= found["difference"]["elements_different"]
+
+
+def test_two_devices_are_compared_under_each_runtime_of_both(store: Path) -> None:
+    found = explain(store, "one", "two")
+    assert [(p["a"], p["b"]) for p in found] == [("one/lite", "two/lite"), ("one/ref", "two/ref")]
+    assert {p["mechanism"] for p in found} == {"identical"}
+
+
+def test_a_row_that_did_not_answer_is_not_compared(store: Path) -> None:
+    run = assay("status", "--json", store=store).json["runs"][0]["id"]
+    done = assay("explain", run, "one/lite", "one/old", store=store)
+    assert done.code == 5
+    assert "not compared: one/old has no answer to cnn.int8" in done.out
+    assert "no Python for tflite-runtime" in done.out
+
+
+def test_the_page_and_the_line_say_the_same(store: Path) -> None:
+    run = assay("status", "--json", store=store).json["runs"][0]["id"]
+    page = assay("explain", run, "one/lite", "one/ref", store=store).out.splitlines()
+    brief = assay("explain", run, "one/lite", "one/ref", "--brief", store=store).out.splitlines()
+    assert [page[0]] == brief
+    assert brief[0].startswith("cnn.int8 one/lite / one/ref: rounding × kernels (possible)")
+    assert "95 % CI" in brief[0]
+    assert [line.split()[0] for line in page[1:]] == [
+        *("because", "mend", "differs", "bits", "codes", "right", "attempts")
+    ]
+
+
+def test_names_that_are_none_are_refused(store: Path) -> None:
+    run = assay("status", "--json", store=store).json["runs"][0]["id"]
+    assay("explain", run, "one", "three", store=store).refused(2, "E-ROW-UNKNOWN", "two/ref")
+    wrong = assay("explain", run, "one", "two", "-m", "no*", store=store)
+    wrong.refused(2, "E-MODEL-NAME", "cnn.int8")
+    assay("explain", "19990101", "one", "two", store=store).refused(2, "E-RUN-UNKNOWN")
