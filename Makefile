@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 FARM := $(BIN)/python -m infra.virtual_farm
 
-.PHONY: demo test check bench bundles farm farm-down farm-packages install install-dev lock schema clean help
+.PHONY: demo test check bench validity bundles farm farm-down farm-packages install install-dev lock schema clean help
 
 help:
 	@echo "demo       install, run matrices/quickstart.yaml, end with a verdict and a report"
 	@echo "test       install everything (Debian packages too), start the boards, run all checks"
 	@echo "check      ruff, mypy and pytest on what is installed and up"
 	@echo "bench      side-by-side measurements, printed"
+	@echo "validity   planted defects and nulls: what the audit finds, and whether it names it right"
 	@echo "farm       bring virtual boards, phone and stand-ins up;  farm-down  removes every trace"
 	@echo "bundles    build the hermetic bundles for Android and boards without a usable Python"
 	@echo "lock       rewrite infra/locks from this environment"
@@ -61,6 +62,9 @@ check: install-dev
 
 bench: install-dev
 	$(BIN)/python -m tests.benchmarks
+
+validity: install-dev
+	$(BIN)/python -m tests.benchmarks.validity
 
 lock: install-dev
 	$(BIN)/python infra/locks/lock.py

@@ -1,0 +1,4 @@
+"""Does the audit find what is there, name it right, and stay silent where nothing is?
+
+Defects are planted and nulls are made; the same code that answers users judges them.
+"""
