@@ -155,6 +155,30 @@ def test_the_bad_board_fails_litert_and_nothing_else(farm: Judged, net: str) -> 
         assert farm.rows[row(net, file, "qemu-badboard")]["verdict"] == "pass"
 
 
+def test_the_causes_are_named_unaided(farm: Judged) -> None:
+    """Saturation, a fault, and nothing: what is known of this farm, found from its answers alone."""
+    if sick_host(farm):
+        pytest.skip("the host saturates itself")
+    run = farm.document["run"]["id"]
+
+    def causes(device: str) -> dict[str, tuple[str, tuple[str, ...], str | None]]:
+        done = assay("explain", run, "host", device, "--json", store=farm.store)
+        assert done.code == 0, done.err
+        return {
+            f"{p['model']}.{p['file']}": (p["mechanism"], tuple(p["factors"]), p["blamed"])
+            for p in done.json["pairs"]
+        }
+
+    haswell = causes("qemu-haswell")
+    saturates = {f"{net}.u8s8": ("saturation", ("core",), "qemu-haswell/ort") for net in NETS}
+    assert {k: v for k, v in haswell.items() if v[0] != "identical"} == saturates
+    bad = causes("qemu-badboard")
+    faults = {f"{net}.int8": ("fault", ("core",), "qemu-badboard/litert") for net in NETS}
+    assert {k: v for k, v in bad.items() if v[0] != "identical"} == faults
+    for arm in ARM:
+        assert {v[0] for v in causes(arm).values()} == {"identical"}
+
+
 def test_every_number_leads_to_attempts(farm: Judged) -> None:
     ours = {a.info.id for a in farm.attempts.values()}
     baselines = set()
