@@ -156,7 +156,7 @@ def test_the_bad_board_fails_litert_and_nothing_else(farm: Judged, net: str) -> 
 
 
 def test_the_causes_are_named_unaided(farm: Judged) -> None:
-    """Saturation, a fault, and nothing: what is known of this farm, found from its answers alone."""
+    """Saturation, a fault, and nothing: what is known of this farm, from its answers alone."""
     if sick_host(farm):
         pytest.skip("the host saturates itself")
     run = farm.document["run"]["id"]
