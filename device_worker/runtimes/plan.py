@@ -30,10 +30,12 @@ class Plan:
 def read_plan(path: str) -> Plan:
     """Read a serialised ModelProto. Raises ValueError when it is not one, OSError."""
     with open(path, "rb") as file:
-        return _plan(memoryview(file.read()))
+        return plan_of(file.read())
 
 
-def _plan(model: memoryview) -> Plan:
+def plan_of(data: bytes) -> Plan:
+    """The same of a ModelProto in memory."""
+    model = memoryview(data)
     nodes: List[bytes] = []
     constants: List[bytes] = []
     operators: Counter[str] = collections.Counter()

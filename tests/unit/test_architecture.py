@@ -22,6 +22,7 @@ FLOW = [
     "inputs",
     "store",
     "variance",
+    "fingerprint",
     "signoff",
     "reports",
 ]

@@ -1,0 +1,146 @@
+"""ONNX probes of operators without weights: sums, products, averages, tables, float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from orchestrator.fingerprint import golden, reals
+from orchestrator.fingerprint.draws import limits, seed_of
+from orchestrator.fingerprint.golden import Scales
+from orchestrator.fingerprint.onnx_file import node, onnx_file
+from orchestrator.fingerprint.probe import Feed, Probe
+from orchestrator.fingerprint.tflite_maths import PAIRS, ROWS
+
+PAIR = ("a", "sa", "za", "b", "sb", "zb", "so", "zo")
+
+
+def probes() -> Iterator[Probe]:
+    for dtype in ("int8", "uint8"):
+        zero = 0 if dtype == "int8" else 128
+        for name, steps in PAIRS.items():
+            yield _binary("QLinearAdd", dtype, zero, name, steps)
+        yield _binary("QLinearMul", dtype, zero, "ties", (0.5, 0.5, 16.0))
+        yield _binary("QLinearMul", dtype, zero, "odd", (0.0371, 0.0523, 0.617))
+        yield _sigmoid(dtype, zero)
+        yield _quantise(dtype, zero)
+        yield _pool(dtype, zero)
+        yield _softmax(dtype, zero)
+    yield from _floats()
+
+
+def _binary(
+    kind: str, dtype: str, zero: int, what: str, steps: tuple[float, float, float]
+) -> Probe:
+    name, (low, high) = f"onnx.{kind}.{dtype}.{what}".lower(), limits(dtype)
+    za, zb, zo = zero + 5, zero - 7, zero + 2
+    a = Feed("ramp", (1, *ROWS), dtype, low, high)
+    b = Feed("random", (1, *ROWS), dtype, low, high, seed_of(name))
+    constants: dict[str, Any] = {
+        key: np.float32(step) for key, step in zip(("sa", "sb", "so"), steps, strict=True)
+    }
+    constants |= {"za": np.array(za, dtype), "zb": np.array(zb, dtype), "zo": np.array(zo, dtype)}
+    ends = {"a": (dtype, ROWS), "b": (dtype, ROWS)}
+    model = onnx_file([node(kind, PAIR, "y")], ends, ("y", dtype), constants)
+
+    def expected() -> dict[str, golden.Ints]:
+        left, right = a.codes() - za, b.codes() - zb
+        if kind == "QLinearAdd":
+            return golden.added_float(left, right, Scales(*steps), zo, low, high)
+        return golden.requantised(left * right, Scales(*steps), zo, low, high, golden.WIDE)
+
+    return Probe(name, f"{kind} {dtype}", "onnx", model, (a, b), expected)
+
+
+def _unary(
+    kind: str, dtype: str, feed: Feed, steps: Any, zeros: Any, want: Any, **attributes: Any
+) -> Probe:
+    constants = {
+        "sa": np.float32(steps[0]),
+        "za": np.array(zeros[0], dtype),
+        "so": np.float32(steps[1]),
+        "zo": np.array(zeros[1], dtype),
+    }
+    kept = constants if feed.dtype == dtype else {k: constants[k] for k in ("so", "zo")}
+    nodes = [node(kind, ["x", *kept], "y", **attributes)]
+    model = onnx_file(nodes, {"x": (feed.dtype, feed.shape[1:])}, ("y", dtype), kept)
+    return Probe(f"onnx.{kind}.{dtype}".lower(), f"{kind} {dtype}", "onnx", model, (feed,), want)
+
+
+def _sigmoid(dtype: str, zero: int) -> Probe:
+    low, high = limits(dtype)
+    feed = Feed("ramp", (1, 1, 256), dtype, low, high)
+
+    def expected() -> dict[str, golden.Ints]:
+        x = (feed.codes() - zero - 4) * float(np.float32(0.06))
+        return golden.tabulated(reals.logistic(x) * 256, low, low, high)
+
+    ends = ((0.06, 1 / 256), (zero + 4, low))
+    return _unary("QLinearSigmoid", dtype, feed, *ends, expected)
+
+
+def _quantise(dtype: str, zero: int) -> Probe:
+    low, high = limits(dtype)
+    feed = Feed("ramp", (1, 1, 2048), "float32", -1024, 1023, scale=0.125)
+    return _unary(
+        *("QuantizeLinear", dtype, feed, (1.0, 1.0), (0, zero)),
+        lambda: golden.tabulated(feed.codes() * 0.125, zero, low, high),
+    )
+
+
+def _pool(dtype: str, zero: int) -> Probe:
+    low, high = limits(dtype)
+    feed = Feed("random", (1, 1, 128, 4, 4), dtype, low, high, seed_of(f"pool {dtype}"))
+
+    def expected() -> dict[str, golden.Ints]:
+        total = (feed.codes() - zero).sum(axis=(3, 4), keepdims=True)
+        return golden.requantised(total, Scales(0.5, 1 / 16, 0.125), zero, low, high, golden.WIDE)
+
+    ends = ((0.5, 0.125), (zero, zero))
+    return _unary("QLinearGlobalAveragePool", dtype, feed, *ends, expected)
+
+
+def _softmax(dtype: str, zero: int) -> Probe:
+    """2,048 rows of ten: of so many probabilities some lie close to a tie."""
+    low, high = limits(dtype)
+    feed = Feed("random", (1, 2048, 10), dtype, low, high, seed_of("softmax"))
+
+    def expected() -> dict[str, golden.Ints]:
+        real = golden.softmax(feed.codes() * float(np.float32(0.17))) * 256
+        return golden.tabulated(real, low, low, high)
+
+    ends = ((0.17, 1 / 256), (zero, low))
+    return _unary("QLinearSoftmax", dtype, feed, *ends, expected, axis=-1, opset=13)
+
+
+def _floats() -> Iterator[Probe]:
+    """float32: whether products and sums are fused, denormals, exp."""
+    a, b = reals.product_feeds()
+    nodes = [node("MatMul", ["a", "b"], "y")]
+    right = np.ascontiguousarray(b.values()[0].T)
+    model = onnx_file(nodes, {"a": ("float32", a.shape[1:])}, ("y", "float32"), {"b": right})
+    yield Probe(
+        *("onnx.matmul.float32", "MatMul float32", "onnx", model, (a,)),
+        lambda: reals.fused_or_not(a.values(), b.values().swapaxes(1, 2)),
+    )
+    tiny = reals.denormals()
+    model = onnx_file(
+        [node("Add", ["x", "x"], "y")], {"x": ("float32", tiny.shape[1:])}, ("y", "float32"), {}
+    )
+    yield Probe(
+        *("onnx.add.float32.denormal", "denormals", "onnx", model, (tiny,)),
+        lambda: reals.kept_or_flushed(tiny.values()),
+    )
+    rows = reals.rows()
+    for kind in ("Softmax", "Sigmoid", "Tanh"):
+        nodes = [node(kind, ["x"], "y")]
+        model = onnx_file(nodes, {"x": ("float32", rows.shape[1:])}, ("y", "float32"), {})
+        yield Probe(f"onnx.{kind}.float32".lower(), f"{kind} float32", "onnx", model, (rows,))
+    # Large enough to be shared out among threads.
+    wide = Feed("random", (1, 64, 256), "float32", -8192, 8192, seed_of("wide a"), 2.0**-13)
+    deep = Feed("random", (1, 256, 128), "float32", -8192, 8192, seed_of("wide b"), 2.0**-13)
+    ends = {"a": ("float32", wide.shape[1:]), "b": ("float32", deep.shape[1:])}
+    model = onnx_file([node("MatMul", ["a", "b"], "y")], ends, ("y", "float32"), {})
+    yield Probe("onnx.matmul.float32.wide", "MatMul float32 wide", "onnx", model, (wide, deep))

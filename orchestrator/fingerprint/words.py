@@ -1,0 +1,135 @@
+"""Fingerprints in words: names for families, what two devices do differently. Documents only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Document = Mapping[str, Any]
+SATURATES = "saturates, "
+"""Begins the name of a mode in which int16 sums of pairs overflowed."""
+SAME = {"rndnu": "half-up"}
+"""Modes that differ in the bits of their multiplier only, under the name of the rounding."""
+FLOAT = "float"
+INTEGER = {
+    "QLinearConv": "Conv",
+    "QLinearAdd": "Add",
+    "QGemm": "Gemm",
+    "QLinearMatMul": "MatMul",
+    "MatMulIntegerToFloat": "MatMul",
+    "QLinearGlobalAveragePool": "GlobalAveragePool",
+}
+REAL = {
+    "Conv": "Conv",
+    "FusedConv": "Conv",
+    "NhwcFusedConv": "Conv",
+    "Add": "Add",
+    "Gemm": "Gemm",
+    "FusedGemm": "Gemm",
+    "MatMul": "MatMul",
+    "FusedMatMul": "MatMul",
+    "GlobalAveragePool": "GlobalAveragePool",
+}
+"""ONNX Runtime's operators by what they compute on integers and in float."""
+
+
+def label(told: Sequence[Mapping[str, Any]]) -> str:
+    """One name for a family: the mode that explains all its probes, else what explains them.
+
+    "double-up x5 + double x1": no mode alone; "unmatched:1a2b3c4d": none at all; "hash:1a2b3c4d":
+    the golden reference does not know the operator.
+    """
+    names: list[str] = []
+    left = [probe for probe in told if not probe["error"]]
+    if all(probe["modes"] is None for probe in left):
+        names, left = [_hashed("hash", left)] * bool(left), []
+    while left:
+        counts = Counter(mode for probe in left for mode in probe["modes"])
+        if not counts:
+            names.append(_hashed("unmatched", left))
+            break
+        mode, _ = counts.most_common(1)[0]
+        group = [probe for probe in left if mode in probe["modes"]]
+        whole = len(group) == len(told)
+        names.append("/".join(_common(group)) + (f" x{len(group)}" if not whole else ""))
+        left = [probe for probe in left if mode not in probe["modes"]]
+    errors = sorted({probe["error"] for probe in told if probe["error"]})
+    return " + ".join(names + [f"refused ({', '.join(errors)})"] * bool(errors))
+
+
+def _common(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Modes that explain all of them, in the order in which the golden reference lists them."""
+    kept = [m for m in told[0]["modes"] if all(m in probe["modes"] for probe in told)]
+    return list(dict.fromkeys(SAME.get(mode, mode) for mode in kept))
+
+
+def _hashed(word: str, told: Sequence[Mapping[str, Any]]) -> str:
+    answers = "".join(probe["answer"] for probe in told)
+    return f"{word}:{hashlib.sha256(answers.encode()).hexdigest()[:8]}"
+
+
+def plan_words(plans: Iterable[Mapping[str, int]]) -> str:
+    """Which operators an optimiser kept in float: "2 of 3 Conv, 1 of 1 Add in float"."""
+    integer: Counter[str] = Counter()
+    real: Counter[str] = Counter()
+    for plan in plans:
+        for operator, count in plan.items():
+            kind = operator.rpartition(".")[2]
+            if kind in INTEGER:
+                integer[INTEGER[kind]] += count
+            elif kind in REAL:
+                real[REAL[kind]] += count
+    if not real:
+        return "all in integers"
+    parts = [f"{n} of {n + integer[kind]} {kind}" for kind, n in sorted(real.items())]
+    return f"{', '.join(parts)} in float"
+
+
+def saturating(document: Document) -> list[str]:
+    """Families whose sums of pairs overflow."""
+    found = [n for n, f in document["families"].items() if f["mode"].startswith(SATURATES)]
+    return sorted(found)
+
+
+def difference(a: Document, b: Document, name: str) -> str:
+    """What ``a`` does that ``b``, called ``name``, does not: one line.
+
+    Fingerprints of different packs or formats asked different questions.
+    """
+    if a["sha256"] == b["sha256"]:
+        return f"as {name}"
+    if a["pack"] != b["pack"]:
+        return f"not comparable with {name}: other probes were asked"
+    said: dict[str, list[str]] = {}
+    for family, mine in a["families"].items():
+        other = b["families"][family]
+        if mine["sha256"] != other["sha256"]:
+            said.setdefault(_change(mine["mode"], other["mode"]), []).append(family)
+        if mine.get("plan_sha256") != other.get("plan_sha256"):
+            plans = mine.get("plan"), other.get("plan")
+            what = f"runs {plans[0]} instead of {plans[1]}"
+            if plans[0] == plans[1]:
+                what = "has another optimised graph"
+            said.setdefault(what, []).append(family)
+    for count in sorted(set(a["threads"]) | set(b["threads"])):
+        if a["threads"].get(count) != b["threads"].get(count):
+            said.setdefault(f"answers otherwise with {count} threads", [])
+    parts = [f"{what}{_of(families)}" for what, families in said.items()]
+    return f"{'; '.join(parts)}; otherwise as {name}"
+
+
+def _change(mine: str, other: str) -> str:
+    if mine.startswith(SATURATES) != other.startswith(SATURATES):
+        return "saturates" if mine.startswith(SATURATES) else "does not saturate"
+    if mine == other or "unmatched" in mine + other or "hash:" in mine + other:
+        return "answers otherwise"
+    return f"{mine} instead of {other}"
+
+
+def _of(families: Sequence[str]) -> str:
+    """Families in few words: a shared end is said once."""
+    if not families:
+        return ""
+    return f" in {', '.join(sorted(families))}"
