@@ -10,7 +10,18 @@ import sys
 
 import typer
 
-from orchestrator.cli import agreement, devices, explain, hub, look, offline, store, variance, work
+from orchestrator.cli import (
+    agreement,
+    devices,
+    explain,
+    fingerprint,
+    hub,
+    look,
+    offline,
+    store,
+    variance,
+    work,
+)
 from orchestrator.errors import AssayError, Exit, InfraError, InputError
 
 app = typer.Typer(
@@ -30,6 +41,7 @@ variance.register(app)
 offline.register(app)
 agreement.register(app)
 explain.register(app)
+fingerprint.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(store.app, name="store")
 app.add_typer(hub.app, name="hub")

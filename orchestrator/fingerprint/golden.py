@@ -152,7 +152,7 @@ def lanes(acc: Ints, scales: Scales, width: int = 8) -> Ints:
     return np.where(whole, double_up(acc, scales), double(acc, scales))
 
 
-DEPTHWISE: Mapping[str, Mode] = {**ROUNDINGS, "double-up, tail double": lanes}
+DEPTHWISE: Mapping[str, Mode] = {**ROUNDINGS, "double-up with tail double": lanes}
 WIDE: Mapping[str, Mode] = {name: mode for name, mode in ROUNDINGS.items() if name != "rndnu16"}
 """Those that keep the accumulator's bits; only matrix products are ever narrowed."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from orchestrator.fingerprint.draws import limits, seed_of, stream
 from orchestrator.fingerprint.onnx_file import node, onnx_file
 from orchestrator.fingerprint.probe import Feed, Probe
+from orchestrator.fingerprint.words import PLAN
 
 CHANNELS, SIDE = 8, 8
 STEPS = {"x": 2.0**-6, "c0": 2.0**-4, "c1": 2.0**-3, "c2": 2.0**-2, "sum": 2.0**-2, "pool": 2.0**-3}
@@ -83,7 +84,7 @@ def net(dtype: str) -> Probe:
     feed = Feed("random", (4, 1, *shape), "float32", -128, 127, seed_of(name), STEPS["x"])
     ends = {"real": ("float32", (1, *shape))}
     model = onnx_file(made.nodes, ends, ("pool_f", "float32"), made.constants)
-    return Probe(name, f"plan of a residual net, {dtype}", "onnx", model, (feed,), graph=True)
+    return Probe(name, f"{PLAN}a residual net {dtype}", "onnx", model, (feed,), graph=True)
 
 
 def probes() -> Iterator[Probe]:

@@ -148,7 +148,7 @@ def _requantise(dtype: str, zero: int, version: int) -> Probe:
         return golden.requantised(codes, scales, zero - 3, low, high, golden.WIDE)
 
     operator = Operator("QUANTIZE", ["x"], "y", schema.QuantizeOptionsT(), version)
-    return _unary(name, f"QUANTIZE {dtype} to {dtype}", feed, operator, ends, expected)
+    return _unary(name, f"REQUANTIZE {dtype}", feed, operator, ends, expected)
 
 
 def _quantise(dtype: str, zero: int) -> Probe:
@@ -157,7 +157,7 @@ def _quantise(dtype: str, zero: int) -> Probe:
     ends = (Tensor("x", (1, 2048), "float32"), Tensor("y", (1, 2048), dtype, 1.0, zero))
     operator = Operator("QUANTIZE", ["x"], "y", schema.QuantizeOptionsT())
     return _unary(
-        *(f"tflite.quantize.{dtype}", f"QUANTIZE float32 to {dtype}", feed, operator, ends),
+        *(f"tflite.quantize.{dtype}", f"QUANTIZE {dtype}", feed, operator, ends),
         lambda: golden.tabulated(feed.codes() * 0.125, zero, low, high),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,10 @@ SATURATES = "saturates, "
 """Begins the name of a mode in which int16 sums of pairs overflowed."""
 SAME = {"rndnu": "half-up"}
 """Modes that differ in the bits of their multiplier only, under the name of the rounding."""
-FLOAT = "float"
+PLAN = "plan of "
+"""Begins the name of a family that asks for the optimiser's plan."""
+GRAINS = ("per-channel", "per-tensor")
+TYPES = re.compile(r"[us]8[us]8|u?int8|float32", re.IGNORECASE)
 INTEGER = {
     "QLinearConv": "Conv",
     "QLinearAdd": "Add",
@@ -87,21 +91,33 @@ def plan_words(plans: Iterable[Mapping[str, int]]) -> str:
     return f"{', '.join(parts)} in float"
 
 
-def saturating(document: Document) -> list[str]:
-    """Families whose sums of pairs overflow."""
-    found = [n for n, f in document["families"].items() if f["mode"].startswith(SATURATES)]
-    return sorted(found)
+def summary(document: Document) -> str:
+    """The whole of it in one line: how many families round how, and what is out of the ordinary."""
+    counts: Counter[str] = Counter()
+    for family in document["families"].values():
+        if not family["mode"].startswith(("hash:", "unmatched:")):
+            counts[family["mode"].removeprefix(SATURATES)] += 1
+    parts = [", ".join(f"{n} {mode}" for mode, n in counts.most_common())]
+    saturates = [n for n, f in document["families"].items() if f["mode"].startswith(SATURATES)]
+    parts += [f"saturates{_of(saturates)}"] if saturates else []
+    parts += [
+        f"{name}: {family['plan']}"
+        for name, family in document["families"].items()
+        if name.startswith(PLAN) and "float" in family.get("plan", "")
+    ]
+    parts += [
+        f"{len(names)} answered otherwise with {count} threads"
+        for count, names in sorted(document["threads"].items())
+        if names
+    ]
+    return "; ".join(parts)
 
 
-def difference(a: Document, b: Document, name: str) -> str:
-    """What ``a`` does that ``b``, called ``name``, does not: one line.
+def differing(a: Document, b: Document) -> dict[str, list[str]]:
+    """What ``a`` does instead of what ``b`` does -> the families in which it does.
 
-    Fingerprints of different packs or formats asked different questions.
+    Saturation comes first, then what most families do.
     """
-    if a["sha256"] == b["sha256"]:
-        return f"as {name}"
-    if a["pack"] != b["pack"]:
-        return f"not comparable with {name}: other probes were asked"
     said: dict[str, list[str]] = {}
     for family, mine in a["families"].items():
         other = b["families"][family]
@@ -109,27 +125,46 @@ def difference(a: Document, b: Document, name: str) -> str:
             said.setdefault(_change(mine["mode"], other["mode"]), []).append(family)
         if mine.get("plan_sha256") != other.get("plan_sha256"):
             plans = mine.get("plan"), other.get("plan")
-            what = f"runs {plans[0]} instead of {plans[1]}"
+            what = f"runs {plans[0]}, not {plans[1]},"
             if plans[0] == plans[1]:
                 what = "has another optimised graph"
             said.setdefault(what, []).append(family)
     for count in sorted(set(a["threads"]) | set(b["threads"])):
         if a["threads"].get(count) != b["threads"].get(count):
-            said.setdefault(f"answers otherwise with {count} threads", [])
-    parts = [f"{what}{_of(families)}" for what, families in said.items()]
+            said.setdefault(f"depends otherwise on {count} threads", [])
+    order = sorted(said, key=lambda what: (not what.startswith("saturates"), -len(said[what])))
+    return {what: said[what] for what in order}
+
+
+def difference(a: Document, b: Document, name: str) -> str:
+    """What ``a`` does that ``b``, called ``name``, does not: one line."""
+    if a["sha256"] == b["sha256"]:
+        return f"as {name}"
+    if a["pack"] != b["pack"]:
+        return f"not comparable with {name}: other probes were asked"
+    parts = [f"{what}{_of(families)}" for what, families in differing(a, b).items()]
     return f"{'; '.join(parts)}; otherwise as {name}"
 
 
 def _change(mine: str, other: str) -> str:
     if mine.startswith(SATURATES) != other.startswith(SATURATES):
         return "saturates" if mine.startswith(SATURATES) else "does not saturate"
-    if mine == other or "unmatched" in mine + other or "hash:" in mine + other:
-        return "answers otherwise"
-    return f"{mine} instead of {other}"
+    nameless = ("unmatched:", "hash:")
+    if mine == other or any(word in mine + other for word in nameless):
+        return "answers otherwise in"
+    return f"{mine} instead of {other} in"
 
 
 def _of(families: Sequence[str]) -> str:
-    """Families in few words: a shared end is said once."""
-    if not families:
-        return ""
-    return f" in {', '.join(sorted(families))}"
+    """Families by their types, each type said once: " U8S8 (MatMulInteger, QLinearConv)"."""
+    by_type: dict[str, dict[str, None]] = {}
+    for family in families:
+        words = [word for word in family.split() if word not in GRAINS]
+        kind = next((word.strip(",") for word in words if TYPES.fullmatch(word)), "")
+        rest = " ".join(word for word in words if word != kind)
+        by_type.setdefault(kind, {})[rest] = None
+    parts = [
+        f"{kind} ({', '.join(rests)})" if kind else ", ".join(rests)
+        for kind, rests in by_type.items()
+    ]
+    return f" {', '.join(parts)}" if parts else ""

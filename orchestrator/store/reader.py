@@ -17,6 +17,7 @@ from orchestrator.store.records import (
     Blob,
     CellInfo,
     DeviceInfo,
+    FingerprintInfo,
     Json,
     LeaseInfo,
     Owner,
@@ -151,6 +152,17 @@ class Reader:
                 "SELECT * FROM lease WHERE coordinator IS NOT NULL ORDER BY device", {}
             )
         ]
+
+    def fingerprints(self) -> list[FingerprintInfo]:
+        """The newest of every device and configuration, by both."""
+        found = self._query(
+            "SELECT device, configuration, version, environment, sha256, document, created"
+            " FROM fingerprint f WHERE id = (SELECT MAX(id) FROM fingerprint g"
+            " WHERE g.device = f.device AND g.configuration = f.configuration)"
+            " ORDER BY device, configuration",
+            {},
+        )
+        return [FingerprintInfo(**{**row, "document": as_json(row["document"])}) for row in found]
 
     def verdict(self, run_id: str) -> Json | None:
         """The newest verdict document of the run, None before sign-off."""

@@ -220,6 +220,22 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True)
+class FingerprintInfo:
+    """``configuration``: runtime and kernel set; ``environment``: sha256 of what it was taken in.
+
+    ``document``: see orchestrator/fingerprint/identify.py.
+    """
+
+    device: str
+    configuration: str
+    version: str | None
+    environment: str
+    sha256: str
+    document: Json
+    created: float
+
+
+@dataclass(frozen=True)
 class BaselineKey:
     """What an FP32 baseline depends on. ``inputs``: sha256 of each input file, in tensor order.
 

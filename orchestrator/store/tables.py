@@ -159,3 +159,22 @@ class Baseline(SQLModel, table=True):
     environment: str = Field(foreign_key="environment.sha256")
     created: float
     data: dict[str, Any] = Field(sa_type=JSON)
+
+
+class Fingerprint(SQLModel, table=True):
+    """What the arithmetic of a runtime on a device was found to be; all are kept.
+
+    ``configuration``: runtime and kernel set, as in "litert/reference". ``sha256``: of the answers,
+    equal where the arithmetic is.
+    """
+
+    __table_args__ = (Index("ix_fingerprint_newest", "device", "configuration", "id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    device: str = Field(foreign_key="device.name")
+    configuration: str
+    version: str | None = None
+    environment: str = Field(foreign_key="environment.sha256")
+    sha256: str = Field(index=True)
+    document: dict[str, Any] = Field(sa_type=JSON)
+    created: float

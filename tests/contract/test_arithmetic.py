@@ -42,7 +42,7 @@ EXPECTED = {
     ("litert", "builtin"): {
         "CONV_2D": "double-up",
         "FULLY_CONNECTED": "double-up",
-        "DEPTHWISE_CONV_2D int8": "double-up, tail double",
+        "DEPTHWISE_CONV_2D int8": "double-up with tail double",
         "DEPTHWISE_CONV_2D uint8": "double",
         "MUL": "double",
         "ADD": "double",
@@ -112,9 +112,9 @@ def test_onnxruntime_rounds_half_to_even_and_does_not_saturate_with_vnni(here: P
 @pytest.mark.skipif(not X86, reason="measured on x86 with AVX2")
 def test_the_plan_of_a_residual_net_is_partly_float_on_x86(here: Probing) -> None:
     found = here.document("onnxruntime")["families"]
-    assert "Conv" in found["plan of a residual net, int8"]["plan"]
-    assert "in float" in found["plan of a residual net, int8"]["plan"]
-    assert found["plan of a residual net, uint8"]["plan"] == "all in integers"
+    assert "Conv" in found["plan of a residual net int8"]["plan"]
+    assert "in float" in found["plan of a residual net int8"]["plan"]
+    assert found["plan of a residual net uint8"]["plan"] == "all in integers"
 
 
 def test_asked_again_the_answers_are_the_same(here: Probing) -> None:

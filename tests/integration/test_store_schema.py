@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel
 
 from orchestrator.errors import InfraError, InputError
-from orchestrator.store import packs, tables
+from orchestrator.store import fingerprints, packs, tables
 from orchestrator.store.database import Store, upgrade
 from orchestrator.store.engine import Database
 from orchestrator.store.glance import glance
@@ -100,13 +100,16 @@ def old_store(root: Path, revision: str) -> None:
     plain.close()
 
 
-def test_an_older_schema_asks_for_the_upgrade_and_keeps_what_it_holds(tmp_path: Path) -> None:
-    old_store(tmp_path, "0001")
+@pytest.mark.parametrize("revision", HISTORY[:-1])
+def test_an_older_schema_asks_for_the_upgrade_and_keeps_what_it_holds(
+    tmp_path: Path, revision: str
+) -> None:
+    old_store(tmp_path, revision)
     for act in (lambda: Store.open(tmp_path), lambda: look(tmp_path)):
         with pytest.raises(InfraError, match="assay store upgrade") as caught:
             act()
         assert caught.value.id == "E-STORE-OLD"
-    assert upgrade(tmp_path) == ("0001", HEAD)
+    assert upgrade(tmp_path) == (revision, HEAD)
     with Store.open(tmp_path) as store:
         (before,) = store.attempts("r1")
         assert (before.id, before.state, before.offline) == ("a0", "ok", None)
@@ -114,6 +117,8 @@ def test_an_older_schema_asks_for_the_upgrade_and_keeps_what_it_holds(tmp_path: 
         (pack,) = store.packs("r1")
         assert (pack.nonce, pack.device, pack.manifest) == ("n0", "pi", {"jobs": 1})
         assert list(pack.out.values()) == ["c1"]
+        fingerprints.save(store, "pi", "onnxruntime", "1.31.1", {"machine": "x"}, {"sha256": "f"})
+        assert [f.sha256 for f in store.fingerprints()] == ["f"]
         with store.database.read() as connection:
             context = MigrationContext.configure(connection)
             assert compare_metadata(context, SQLModel.metadata) == []

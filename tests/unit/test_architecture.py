@@ -74,6 +74,8 @@ def test_imports_point_one_way_along_the_flow(folder: str) -> None:
         ["logs", "--help"],
         ["plan", "matrices/quickstart.yaml"],
         ["devices", "list"],
+        ["fingerprint", "--help"],
+        ["classes", "--help"],
     ],
     ids=lambda a: " ".join(a),
 )
