@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.devices.smoke import BIAS, FOLDER, WEIGHTS
+from orchestrator.fingerprint.tflite_file import Operator, Tensor, constant, tflite_file
 
 
 def onnx_model() -> bytes:
@@ -44,48 +43,16 @@ def onnx_model() -> bytes:
 
 def tflite_model() -> bytes:
     """The same as one int8 FULLY_CONNECTED; all scales are 1 and all zero points 0."""
-    model: Any = schema.ModelT()
-    model.version, model.description = 3, "smoke"
-    code: Any = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
-    code.version = 4  # the first that takes int8
-    model.operatorCodes = [code]
-    weights = np.array(WEIGHTS, np.int8).T  # [outputs, inputs]
-    model.buffers = [
-        schema.BufferT(),
-        _buffer(weights.tobytes()),
-        _buffer(np.array(BIAS, np.int32).tobytes()),
+    tensors = [
+        Tensor("x", (1, 4), "int8", 1.0),
+        constant("w", np.array(WEIGHTS, np.int8).T, 1.0),  # [outputs, inputs]
+        constant("b", np.array(BIAS, np.int32), 1.0),
+        Tensor("y", (1, 3), "int8", 1.0),
     ]
-    graph: Any = schema.SubGraphT()
-    graph.tensors = [
-        _tensor("x", [1, 4], schema.TensorType.INT8, 0),
-        _tensor("w", [3, 4], schema.TensorType.INT8, 1),
-        _tensor("b", [3], schema.TensorType.INT32, 2),
-        _tensor("y", [1, 3], schema.TensorType.INT8, 0),
-    ]
-    step: Any = schema.OperatorT()
-    step.opcodeIndex, step.inputs, step.outputs = 0, [0, 1, 2], [3]
-    step.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
-    step.builtinOptions = schema.FullyConnectedOptionsT()
-    graph.operators, graph.inputs, graph.outputs = [step], [0], [3]
-    model.subgraphs = [graph]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _buffer(data: bytes) -> Any:
-    buffer: Any = schema.BufferT()
-    buffer.data = list(data)
-    return buffer
-
-
-def _tensor(name: str, shape: list[int], kind: int, buffer: int) -> Any:
-    tensor: Any = schema.TensorT()
-    tensor.name, tensor.shape, tensor.type, tensor.buffer = name, shape, kind, buffer
-    tensor.quantization = schema.QuantizationParametersT()
-    tensor.quantization.scale, tensor.quantization.zeroPoint = [1.0], [0]
-    return tensor
+    # Version 4 is the first that takes int8.
+    options = schema.FullyConnectedOptionsT()
+    step = Operator("FULLY_CONNECTED", ["x", "w", "b"], "y", options, version=4)
+    return tflite_file(tensors, [step], ["x"], "y")
 
 
 def main(folder: Path = FOLDER) -> int:

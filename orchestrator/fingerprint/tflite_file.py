@@ -27,13 +27,17 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """``kind``: a name of BuiltinOperator. ``options``: the schema's ...OptionsT object."""
+    """``kind``: a name of BuiltinOperator; any other is a custom operator, with its ``program``.
+
+    ``options``: the schema's ...OptionsT object of a built-in one.
+    """
 
     kind: str
     inputs: Sequence[str]
     output: str
     options: Any = None
     version: int = 1
+    program: bytes = b""
 
 
 def constant(name: str, data: NDArray[Any], scale: Any = None, zero: int = 0, axis: int = 0) -> Any:
@@ -68,14 +72,18 @@ def tflite_file(
 
 def _code(kind: str, version: int) -> Any:
     code: Any = schema.OperatorCodeT()
-    code.builtinCode = getattr(schema.BuiltinOperator, kind)
-    code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), version
+    number = getattr(schema.BuiltinOperator, kind, schema.BuiltinOperator.CUSTOM)
+    code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
+    code.version = version
+    if number == schema.BuiltinOperator.CUSTOM:
+        code.customCode = kind
     return code
 
 
 def _operator(op: Operator, code: int, inputs: list[int], place: dict[str, int]) -> Any:
     made: Any = schema.OperatorT()
     made.opcodeIndex, made.inputs, made.outputs = code, inputs, [place[op.output]]
+    made.customOptions = list(op.program) or None
     if op.options is not None:
         name = type(op.options).__name__.removesuffix("T")
         made.builtinOptionsType = getattr(schema.BuiltinOptions, name)

@@ -7,15 +7,13 @@ and the stand-in of `infra.standins` computes something else than the source doe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from infra.standins.build import BuildError, build
+from orchestrator.fingerprint.tflite_file import Operator, Tensor, tflite_file
 
 SHAPE = [1, 8]
 SCALE, ZERO = 0.5, 3
@@ -52,42 +50,19 @@ def custom(path: Path, kind: str) -> Path:
 
 
 def _write(path: Path, steps: list[tuple[str, bytes]], scale: float) -> Path:
-    model: Any = schema.ModelT()
-    model.version, model.description = 3, "test"
-    model.buffers, model.operatorCodes = [schema.BufferT()], [_code(kind) for kind, _ in steps]
-    graph: Any = schema.SubGraphT()
-    graph.tensors, graph.operators = [_tensor("in", scale, False)], []
-    for number, (kind, program) in enumerate(steps):
-        last = number == len(steps) - 1
-        name = "out" if last else f"between{number}"
-        graph.tensors.append(_tensor(name, scale, kind == "DEQUANTIZE"))
-        op: Any = schema.OperatorT()
-        op.opcodeIndex, op.inputs, op.outputs = number, [number], [number + 1]
-        op.customOptions = list(program) or None
-        graph.operators.append(op)
-    graph.inputs, graph.outputs = [0], [len(steps)]
-    model.subgraphs = [graph]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
+    names = ["in", *(f"between{n}" for n in range(len(steps) - 1)), "out"]
+    kinds = ["", *(kind for kind, _ in steps)]
+    tensors = [
+        _tensor(name, scale, kind == "DEQUANTIZE") for name, kind in zip(names, kinds, strict=True)
+    ]
+    operators = [
+        Operator(kind, [name], output, None, 2 if kind == "DEQUANTIZE" else 1, program)
+        for (kind, program), name, output in zip(steps, names, names[1:], strict=False)
+    ]
+    path.write_bytes(tflite_file(tensors, operators, ["in"], "out"))
     return path
 
 
-def _code(kind: str) -> Any:
-    code: Any = schema.OperatorCodeT()
-    number = getattr(schema.BuiltinOperator, kind, schema.BuiltinOperator.CUSTOM)
-    code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
-    code.version = 2 if kind == "DEQUANTIZE" else 1
-    if number == schema.BuiltinOperator.CUSTOM:
-        code.customCode = kind
-    return code
-
-
-def _tensor(name: str, scale: float, real: bool) -> Any:
-    tensor: Any = schema.TensorT()
-    tensor.name, tensor.shape, tensor.buffer = name, SHAPE, 0
-    tensor.type = schema.TensorType.FLOAT32 if real else schema.TensorType.INT8
-    if not real:
-        tensor.quantization = schema.QuantizationParametersT()
-        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [ZERO]
-    return tensor
+def _tensor(name: str, scale: float, real: bool) -> Tensor:
+    shape = tuple(SHAPE)
+    return Tensor(name, shape, "float32") if real else Tensor(name, shape, "int8", scale, ZERO)
