@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from orchestrator.fingerprint import golden, reals
 from orchestrator.fingerprint.draws import limits, seed_of
@@ -138,9 +139,29 @@ def _floats() -> Iterator[Probe]:
         nodes = [node(kind, ["x"], "y")]
         model = onnx_file(nodes, {"x": ("float32", rows.shape[1:])}, ("y", "float32"), {})
         yield Probe(f"onnx.{kind}.float32".lower(), f"{kind} float32", "onnx", model, (rows,))
-    # Large enough to be shared out among threads.
-    wide = Feed("random", (1, 64, 256), "float32", -8192, 8192, seed_of("wide a"), 2.0**-13)
-    deep = Feed("random", (1, 256, 128), "float32", -8192, 8192, seed_of("wide b"), 2.0**-13)
-    ends = {"a": ("float32", wide.shape[1:]), "b": ("float32", deep.shape[1:])}
-    model = onnx_file([node("MatMul", ["a", "b"], "y")], ends, ("y", "float32"), {})
-    yield Probe("onnx.matmul.float32.wide", "MatMul float32 wide", "onnx", model, (wide, deep))
+    yield from _wide()
+
+
+def _wide() -> Iterator[Probe]:
+    """Large enough to be shared out among threads; weights are inputs, which take no room."""
+    rows, columns = _random("wide a", 64, 256), _random("wide b", 256, 128)
+    image, kernel = _random("wide c", 1, 8, 24, 24), _random("wide d", 16, 8, 3, 3)
+    codes = Feed("random", (1, 256, 128), "int8", -127, 127, seed_of("wide e"))
+    dynamic = [
+        helper.make_node("DynamicQuantizeLinear", ["a"], ["q", "s", "z"]),
+        node("MatMulInteger", ["q", "b", "z"], "i"),
+        node("Cast", ["i"], "f", to=TensorProto.FLOAT),
+        node("Mul", ["f", "s"], "y"),
+    ]
+    for name, family, nodes, feeds in (
+        ("matmul.float32", "MatMul wide float32", [node("MatMul", "ab", "y")], (rows, columns)),
+        ("conv.float32", "Conv wide float32", [node("Conv", "ab", "y")], (image, kernel)),
+        ("matmul.dynamic", "MatMul float32 by int8", dynamic, (rows, codes)),
+    ):
+        ends = {key: (feed.dtype, feed.shape[1:]) for key, feed in zip("ab", feeds, strict=True)}
+        model = onnx_file(nodes, ends, ("y", "float32"), {})
+        yield Probe(f"onnx.{name}.wide", family, "onnx", model, feeds)
+
+
+def _random(name: str, *shape: int) -> Feed:
+    return Feed("random", (1, *shape), "float32", -8192, 8192, seed_of(name), 2.0**-13)

@@ -11,6 +11,7 @@ from orchestrator.fingerprint import (
     onnx_layers,
     onnx_maths,
     onnx_net,
+    tflite_floats,
     tflite_layers,
     tflite_maths,
 )
@@ -18,7 +19,7 @@ from orchestrator.fingerprint.probe import Feed, Probe
 
 PARTS = {
     "onnx": (onnx_layers, onnx_maths, onnx_net),
-    "tflite": (tflite_layers, tflite_maths),
+    "tflite": (tflite_layers, tflite_maths, tflite_floats),
 }
 
 

@@ -1,4 +1,4 @@
-"""TFLite probes of operators without weights: sums, products, averages, tables, float32."""
+"""TFLite probes of operators without weights: sums, products, averages, tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ def probes() -> Iterator[Probe]:
         yield from _tables(dtype, zero, version)
         for scale in (0.08, 0.17, 0.31):
             yield _softmax(dtype, zero, scale, version)
-    yield from _floats()
 
 
 def _binary(
@@ -209,38 +208,3 @@ def _softmax(dtype: str, zero: int, step: float, version: int) -> Probe:
 
     operator = Operator("SOFTMAX", ["x"], "y", options, version)
     return _unary(name, f"SOFTMAX {dtype}", feed, operator, ends, expected)
-
-
-def _floats() -> Iterator[Probe]:
-    """float32: whether products and sums are fused, denormals, exp."""
-    feeds = reals.product_feeds()
-    (m, k), n = feeds[0].shape[1:], feeds[1].shape[1]
-    tensors = [
-        Tensor("a", (m, k), "float32"),
-        Tensor("b", (n, k), "float32"),
-        Tensor("y", (m, n), "float32"),
-    ]
-    options: Any = schema.FullyConnectedOptionsT()
-    weights = constant("b", feeds[1].values()[0])
-    tensors[1] = weights
-    step = Operator("FULLY_CONNECTED", ["a", "b"], "y", options)
-    yield Probe(
-        *("tflite.fully_connected.float32", "FULLY_CONNECTED float32", "tflite"),
-        *(tflite_file(tensors, [step], ["a"], "y"), feeds[:1]),
-        lambda: reals.fused_or_not(feeds[0].values(), feeds[1].values().swapaxes(1, 2)),
-    )
-    tiny = reals.denormals()
-    ends = [Tensor("x", tiny.shape[1:], "float32"), Tensor("y", tiny.shape[1:], "float32")]
-    model = tflite_file(ends, [Operator("ADD", ["x", "x"], "y", schema.AddOptionsT())], ["x"], "y")
-    yield Probe(
-        *("tflite.add.float32.denormal", "denormals", "tflite", model, (tiny,)),
-        lambda: reals.kept_or_flushed(tiny.values()),
-    )
-    rows = reals.rows()
-    softmax: Any = schema.SoftmaxOptionsT()
-    softmax.beta = 1.0
-    for kind, given in (("SOFTMAX", softmax), ("LOGISTIC", None), ("TANH", None)):
-        ends = [Tensor("x", rows.shape[1:], "float32"), Tensor("y", rows.shape[1:], "float32")]
-        model = tflite_file(ends, [Operator(kind, ["x"], "y", given)], ["x"], "y")
-        name = f"tflite.{kind}.float32".lower()
-        yield Probe(name, f"{kind} float32", "tflite", model, (rows,))
