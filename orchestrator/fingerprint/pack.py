@@ -41,7 +41,7 @@ def wide(model_format: str) -> tuple[Probe, ...]:
 
 @cache
 def archive(chosen: tuple[Probe, ...]) -> Archive:
-    """Models only: the device makes the inputs itself. The same bytes on every machine."""
+    """Models, and inputs that the device cannot make itself. The same bytes on every machine."""
     feeds: dict[Feed, str] = {}
     trials, models = [], {}
     for number, probe in enumerate(chosen):
@@ -49,7 +49,9 @@ def archive(chosen: tuple[Probe, ...]) -> Archive:
         models[model] = probe.model
         names = [feeds.setdefault(feed, f"x{len(feeds)}") for feed in probe.feeds]
         trials.append(Trial(probe.name, model, names, probe.graph))
-    return pack(trials, models, made={name: feed.recipe for feed, name in feeds.items()})
+    sent = {name: feed.values() for feed, name in feeds.items() if feed.sent}
+    made = {name: feed.recipe for feed, name in feeds.items() if not feed.sent}
+    return pack(trials, models, sent, made)
 
 
 def _size(feed: Feed) -> int:

@@ -15,7 +15,10 @@ from orchestrator.fingerprint.golden import Ints
 
 @dataclass(frozen=True)
 class Feed:
-    """An input [runs, *tensor shape] that the device makes itself: a ``Recipe``, see there."""
+    """An input [runs, *tensor shape] that the device makes itself: a ``Recipe``, see there.
+
+    ``sent``: it goes to the device as it is, for a runtime may have changed how that computes.
+    """
 
     kind: str
     shape: tuple[int, ...]
@@ -24,6 +27,7 @@ class Feed:
     high: int
     seed: int = 0
     scale: float = 1.0
+    sent: bool = False
 
     @property
     def recipe(self) -> Recipe:

@@ -55,12 +55,23 @@ class Layer:
 
     @property
     def family(self) -> str:
-        # Another kernel answers for a single row, and another plan may for float ends.
-        one = " batch 1" if self.kind == DENSE and self.batch == 1 else ""
+        grain = "channel" if self.per_channel else "tensor"
         ends = " float ends" if self.float_ends else ""
-        return (
-            f"{self.kind} {self.dtype} per-{'channel' if self.per_channel else 'tensor'}{one}{ends}"
-        )
+        return f"{self.kind} {self.dtype} per-{grain}{ends}{self._other_kernel}"
+
+    @property
+    def _other_kernel(self) -> str:
+        """For what sizes runtimes have kernels of their own."""
+        if self.kind == DENSE:
+            return " batch 1" if self.batch == 1 else ""
+        if self.kind == DEPTHWISE:
+            return " tail" if self.tail else ""
+        return " one channel" if self.inputs == self.outputs == 1 else ""
+
+    @property
+    def tail(self) -> bool:
+        """Whether channels are left over when they are taken eight at a time."""
+        return self.kind == DEPTHWISE and self.inputs % 8 > 0
 
 
 def probe(layer: Layer) -> Probe:
@@ -73,7 +84,9 @@ def probe(layer: Layer) -> Probe:
     reach = np.sqrt(layer.kernel**2 * (1 if layer.kind == DEPTHWISE else layer.inputs)) * 73 * 73
     multiplier = odd(draw, 60 / reach, layer.outputs)
     if layer.ties:
-        multiplier = np.exp2(-(np.arange(layer.outputs) % 6 + 1)).astype(np.float32)
+        # 1/16 first: at 1/2 the two roundings of gemmlowp are one.
+        powers = (np.arange(layer.outputs) + 3) % 6 + 1
+        multiplier = np.exp2(-powers).astype(np.float32)
         if not layer.per_channel:
             multiplier[:] = layer.ties
     scale_w = multiplier * SCALE_OUT / SCALE_IN
@@ -93,7 +106,7 @@ def probe(layer: Layer) -> Probe:
         x = feed.codes() - (0 if layer.float_ends else zero_in)
         acc = _accumulators(layer, x, weights) + bias
         scales = Scales(SCALE_IN, scale_w, SCALE_OUT)
-        known = golden.DEPTHWISE if layer.kind == DEPTHWISE else golden.ROUNDINGS
+        known = golden.DEPTHWISE if layer.tail else golden.ROUNDINGS
         found = golden.requantised(acc, scales, zero_out, low, high, known)
         off = zero_out if layer.float_ends else 0
         return {mode: codes - off for mode, codes in found.items()}
@@ -189,7 +202,9 @@ def probes() -> Iterator[Probe]:
         yield probe(Layer(DENSE, dtype, per_channel, batch=1, runs=32))
         for tie in (0.5, 0.0625):
             yield probe(Layer(DENSE, dtype, per_channel, ties=tie, batch=1, runs=32))
-        for inputs, outputs in ((1, 1), (3, 5), (17, 9)):
+        for tie in (0.0, 0.0625):
+            yield probe(Layer(CONV, dtype, per_channel, 1, tie, inputs=1, outputs=1, side=24))
+        for inputs, outputs in ((3, 5), (17, 9)):
             yield probe(Layer(DENSE, dtype, per_channel, inputs=inputs, outputs=outputs, batch=3))
             yield probe(Layer(CONV, dtype, per_channel, inputs=inputs, outputs=outputs, side=5))
         for channels in (5, 17):
