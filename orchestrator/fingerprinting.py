@@ -117,8 +117,20 @@ def _one(there: Visit, name: str, spec: wire.RuntimeSpec, store: Store) -> Membe
     twice = run(there.session, worker, archive(wide(form)), again)
     document = identify(form, once, {THREADS: twice})
     facts: Mapping[str, Any] = once.environment
+    document["taken_on"] = _key(facts)
     version = facts.get("runtime", {}).get("version")
     known = any(d.emulated for d in store.devices() if d.name == device.name)
     store.upsert_device(device.name, device.class_, emulated(facts) or known, {})
     fingerprints.save(store, device.name, name, version, dict(facts), document)
     return Member(device.name, name, version, document)
+
+
+def _key(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Build and processor that gave the answers; no part of the identity."""
+    cores = {tuple(sorted(core.items())) for core in facts.get("cores", [])}
+    return {
+        "runtime": facts.get("runtime"),
+        "machine": facts.get("machine"),
+        "isa_flags": facts.get("isa_flags"),
+        "cores": [dict(core) for core in sorted(cores)],
+    }

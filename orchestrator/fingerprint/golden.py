@@ -54,6 +54,7 @@ class Scales:
 
 
 Mode = Callable[[Ints, Scales], Ints]
+"""Exact accumulators [..., channels] to output steps of the same shape, neither moved nor clamped."""
 
 
 def fixed_point(multiplier: Any) -> tuple[Ints, Ints]:
@@ -92,24 +93,29 @@ def high_product(x: Ints, mantissa: Ints) -> Ints:
 
 
 def half_even(acc: Ints, scales: Scales) -> Ints:
+    """rint(float32(acc) · float32 multiplier): MLAS qgemm requantisation, XNNPACK "fp32"."""
     return np.asarray(np.rint(acc.astype(np.float32) * scales.single), np.int64)
 
 
 def half_away(acc: Ints, scales: Scales) -> Ints:
+    """round(float32(acc) · float32 multiplier): TFLite's reference FULLY_CONNECTED since 2.20."""
     return away(acc.astype(np.float32) * scales.single)
 
 
 def half_up(acc: Ints, scales: Scales) -> Ints:
+    """floor(acc · Q31 multiplier + ½): TFLite's MultiplyByQuantizedMultiplier, single rounding."""
     mantissa, exponent = fixed_point(scales.double)
     return shift_up(acc * mantissa, 31 - exponent)
 
 
 def rndnu(acc: Ints, scales: Scales) -> Ints:
+    """floor(acc · 24-bit multiplier + ½): XNNPACK's requantization-stubs "rndnu"."""
     mantissa, exponent = float_bits(scales.single)
     return shift_up(acc * mantissa, 23 - exponent)
 
 
 def rndnu16(acc: Ints, scales: Scales) -> Ints:
+    """XNNPACK's "rndnu16": round(acc · 2^k) as int16, times 15 bits, ties up at either step."""
     mantissa, exponent = float_bits(scales.single)
     short = np.minimum(shift_up(mantissa, 9), 32767)
     # The multiplier is short/2^15 · 2^(exponent+1); the power of two is applied first, and rounded.
@@ -118,10 +124,12 @@ def rndnu16(acc: Ints, scales: Scales) -> Ints:
 
 
 def double(acc: Ints, scales: Scales) -> Ints:
+    """TFLite's MultiplyByQuantizedMultiplier, double rounding (gemmlowp/fixedpoint.h)."""
     return _twice(acc, scales.double, shift_away)
 
 
 def double_up(acc: Ints, scales: Scales) -> Ints:
+    """The same with ARM's ``vrshl`` for the shift, as ruy and the depthwise NEON kernels do."""
     return _twice(acc, scales.double, shift_up)
 
 
@@ -146,7 +154,7 @@ ROUNDINGS: Mapping[str, Mode] = {
 def lanes(acc: Ints, scales: Scales, width: int = 8) -> Ints:
     """double-up in whole vectors of ``width`` channels, double in the channels left over.
 
-    Measured of LiteRT's built-in depthwise kernel on x86.
+    Measured of LiteRT's built-in depthwise kernel, on x86 and ARM.
     """
     whole = np.arange(acc.shape[-1]) < acc.shape[-1] // width * width
     return np.where(whole, double_up(acc, scales), double(acc, scales))

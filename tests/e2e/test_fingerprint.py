@@ -91,6 +91,10 @@ def test_a_diff_says_what_two_kernel_sets_do_differently(desk: Desk) -> None:
     (taken,) = asked.json["taken"]
     assert taken["fingerprint"]["families"]["CONV_2D int8 per-channel"]["mode"] == "double"
     assert (taken["device"], taken["configuration"]) == ("one", "litert/reference")
+    told = taken["fingerprint"]["taken_on"]
+    assert told["runtime"]["name"] == "litert"
+    assert told["machine"]
+    assert told["isa_flags"]
     done = desk.run("fingerprint", "--diff", "one:litert/reference", "two:litert/default", "--json")
     (line,) = done.json["differences"]
     assert "half-even" in line["words"]
