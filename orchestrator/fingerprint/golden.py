@@ -54,7 +54,7 @@ class Scales:
 
 
 Mode = Callable[[Ints, Scales], Ints]
-"""Exact accumulators [..., channels] to output steps of the same shape, neither moved nor clamped."""
+"""Exact accumulators [..., channels] to output steps of that shape, not moved, not clamped."""
 
 
 def fixed_point(multiplier: Any) -> tuple[Ints, Ints]:

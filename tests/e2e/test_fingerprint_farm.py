@@ -21,7 +21,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     wanted = [option for name in CONFIGURATIONS for option in ("--runtime", name)]
     store = tmp_path_factory.mktemp("boards") / "store"
     return assay(
-        *("fingerprint", *BOARDS, *wanted, "-i", INVENTORY, "--json"), store=store, timeout=500
+        *("fingerprint", *BOARDS, *wanted, "-i", str(INVENTORY), "--json"), store=store, timeout=500
     )
 
 
