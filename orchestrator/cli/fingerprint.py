@@ -100,12 +100,31 @@ def fingerprint(
     return _exit_code(taken)
 
 
-def classes(store: StoreFolder = None, as_json: AsJson = False) -> None:
-    from orchestrator.fingerprint.classes import grouped_json
+def classes(
+    families: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--family",
+            metavar="GLOB",
+            help="Only operator families whose name fits, as 'CONV_2D int8*'; repeatable.",
+        ),
+    ] = None,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    from orchestrator.fingerprint.classes import grouped_json, of_families
 
-    members = [member for member, _ in _stored(store_folder(store))]
+    stored = _stored(store_folder(store))
+    members = of_families(stored, families or ["*"])
+    if stored and not members:
+        known = {name.split()[0] for m in stored for name in m.document["families"]}
+        raise InputError(
+            "E-FINGERPRINT-NONE",
+            f"no operator family fits {', '.join(families or [])}",
+            mend=f"they begin with: {', '.join(sorted(known))}",
+        )
     if as_json:
-        print_json({"schema": "assay.classes/1"} | grouped_json(members))
+        print_json({"schema": "assay.classes/1", "families": families} | grouped_json(members))
         return
     if not members:
         print_text("no fingerprint is stored: take some with assay fingerprint DEVICE")
@@ -115,7 +134,7 @@ def classes(store: StoreFolder = None, as_json: AsJson = False) -> None:
 def _diff(a: str, b: str, root: Path, as_json: bool) -> None:
     from orchestrator.fingerprint.words import difference
 
-    stored = [member for member, _ in _stored(root)]
+    stored = _stored(root)
     left, right = (_named(name, stored) for name in (a, b))
     pairs = [
         (mine, other)
@@ -140,16 +159,14 @@ def _diff(a: str, b: str, root: Path, as_json: bool) -> None:
         print_text(f"{line['a']}: {line['words']}")
 
 
-def _stored(root: Path) -> list[tuple[Member, float]]:
-    """The newest fingerprint of each device and configuration, and when it was taken."""
+def _stored(root: Path) -> list[Member]:
+    """The newest fingerprint of each device and configuration."""
     from orchestrator.fingerprint.classes import Member
     from orchestrator.store.glance import glance
 
     with glance(root) as reader:
-        return [
-            (Member(f.device, f.configuration, f.version, f.document), f.created)
-            for f in reader.fingerprints()
-        ]
+        found = reader.fingerprints()
+    return [Member(f.device, f.configuration, f.version, f.document) for f in found]
 
 
 def _named(name: str, stored: list[Member]) -> list[Member]:

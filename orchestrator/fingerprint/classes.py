@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.fingerprint.words import Document, difference, differing
+from orchestrator.fingerprint.words import Document, difference, differing, narrowed
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,12 @@ class Split:
     first: Member
     families: Sequence[str]
     words: str
+
+
+def of_families(members: Iterable[Member], globs: Sequence[str]) -> list[Member]:
+    """Members by those operator families alone; without those that were asked none of them."""
+    narrow = [replace(m, document=narrowed(m.document, globs)) for m in members]
+    return [member for member in narrow if member.document["families"]]
 
 
 def classes(members: Iterable[Member]) -> list[list[Member]]:

@@ -19,7 +19,7 @@ from orchestrator.devices.batch import Answered, Answers
 from orchestrator.errors import InfraError
 from orchestrator.fingerprint.pack import archive, probes, wide
 from orchestrator.fingerprint.probe import Probe
-from orchestrator.fingerprint.words import label, plan_words
+from orchestrator.fingerprint.words import identity, label, plan_words
 from orchestrator.store.records import sha256_of
 
 SCHEMA = "assay.fingerprint/1"
@@ -54,15 +54,6 @@ def identify(model_format: str, once: Answers, threads: Mapping[int, Answers]) -
         "threads": {n: sorted(names) for n, names in differ.items()},
     }
     return document | {"sha256": identity(document)}
-
-
-def identity(document: Mapping[str, Any]) -> str:
-    """Over what was answered and planned, and by which pack; not over the names given to it."""
-    answers = {
-        name: [family["sha256"], family.get("plan_sha256")]
-        for name, family in document["families"].items()
-    }
-    return sha256_of({"pack": document["pack"], "answers": answers, "threads": document["threads"]})
 
 
 def _told(probe: Probe, answered: Answered) -> dict[str, Any]:

@@ -6,7 +6,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
+
+from orchestrator.store.records import sha256_of
 
 Document = Mapping[str, Any]
 SATURATES = "saturates, "
@@ -37,6 +40,34 @@ REAL = {
     "GlobalAveragePool": "GlobalAveragePool",
 }
 """ONNX Runtime's operators by what they compute on integers and in float."""
+
+
+def identity(document: Document) -> str:
+    """Over what was answered and planned, and by which pack; not over the names given to it."""
+    answers = {
+        name: [family["sha256"], family.get("plan_sha256")]
+        for name, family in document["families"].items()
+    }
+    return sha256_of({"pack": document["pack"], "answers": answers, "threads": document["threads"]})
+
+
+def narrowed(document: Document, families: Sequence[str]) -> dict[str, Any]:
+    """What is left of a fingerprint for a model of some operators, with an identity of its own.
+
+    ``families``: globs of family names. Devices that the whole splits may be one here.
+    """
+    kept = {
+        name: family
+        for name, family in document["families"].items()
+        if any(fnmatchcase(name, glob) for glob in families)
+    }
+    probes = {probe for family in kept.values() for probe in family["probes"]}
+    threads = {
+        count: [name for name in names if name in probes]
+        for count, names in document["threads"].items()
+    }
+    made = {**document, "families": kept, "threads": threads}
+    return made | {"sha256": identity(made)}
 
 
 def label(told: Sequence[Mapping[str, Any]]) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.fingerprint.identify import identity
 from orchestrator.fingerprint.pack import probes
+from orchestrator.fingerprint.words import identity
 from tests.support.probing import Probing
 
 CONFIGURATIONS = [

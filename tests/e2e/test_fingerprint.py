@@ -82,6 +82,8 @@ def test_classes_reads_what_was_stored(desk: Desk) -> None:
     assert members == [["one", "two"], ["one", "two"]]
     assert found["splits"] == []
     assert "class " in desk.run("classes").out
+    some = desk.run("classes", "--family", "CONV_2D int8*", "--json").json
+    assert [len(group["members"]) for group in some["classes"]] == [2]
 
 
 def test_a_diff_says_what_two_kernel_sets_do_differently(desk: Desk) -> None:
@@ -130,6 +132,7 @@ def test_what_is_asked_wrongly_is_one_line(desk: Desk) -> None:
     desk.ask("one", "--runtime", "tpu").refused(2, "E-USAGE", "litert/reference")
     desk.ask().refused(2, "E-USAGE", "--diff")
     desk.run("fingerprint", "--diff", "one", "nobody").refused(2, "E-FINGERPRINT-NONE")
+    desk.run("classes", "--family", "Conv3D*").refused(2, "E-FINGERPRINT-NONE", "QLinearConv")
     desk.run("fingerprint", "--diff", "one:onnxruntime", "two:onnxruntime", "one").refused(
         2, "E-USAGE"
     )

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 
 from orchestrator.fingerprint.classes import Member, classes, splits
-from orchestrator.fingerprint.identify import identity
-from orchestrator.fingerprint.words import difference, label, plan_words, summary
+from orchestrator.fingerprint.words import (
+    difference,
+    identity,
+    label,
+    narrowed,
+    plan_words,
+    summary,
+)
 
 
 def told(answer: str, *modes: str, error: str | None = None) -> dict[str, Any]:
@@ -139,3 +145,14 @@ def test_equal_ones_are_grouped_and_each_class_is_held_against_the_first() -> No
     (split,) = splits(members)
     assert (split.member.device, split.first.device) == ("b", "a")
     assert split.families == ["ADD int8"]
+
+
+def test_a_model_of_some_operators_may_not_tell_apart_what_the_whole_does() -> None:
+    away = document(QLinearConv_U8S8="half-even", MatMulInteger_U8S8="exact", ADD_int8="half-away")
+    away["threads"] = {"2": ["a probe of ADD"]}
+    away["families"]["ADD int8"]["probes"] = {"a probe of ADD": {}}
+    for globs, same in ((["Q*", "Mat*"], True), (["QLinearConv U8S8"], True), (["*int8"], False)):
+        a, b = narrowed(EVEN, globs), narrowed(away, globs)
+        assert (a["sha256"] == b["sha256"]) is same, globs
+    assert narrowed(EVEN, ["*"])["sha256"] == EVEN["sha256"]
+    assert narrowed(EVEN, ["nothing"])["families"] == {}
