@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,6 +12,8 @@ from orchestrator.attribution.evidence import Evidence, Side, adds_pairs_in_int1
 from orchestrator.attribution.rules import attribute
 from orchestrator.attribution.signature import Signature, signature
 from orchestrator.errors import InputError, NotAvailableError
+from orchestrator.fingerprint.relevant import apart, relevant
+from orchestrator.fingerprint.words import Document
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.observe import observation, truth
 from orchestrator.orders import runtime_spec
@@ -32,12 +34,16 @@ File = tuple[str, str, str]
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """One row's answer to one file, and what is known of where it came from."""
+    """One row's answer to one file, and what is known of where it came from.
+
+    ``probed``: the newest fingerprint of its device, runtime, version and kernels.
+    """
 
     attempt: AttemptInfo
     answers: Answers
     factors: Factors
     side: Side
+    probed: Document | None
 
 
 class Explainer:
@@ -57,6 +63,9 @@ class Explainer:
             key = (cell.model, cell.file, cell.inputs), f"{unit}/{cell.runtime}"
             self._cells.setdefault(key, []).append(cell)
         self._truths: dict[tuple[str, str], Truth] = {}
+        self._probed = {
+            (f.device, f.configuration, f.version): f.document for f in store.fingerprints()
+        }
         self._read: dict[tuple[File, str], Answered] = {}
 
     @property
@@ -94,15 +103,7 @@ class Explainer:
         left, right = self._answered(file, a), self._answered(file, b)
         found = signature(left.answers, right.answers)
         model = self._frozen.staging.models[f"{file[0]}.{file[1]}"]
-        told = attribute(
-            Evidence(
-                left.side,
-                right.side,
-                found,
-                changed(left.factors, right.factors),
-                saturable=model.saturable,
-            )
-        )
+        told = attribute(self._evidence(file, left, right, found))
         return {
             "model": file[0],
             "file": file[1],
@@ -120,6 +121,19 @@ class Explainer:
             "changed": _apart(left.side, right.side),
             "difference": _difference(found),
         }
+
+    def _evidence(self, file: File, left: Answered, right: Answered, found: Signature) -> Evidence:
+        key = f"{file[0]}.{file[1]}"
+        model, tensor = self._frozen.staging.models[key], f"{key}/{file[2]}"
+        a, b, families = left.side, right.side, None
+        if left.probed is not None and right.probed is not None:
+            of_a, of_b = apart(left.probed, right.probed)
+            a, b = replace(a, arithmetic=of_a), replace(b, arithmetic=of_b)
+            operators = {*model.operators, *a.operators, *b.operators}
+            dtype = self._frozen.staging.tensors[tensor].dtype
+            families = relevant(of_a, operators, dtype)
+        factors = changed(left.factors, right.factors)
+        return Evidence(a, b, found, factors, saturable=model.saturable, families=families)
 
     def _named(self, name: str) -> list[str]:
         rows = [r for r in self.rows if name in (r, r.partition("/")[0])]
@@ -162,6 +176,7 @@ class Explainer:
             read(known.task, usable.outputs, known.labels, known.inputs),
             found,
             _side(row, found, spec, attempt, environment, seen),
+            self._probed.get((usable.row.device, configuration(spec), found.version)),
         )
 
     def _truth(self, model: str, inputs: str) -> Truth:
@@ -192,6 +207,14 @@ def explained(
                 yield error
             except TaskError as error:
                 yield NotAvailableError(error.id, error.what, where=f"{left} / {right}")
+
+
+def configuration(spec: wire.RuntimeSpec) -> str:
+    """The name under which a fingerprint of such a runtime is kept; "" where none is taken."""
+    plain = wire.RuntimeSpec(spec.runtime, spec.threads, spec.kernels)
+    if spec != plain:
+        return ""
+    return spec.runtime if spec.runtime == "onnxruntime" else f"{spec.runtime}/{spec.kernels}"
 
 
 def _side(

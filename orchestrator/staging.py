@@ -77,7 +77,10 @@ class Compiled(_Staged):
 
 
 class StagedModel(_Staged):
-    """``compiled``: None unless the file is for an accelerator. ``saturable``: as in ModelInfo."""
+    """``compiled``: None unless the file is for an accelerator. ``saturable``, ``operators``: as in
+
+    ModelInfo.
+    """
 
     sha256: str
     size: int
@@ -86,6 +89,7 @@ class StagedModel(_Staged):
     outputs: tuple[StagedOutput, ...]
     compiled: Compiled | None = None
     saturable: int = 0
+    operators: dict[str, int] = Field(default_factory=dict)
 
 
 class StagedSet(_Staged):
@@ -286,6 +290,7 @@ def _keep_model(
         ),
         compiled=compiled,
         saturable=model.info.saturable,
+        operators=dict(model.info.operators),
     )
 
 

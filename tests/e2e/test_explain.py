@@ -78,6 +78,23 @@ def test_the_page_and_the_line_say_the_same(store: Path) -> None:
     ]
 
 
+def test_probes_name_what_the_kernels_do_otherwise(store: Path) -> None:
+    """Only of the operators that the model has, and only of the fingerprints that fit."""
+    inventory = store.parent / "matrix" / "inventory.yaml"
+    sets = ("--runtime", "litert/default", "--runtime", "litert/reference")
+    done = assay("fingerprint", "one", "-i", inventory, *sets, store=store)
+    assert done.code == 0, done.err
+    (found,) = explain(store, "one/lite", "one/ref")
+    assert (found["mechanism"], found["confidence"]) == ("rounding", "likely")
+    because = found["because"]
+    assert isinstance(because, list)
+    assert "probes of CONV_2D int8 per-channel: half-even / double" in because
+    assert not [line for line in because if "uint8" in line or "HARD_SWISH" in line]
+    # The other unit was not asked, and what it was not asked is not claimed of it.
+    (other,) = explain(store, "two/lite", "two/ref")
+    assert other["confidence"] == "possible"
+
+
 def test_names_that_are_none_are_refused(store: Path) -> None:
     run = assay("status", "--json", store=store).json["runs"][0]["id"]
     assay("explain", run, "one", "three", store=store).refused(2, "E-ROW-UNKNOWN", "two/ref")
