@@ -22,6 +22,8 @@ MOVES = frozenset(
         *("QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput"),
     )
 )
+SHOWN = 5
+"""Operator families that are named before the rest is only counted."""
 GROSS = 0.1
 """A unit that loses more than this share of the answers another one has right computes wrong."""
 
@@ -59,9 +61,8 @@ def identical(e: Evidence) -> Attribution | None:
     if not e.signature.identical:
         return None
     same = [f"all {e.signature.pair.n} samples are equal bit for bit"]
-    if apart := arithmetics(e):
-        named = "; ".join(f"{family}: {a} / {b}" for family, (a, b) in apart.items())
-        same.append(f"although the probes tell the two apart ({named})")
+    if told := _modes(e):
+        same.append(f"although the probes tell the two apart: {'; '.join(told)}")
     return _say(e, Mechanism.IDENTICAL, "certain", *same)
 
 
@@ -276,7 +277,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def _modes(e: Evidence) -> list[str]:
-    return [f"probes of {family}: {a} / {b}" for family, (a, b) in arithmetics(e).items()]
+    told = [f"probes of {family}: {a} / {b}" for family, (a, b) in arithmetics(e).items()]
+    more = len(told) - SHOWN
+    return told if more < 2 else [*told[:SHOWN], f"and probes of {more} other families"]
 
 
 def _worse(e: Evidence) -> tuple[Side | None, tuple[str, ...]]:
