@@ -31,7 +31,7 @@ def read_tflite(path: Path) -> dict[str, Any]:
     graphs = [_there(model.Subgraphs(i)) for i in range(model.SubgraphsLength())]
     if not graphs:
         raise ValueError("no graph in it")
-    names = _names(model)
+    names = operator_names(model)
     operators = [(name, op) for graph in graphs for name, op in _operators(graph, names)]
     _walk(model, graphs, operators)
     main = graphs[0]
@@ -75,7 +75,7 @@ def _executable_bytes(operators: list[tuple[str, Any]]) -> int:
     return sum(op.CustomOptionsLength() for name, op in operators if name == EDGETPU_OP)
 
 
-def _names(model: Any) -> list[str]:
+def operator_names(model: Any) -> list[str]:
     """The kind of each operator code: a built-in's name, or what a custom one calls itself."""
     known = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
     found = []

@@ -23,6 +23,7 @@ FLOW = [
     "store",
     "variance",
     "fingerprint",
+    "layers",
     "signoff",
     "reports",
 ]

@@ -1,0 +1,131 @@
+"""Graphs that ONNX Runtime has optimised already: read, tapped, taken apart, compared.
+
+Only such a graph may be touched, and only to be run without optimisation: what is done to the file
+that the optimiser has not seen yet changes which kernels it chooses. Pure: bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from orchestrator.layers.found import Layer, PlanDifference
+from orchestrator.layers.graph import Graph, NotLocalisableError, Operator, Piece
+
+_RENAMED = re.compile(r"(_token_\d+|/duplicated)+$")
+"""What the optimiser appends to the name of a node that it puts in another's place."""
+_INTEGER = ("QLinear", "QGemm", "Integer", "QAttention", "NBits")
+_QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
+
+
+def integer(kind: str) -> bool:
+    """Whether an operator of that kind computes on integer codes."""
+    return any(mark in kind for mark in _INTEGER)
+
+
+def read(data: bytes) -> Graph:
+    """Raises what the parser raises for bytes that are no model."""
+    graph = onnx.load_from_string(data).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    return Graph(
+        tuple(_given(graph, constants)),
+        tuple(value.name for value in graph.output),
+        tuple(
+            Operator(
+                node.op_type,
+                _name(node),
+                tuple(dict.fromkeys(t for t in _reads(node) if t not in constants)),
+                tuple(t for t in node.output if t),
+            )
+            for node in graph.node
+        ),
+    )
+
+
+def tap(data: bytes) -> Piece:
+    """The graph with every tensor that it computes as an output, its own outputs first."""
+    model = onnx.load_from_string(data)
+    graph = model.graph
+    outputs = [value.name for value in graph.output]
+    inner = [t for node in graph.node for t in node.output if t and t not in outputs]
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = tuple(_given(graph, constants))
+    return Piece(model.SerializeToString(), inputs, (*outputs, *inner))
+
+
+def alone(data: bytes, tensors: Mapping[str, tuple[str, Sequence[int]]]) -> list[Piece]:
+    """Every operator as a model of its own; ``tensors``: name -> dtype and shape of each that is
+
+    computed. Raises NotLocalisableError for one that ONNX has no type for.
+    """
+    model = onnx.load_from_string(data)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    pieces = []
+    for node in model.graph.node:
+        inputs = list(dict.fromkeys(t for t in _reads(node) if t not in constants))
+        outputs = [t for t in node.output if t]
+        graph = onnx.GraphProto(name="alone", node=[node])
+        graph.initializer.extend(
+            constants[t] for t in dict.fromkeys(_reads(node)) if t in constants
+        )
+        graph.input.extend(_typed(t, *tensors[t]) for t in inputs)
+        graph.output.extend(onnx.ValueInfoProto(name=t) for t in outputs)
+        piece = onnx.ModelProto(
+            ir_version=model.ir_version, opset_import=model.opset_import, graph=graph
+        )
+        pieces.append(Piece(piece.SerializeToString(), tuple(inputs), tuple(outputs)))
+    return pieces
+
+
+def compare(a: bytes, b: bytes) -> PlanDifference:
+    """What two devices make of one model, by what the optimiser leaves of its operators' names."""
+    sides = [onnx.load_from_string(data).graph.node for data in (a, b)]
+    kinds = [Counter(node.op_type for node in nodes) for nodes in sides]
+    named = [
+        {_name(n): n.op_type for n in nodes if n.op_type not in (_QUANTISE, _DEQUANTISE)}
+        for nodes in sides
+    ]
+    layers = [
+        Layer(name, kind, named[1][name])
+        for name, kind in named[0].items()
+        if name in named[1] and integer(kind) != integer(named[1][name])
+    ]
+    same = Counter(
+        kind for name, kind in named[0].items() if integer(kind) and integer(named[1].get(name, ""))
+    )
+    return PlanDifference(
+        tuple(layers), dict(kinds[0] - kinds[1]), dict(kinds[1] - kinds[0]), dict(same)
+    )
+
+
+def _name(node: Any) -> str:
+    """The operator of the model that the node came from, as far as its name still tells."""
+    return _RENAMED.sub("", node.name) or str(node.output[0])
+
+
+def _given(graph: Any, constants: set[str]) -> Iterator[str]:
+    return (value.name for value in graph.input if value.name not in constants)
+
+
+def _reads(node: Any) -> Iterator[str]:
+    """Tensors the node reads, those of graphs inside it included."""
+    yield from (t for t in node.input if t)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            inside = {v.name for v in (*graph.input, *graph.initializer)}
+            inside |= {t for inner in graph.node for t in inner.output}
+            yield from (t for inner in graph.node for t in _reads(inner) if t not in inside)
+
+
+def _typed(name: str, dtype: str, shape: Iterable[int]) -> Any:
+    try:
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    except (KeyError, TypeError, ValueError):
+        raise NotLocalisableError(f"tensor {name!r} has the type {dtype}") from None
+    return onnx.helper.make_tensor_value_info(name, kind, list(shape))

@@ -1,0 +1,112 @@
+"""Models read and cut in a limited subprocess: a file may be hostile, a graph from a device too.
+
+Both directions have one form: a line of JSON, which ends with the sizes of what follows, then that.
+Nothing the child says is trusted beyond being JSON and bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import InputError
+from orchestrator.inputs.inspect import TIMEOUT
+from orchestrator.layers.found import Layer, PlanDifference
+from orchestrator.layers.graph import Graph, NotLocalisableError, Operator, Piece
+
+Form = tuple[str, Sequence[int]]
+
+
+def read_tflite(model: bytes) -> Graph:
+    """Raises NotLocalisableError; InputError E-MODEL-UNREADABLE. So does all of this module."""
+    return _graph(_ask("read_tflite", [model])[0])
+
+
+def cut_tflite(model: bytes, spans: Sequence[tuple[int, int]]) -> list[Piece]:
+    """One piece for each (first, last) operator."""
+    return _pieces(*_ask("cut_tflite", [model], spans=list(spans)))
+
+
+def read_optimised(graph: bytes) -> Graph:
+    return _graph(_ask("read_optimised", [graph])[0])
+
+
+def tap_optimised(graph: bytes) -> Piece:
+    (piece,) = _pieces(*_ask("tap_optimised", [graph]))
+    return piece
+
+
+def alone_optimised(graph: bytes, tensors: Mapping[str, Form]) -> list[Piece]:
+    """Every operator as a model of its own; ``tensors``: dtype and shape of what is computed."""
+    forms = {name: [dtype, list(shape)] for name, (dtype, shape) in tensors.items()}
+    return _pieces(*_ask("alone_optimised", [graph], tensors=forms))
+
+
+def compare_optimised(a: bytes, b: bytes) -> PlanDifference:
+    told = _ask("compare_optimised", [a, b])[0]
+    layers = tuple(Layer(**layer) for layer in told["layers"])
+    return PlanDifference(layers, told["a"], told["b"], told["same"])
+
+
+def _ask(what: str, files: Sequence[bytes], **arguments: Any) -> tuple[Any, list[bytes]]:
+    head = {"do": what, **arguments, "sizes": [len(file) for file in files]}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-B", "-m", "orchestrator.layers.surgery_child"],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            input=b"".join([json.dumps(head).encode(), b"\n", *files]),
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _unreadable(f"taking it apart took longer than {TIMEOUT:.0f} s") from None
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise _unreadable(f"taking it apart ended with {name}")
+    try:
+        line, _, rest = done.stdout.partition(b"\n")
+        told = json.loads(line)
+        found = unpacked(rest, told["sizes"])
+    except (ValueError, KeyError, TypeError):
+        tail = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise _unreadable(f"taking it apart failed: {tail[:200]}") from None
+    if "not_localisable" in told:
+        raise NotLocalisableError(told["not_localisable"])
+    if "error" in told:
+        raise _unreadable(told["error"])
+    return told["answer"], found
+
+
+def unpacked(data: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """What was joined, apart again. Raises ValueError unless the sizes fit."""
+    if sum(sizes) != len(data) or min(sizes, default=0) < 0:
+        raise ValueError("sizes do not fit")
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _graph(told: Any) -> Graph:
+    operators = tuple(
+        Operator(o["kind"], o["name"], tuple(o["inputs"]), tuple(o["outputs"]))
+        for o in told["operators"]
+    )
+    return Graph(tuple(told["inputs"]), tuple(told["outputs"]), operators)
+
+
+def _pieces(told: Any, models: Sequence[bytes]) -> list[Piece]:
+    return [
+        Piece(model, tuple(piece["inputs"]), tuple(piece["outputs"]))
+        for piece, model in zip(told, models, strict=True)
+    ]
+
+
+def _unreadable(what: str) -> InputError:
+    return InputError("E-MODEL-UNREADABLE", what)

@@ -1,0 +1,100 @@
+"""The child of `surgery`: limits itself, then does the one thing that it is asked on stdin."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from orchestrator.inputs.inspect_child import limit
+from orchestrator.layers.graph import Graph, NotLocalisableError, Piece
+from orchestrator.layers.surgery import unpacked
+
+Told = tuple[Any, list[bytes]]
+
+
+def _read_tflite(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import tflite
+
+    return _graph(tflite.read(files[0]))
+
+
+def _cut_tflite(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import tflite
+
+    return _pieces(tflite.cut(files[0], [(first, last) for first, last in asked["spans"]]))
+
+
+def _read_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import optimised
+
+    return _graph(optimised.read(files[0]))
+
+
+def _tap_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import optimised
+
+    return _pieces([optimised.tap(files[0])])
+
+
+def _alone_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import optimised
+
+    forms = {name: (dtype, shape) for name, (dtype, shape) in asked["tensors"].items()}
+    return _pieces(optimised.alone(files[0], forms))
+
+
+def _compare_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import optimised
+
+    return asdict(optimised.compare(*files)), []
+
+
+DO: Mapping[str, Callable[[Sequence[bytes], Mapping[str, Any]], Told]] = {
+    "read_tflite": _read_tflite,
+    "cut_tflite": _cut_tflite,
+    "read_optimised": _read_optimised,
+    "tap_optimised": _tap_optimised,
+    "alone_optimised": _alone_optimised,
+    "compare_optimised": _compare_optimised,
+}
+
+
+def main() -> int:
+    # Parsers print to stdout; only the answer may go there.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    limit()
+    line, _, rest = sys.stdin.buffer.read().partition(b"\n")
+    asked = json.loads(line)
+    files: list[bytes] = []
+    try:
+        answer, files = DO[asked["do"]](unpacked(rest, asked["sizes"]), asked)
+        told = {"answer": answer}
+    except NotLocalisableError as error:
+        told = {"not_localisable": str(error)}
+    except MemoryError:
+        told = {"error": "taking it apart needs too much memory"}
+    # Parsers of hostile bytes raise anything; each of them means the same, and is passed on.
+    except Exception as error:  # noqa: BLE001
+        told = {"error": f"not a readable model: {type(error).__name__}: {str(error)[:300]}"}
+    told["sizes"] = [len(file) for file in files]
+    answers.write(b"".join([json.dumps(told).encode(), b"\n", *files]))
+    answers.close()
+    return 0
+
+
+def _graph(graph: Graph) -> Told:
+    return asdict(graph), []
+
+
+def _pieces(pieces: Sequence[Piece]) -> Told:
+    told = [{"inputs": piece.inputs, "outputs": piece.outputs} for piece in pieces]
+    return told, [piece.model for piece in pieces]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
