@@ -16,6 +16,7 @@ from orchestrator.cli import (
     explain,
     fingerprint,
     hub,
+    layers,
     look,
     offline,
     store,
@@ -42,6 +43,7 @@ offline.register(app)
 agreement.register(app)
 explain.register(app)
 fingerprint.register(app)
+layers.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(store.app, name="store")
 app.add_typer(hub.app, name="hub")

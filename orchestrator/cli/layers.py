@@ -1,0 +1,59 @@
+"""layers: at which operators two devices part."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.options import AsJson, StoreFolder, print_json, store_folder
+
+_LAYERS = """Find the operators at which two rows of a run part, by visiting both devices again.
+
+A and B are rows as `assay variance` prints them, device/runtime. The first line names the first
+operator whose output differs, and every operator that differs on equal inputs.
+
+Example: assay layers - host/litert-t1 host/litert-ref
+"""
+Row = Annotated[str, typer.Argument(metavar="DEVICE/RUNTIME", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(help=_LAYERS)(layers)
+
+
+def layers(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run ID or its beginning; - is the newest.")
+    ],
+    a: Row,
+    b: Row,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL.FILE",
+            help="Which file (or a glob), where the rows differ on several.",
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many samples to look into.")
+    ] = 8,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    from orchestrator.localise import localise
+
+    found = localise(
+        store_folder(store), None if run == "-" else run, a, b, model=model, most=samples
+    ).to_json()
+    from orchestrator.reports import layers as report
+
+    if as_json:
+        print_json(found | {"headline": report.headline(found)})
+        return
+    from rich.console import Console
+
+    report.render(found, Console())

@@ -1,0 +1,140 @@
+"""Two rows of a run in the store: what both ran, and the samples on which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from orchestrator.errors import InputError, NotAvailableError
+from orchestrator.frozen import FrozenRun
+from orchestrator.layers.graph import Array
+from orchestrator.layers.samples import choose, differing
+from orchestrator.observe import array, observation
+from orchestrator.queue.states import AttemptState
+from orchestrator.store.database import Store
+from orchestrator.store.records import AttemptInfo, CellInfo
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One row's answer to one file: the unit and its cell."""
+
+    device: str
+    cell: CellInfo
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model file on one input set, answered by both rows."""
+
+    model: str
+    file: str
+    inputs: str
+    a: Place
+    b: Place
+
+    @property
+    def key(self) -> str:
+        return f"{self.model}.{self.file}"
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """``a``, ``b``: the rows as "device/runtime". ``differing`` of ``count`` samples differ.
+
+    ``samples``: those to look into; ``tensors``: the model's inputs on them, [samples, 1, ...];
+    ``outputs``: what each row recorded of them, [samples, ...].
+    """
+
+    run: str
+    a: str
+    b: str
+    candidate: Candidate
+    differing: int
+    count: int
+    samples: tuple[int, ...]
+    tensors: tuple[Array, ...] = field(repr=False)
+    outputs: tuple[tuple[Array, ...], tuple[Array, ...]] = field(repr=False)
+
+
+def find(
+    store: Store, frozen: FrozenRun, run: str, a: str, b: str, model: str | None, most: int
+) -> Question:
+    """The file that is asked for; of several, the only one on which the rows differ.
+
+    Raises InputError E-LAYERS-ROW, E-LAYERS-MODEL; NotAvailableError E-LAYERS-ANSWER.
+    """
+    reading = _Reading(store, frozen, run)
+    answered = _answered(store.cells(run), reading.attempts)
+    for row in (a, b):
+        if row not in answered:
+            known = ", ".join(sorted(answered)) or "none has answered"
+            raise InputError("E-LAYERS-ROW", f"no row {row!r} in {run}", mend=f"rows: {known}")
+    candidates = [
+        Candidate(*key, answered[a][key], answered[b][key])
+        for key in answered[a]
+        if key in answered[b] and fnmatchcase(f"{key[0]}.{key[1]}", model or "*")
+    ]
+    if not candidates:
+        what = f"{a} and {b} have both answered no file that matches {model or '*'!r}"
+        raise NotAvailableError("E-LAYERS-ANSWER", what, mend="see: assay logs")
+    questions = [reading.question(a, b, c, most) for c in candidates]
+    differ = [q for q in questions if q.differing] or questions
+    if len({q.candidate.key for q in differ}) > 1:
+        names = ", ".join(dict.fromkeys(q.candidate.key for q in differ))
+        raise InputError(
+            "E-LAYERS-MODEL", f"{a} and {b} have several files: {names}", mend="choose: --model"
+        )
+    return differ[0]
+
+
+def _answered(
+    cells: Sequence[CellInfo], attempts: Mapping[str, AttemptInfo]
+) -> dict[str, dict[tuple[str, str, str], Place]]:
+    """Row -> (model, file, inputs) -> its answer; of several conditions, the clean one."""
+    found: dict[str, dict[tuple[str, str, str], Place]] = {}
+    for cell in sorted(cells, key=lambda c: c.condition != CLEAN):
+        attempt = attempts.get(cell.attempt or "")
+        if attempt is None or attempt.state is not AttemptState.OK or attempt.device is None:
+            continue
+        row = found.setdefault(f"{attempt.device}/{cell.runtime}", {})
+        row.setdefault((cell.model, cell.file, cell.inputs), Place(attempt.device, cell))
+    return found
+
+
+class _Reading:
+    """What the store holds of a run, for one question."""
+
+    def __init__(self, store: Store, frozen: FrozenRun, run: str) -> None:
+        self._store, self._frozen, self._run = store, frozen, run
+        self.attempts = {x.id: x for x in store.attempts(run)}
+        self._devices = {x.name: x for x in store.devices()}
+
+    def question(self, a: str, b: str, candidate: Candidate, most: int) -> Question:
+        places = (candidate.a, candidate.b)
+        sides = [self._outputs(place) for place in places]
+        # Cells of other conditions than "clean" may be over the first samples only.
+        n = min(len(outputs[0]) for outputs in sides)
+        sides = [tuple(x[:n] for x in outputs) for outputs in sides]
+        differs = differing(*sides)
+        samples = choose(differs, most)
+        tensor = self._frozen.staging.tensors[f"{candidate.key}/{candidate.inputs}"]
+        x = array(self._store, tensor.sha256)
+        return Question(
+            run=self._run,
+            a=a,
+            b=b,
+            candidate=candidate,
+            differing=int(differs.sum()),
+            count=n,
+            samples=tuple(samples),
+            tensors=(x[samples][:, None],),
+            outputs=(tuple(y[samples] for y in sides[0]), tuple(y[samples] for y in sides[1])),
+        )
+
+    def _outputs(self, place: Place) -> tuple[Array, ...]:
+        found = observation(self._store, self._frozen, place.cell, self.attempts, self._devices)
+        return tuple(output.values for output in found.outputs)
