@@ -64,11 +64,13 @@ def headline(document: Mapping[str, Any]) -> str:
 
 def _first(document: Mapping[str, Any]) -> str:
     operator = document["operators"][document["first"]]
-    return f"#{operator['index']} {operator['kind']} '{operator['name']}' ({_told(operator)})"
+    told = _difference(operator["accumulated"])
+    return f"#{operator['index']} {operator['kind']} '{_short(operator['name'])}' ({told})"
 
 
-def _told(operator: Mapping[str, Any]) -> str:
-    return _difference(operator["accumulated"])
+def _short(name: str) -> str:
+    """Converters name a fused operator after all of its parts, the last of them at the end."""
+    return name if len(name) <= _NAMED else f"…{name[1 - _NAMED :]}"
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:
@@ -82,8 +84,11 @@ def _difference(found: Mapping[str, Any] | None) -> str:
         if found["max_lsb"] is not None
         else f"max {fmt.number(found['max_abs'])}"
     )
-    share = fmt.percent(found["different"] / found["elements"])
-    return f"{share} % of {found['elements']:,} elements, {size}, {found['sign']}"
+    share = f"{100 * found['different'] / found['elements']:.3f}".rstrip("0").rstrip(".")
+    return (
+        f"{share if share != '0' else '<0.001'} % of {found['elements']:,} elements, "
+        f"{size}, {found['sign']}"
+    )
 
 
 def _layers(document: Mapping[str, Any]) -> str:
@@ -137,14 +142,13 @@ def _operators(operators: Sequence[Mapping[str, Any]], console: Console) -> None
 
 
 def _cells(operator: Mapping[str, Any]) -> tuple[str, ...]:
-    name = operator["name"]
     alone = _difference(operator["local"])
     if operator["alone_as_in_model"] is False:
         alone += " (alone it computes otherwise than in the model)"
     return (
         str(operator["index"]),
         operator["kind"],
-        name if len(name) <= _NAMED else f"…{name[1 - _NAMED :]}",
+        _short(operator["name"]),
         _difference(operator["accumulated"]),
         alone,
         "guilty" if operator["guilty"] else "",
