@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from device_worker import batch as forms
-from device_worker import wire
 from orchestrator.checkup import Reservations
-from orchestrator.devices import batch
 from orchestrator.devices.session import Limits
 from orchestrator.differing import Candidate, Question, find
-from orchestrator.errors import InfraError
 from orchestrator.frozen import FrozenRun, load_run
-from orchestrator.layers import plans, prefixes
+from orchestrator.layers import plans, prefixes, taps
 from orchestrator.layers.found import NOT_LOCALISABLE, Found
 from orchestrator.layers.graph import Array, NotLocalisableError
-from orchestrator.layers.sides import Pair, Trial, Tried
+from orchestrator.layers.sides import Pair, Side, Trial, Tried
+from orchestrator.observe import array
 from orchestrator.orders import runtime_spec
+from orchestrator.pieces import BUDGET, DeviceSide
 from orchestrator.store.database import Store
 from orchestrator.visit import Visit, visit
 
-BUDGET = 64 << 20
-"""Bytes of models, or of inputs, that go to a device in one archive."""
 _CLOSED = "it was compiled for an accelerator, whose program is closed"
 
 
@@ -35,12 +30,15 @@ _CLOSED = "it was compiled for an accelerator, whose program is closed"
 class Localised:
     """``reproduced``: whether each device, visited again, gives what the run recorded of it; None
 
-    where no visit was needed.
+    where no visit was needed. ``taps``: a's layers against the FP32 parent, where asked for; else
+    ``no_taps`` says why there are none.
     """
 
     question: Question
     found: Found
     reproduced: tuple[bool | None, bool | None]
+    taps: taps.Taps | None = None
+    no_taps: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document ``assay.layers/1``."""
@@ -55,17 +53,26 @@ class Localised:
             "b": {"row": asked.b, "reproduced": self.reproduced[1]},
             "samples": list(asked.samples),
             "samples_differing": {"k": asked.differing, "n": asked.count},
+            "taps": self.taps.to_json() if self.taps else None,
+            "no_taps": self.no_taps,
             **self.found.to_json(),
         }
 
 
 def localise(
-    root: Path, run: str | None, a: str, b: str, *, model: str | None, most: int
+    root: Path,
+    run: str | None,
+    a: str,
+    b: str,
+    *,
+    model: str | None,
+    most: int,
+    tapped: bool = False,
 ) -> Localised:
     """``run``: an ID's beginning, None the newest. ``a``, ``b``: rows as "device/runtime".
 
     ``model``: "model.file" or a glob of it, where the rows have several; ``most`` samples are
-    looked into.
+    looked into. ``tapped``: compare a's layers with the FP32 parent's as well.
 
     Raises InputError E-RUN-*, E-LAYERS-ROW, E-LAYERS-MODEL, E-MODEL-UNREADABLE;
     NotAvailableError E-LAYERS-ANSWER; what visiting a device raises.
@@ -79,6 +86,7 @@ def localise(
         if staged.compiled is not None:
             return Localised(question, Found(NOT_LOCALISABLE, reason=_CLOSED), (None, None))
         data = store.artefacts.read(staged.sha256)
+        golden = _golden(store, frozen, question) if tapped else None
     with ExitStack() as stack:
         pair = _pair(stack, root, frozen, candidate)
         again = Trial("again", data, question.tensors)
@@ -87,14 +95,54 @@ def localise(
             _recorded(tried[0], kept) for tried, kept in zip(ran, question.outputs, strict=True)
         ]
         try:
-            if staged.format == "onnx":
-                found = plans.localise(data, question.tensors, pair)
-            else:
-                at_once = max(1, BUDGET // len(data))
-                found = prefixes.localise(data, question.tensors, pair, at_once)
+            found = _search(data, staged.format, question.tensors, pair)
         except NotLocalisableError as error:
             found = Found(NOT_LOCALISABLE, reason=str(error))
-    return Localised(question, found, (same[0], same[1]))
+        localised = Localised(question, found, (same[0], same[1]))
+        if golden is None:
+            return localised
+        try:
+            told = _tap(data, staged.format, question.tensors, golden, pair.a)
+        except NotLocalisableError as error:
+            return replace(localised, no_taps=str(error))
+        return replace(localised, taps=told)
+
+
+def _search(data: bytes, form: str, tensors: Sequence[Array], pair: Pair) -> Found:
+    if form == "onnx":
+        return plans.localise(data, tensors, pair)
+    return prefixes.localise(data, tensors, pair, max(1, BUDGET // len(data)))
+
+
+@dataclass(frozen=True)
+class _Golden:
+    """The FP32 parent and its inputs on the samples; ``why`` where there is none to compare."""
+
+    parent: bytes = b""
+    tensors: tuple[Array, ...] = ()
+    why: str | None = None
+
+
+def _golden(store: Store, frozen: FrozenRun, question: Question) -> _Golden:
+    model = question.candidate.model
+    parent = frozen.staging.models.get(model)
+    if parent is None:
+        return _Golden(why="the matrix names no FP32 parent")
+    if parent.format != "tflite":
+        return _Golden(why="its FP32 parent is no TFLite file")
+    tensor = frozen.staging.tensors[f"{model}/{question.candidate.inputs}"]
+    x = array(store, tensor.sha256)[list(question.samples)][:, None]
+    return _Golden(store.artefacts.read(parent.sha256), (x,))
+
+
+def _tap(
+    data: bytes, form: str, tensors: Sequence[Array], golden: _Golden, side: Side
+) -> taps.Taps:
+    if form != "tflite":
+        raise NotLocalisableError("layers are compared with an FP32 parent in TFLite only")
+    if golden.why is not None:
+        raise NotLocalisableError(golden.why)
+    return taps.tap(data, golden.parent, tensors, golden.tensors, side)
 
 
 def _pair(stack: ExitStack, root: Path, frozen: FrozenRun, candidate: Candidate) -> Pair:
@@ -111,69 +159,8 @@ def _pair(stack: ExitStack, root: Path, frozen: FrozenRun, candidate: Candidate)
             visits[device.name] = there, threading.Lock()
         config = frozen.matrix.runtime(place.cell.runtime)
         name = f"{device.name}/{config.name}"
-        sides.append(_DeviceSide(name, *visits[device.name], runtime_spec(config, device)))
+        sides.append(DeviceSide(name, *visits[device.name], runtime_spec(config, device)))
     return Pair(*sides)
-
-
-@dataclass(frozen=True, eq=False)
-class _DeviceSide:
-    """``lock``: a device is talked to by one thread at a time, also under two runtimes."""
-
-    name: str
-    there: Visit
-    lock: threading.Lock
-    runtime: wire.RuntimeSpec
-
-    def run(self, trials: Sequence[Trial], *, optimise: bool = True) -> list[Tried]:
-        spec = replace(self.runtime, optimise=optimise)
-        found: list[Tried] = []
-        with self.lock:
-            worker = self.there.worker(spec.runtime)
-            for part in _parts(trials):
-                answers = batch.run(self.there.session, worker, _archive(part), spec)
-                found += [self._tried(answer) for answer in answers.trials]
-        return found
-
-    def _tried(self, answer: batch.Answered) -> Tried:
-        error, ran = answer.tried.error, answer.tried.backend
-        if error is None:
-            return Tried(answer.outputs, answer.graph, ran.plan_sha256 if ran else None)
-        if error["kind"] == "infra_error":
-            raise InfraError(error["code"], error["what"], where=self.name)
-        return Tried(error=f"{error['what']} [{error['code']}]")
-
-
-def _archive(trials: Sequence[Trial]) -> batch.Archive:
-    """Inputs that several trials share are in it once."""
-    arrays: dict[str, Array] = {}
-    packed, models = [], {}
-    for i, trial in enumerate(trials):
-        models[f"{i}.model"] = trial.model
-        names = [_named(array) for array in trial.inputs]
-        arrays.update(zip(names, trial.inputs, strict=True))
-        packed.append(forms.Trial(str(i), f"{i}.model", names, trial.graph))
-    return batch.pack(packed, models, arrays)
-
-
-def _named(array: Array) -> str:
-    digest = hashlib.sha256(repr((array.dtype.str, array.shape)).encode())
-    digest.update(array.tobytes())
-    return f"{digest.hexdigest()}.npy"
-
-
-def _parts(trials: Sequence[Trial]) -> Iterator[list[Trial]]:
-    """In order, each with inputs of at most ``BUDGET`` bytes, or of one trial."""
-    part: list[Trial] = []
-    room = BUDGET
-    for trial in trials:
-        size = sum(array.nbytes for array in trial.inputs)
-        if part and size > room:
-            yield part
-            part, room = [], BUDGET
-        part.append(trial)
-        room -= size
-    if part:
-        yield part
 
 
 def _recorded(tried: Tried, kept: Sequence[Array]) -> bool:

@@ -11,7 +11,8 @@ from orchestrator.cli.options import AsJson, StoreFolder, print_json, store_fold
 _LAYERS = """Find the operators at which two rows of a run part, by visiting both devices again.
 
 A and B are rows as `assay variance` prints them, device/runtime. The first line names the first
-operator whose output differs, and every operator that differs on equal inputs.
+operator whose output differs, and every operator that differs on equal inputs. --taps adds what
+quantisation does to each layer of A.
 
 Example: assay layers - host/litert-t1 host/litert-ref
 """
@@ -41,13 +42,26 @@ def layers(
     samples: Annotated[
         int, typer.Option(min=1, max=1000, help="How many samples to look into.")
     ] = 8,
+    taps: Annotated[
+        bool,
+        typer.Option(
+            "--taps",
+            help="Also compare A's layers with the FP32 parent's: local and accumulated error.",
+        ),
+    ] = False,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
     from orchestrator.localise import localise
 
     found = localise(
-        store_folder(store), None if run == "-" else run, a, b, model=model, most=samples
+        store_folder(store),
+        None if run == "-" else run,
+        a,
+        b,
+        model=model,
+        most=samples,
+        tapped=taps,
     ).to_json()
     from orchestrator.reports import layers as report
 

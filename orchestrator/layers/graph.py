@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,12 +31,24 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Lattice:
+    """A tensor of integers q stands for (q - zero_point) * scale."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
 class Graph:
-    """``operators`` in the order in which they run."""
+    """``operators`` in the order in which they run. ``lattices``: of tensors with one per tensor,
+
+    where the file says so.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     operators: tuple[Operator, ...]
+    lattices: Mapping[str, Lattice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

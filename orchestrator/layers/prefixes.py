@@ -45,6 +45,22 @@ def localise(model: bytes, inputs: Sequence[Array], pair: Pair, at_once: int) ->
     return search.found()
 
 
+def prefix_tensors(model: bytes, graph: Graph, inputs: Sequence[Array], side: Side) -> Tensors:
+    """Every tensor that one device computes of a model, taken from its prefixes."""
+    tensors: Tensors = dict(zip(graph.inputs, inputs, strict=True))
+    pieces = surgery.cut_tflite(model, [(0, end) for end in range(len(graph.operators))])
+    able = [piece for piece in pieces if piece.inputs]
+    trials = [
+        Trial(str(i), piece.model, tuple(tensors[t] for t in piece.inputs))
+        for i, piece in enumerate(able)
+    ]
+    for piece, tried in zip(able, side.run(trials), strict=True):
+        must(tried, side, "a prefix of the model")
+        for tensor, value in zip(piece.outputs, tried.outputs, strict=True):
+            tensors.setdefault(tensor, value)
+    return tensors
+
+
 class _Search:
     def __init__(self, model: bytes, inputs: tuple[Array, ...], pair: Pair) -> None:
         self.graph: Graph = surgery.read_tflite(model)

@@ -18,7 +18,7 @@ from typing import Any
 from orchestrator.errors import InputError
 from orchestrator.inputs.inspect import TIMEOUT
 from orchestrator.layers.found import Layer, PlanDifference
-from orchestrator.layers.graph import Graph, NotLocalisableError, Operator, Piece
+from orchestrator.layers.graph import Graph, Lattice, NotLocalisableError, Operator, Piece
 
 Form = tuple[str, Sequence[int]]
 
@@ -98,7 +98,8 @@ def _graph(told: Any) -> Graph:
         Operator(o["kind"], o["name"], tuple(o["inputs"]), tuple(o["outputs"]))
         for o in told["operators"]
     )
-    return Graph(tuple(told["inputs"]), tuple(told["outputs"]), operators)
+    lattices = {name: Lattice(**lattice) for name, lattice in told["lattices"].items()}
+    return Graph(tuple(told["inputs"]), tuple(told["outputs"]), operators, lattices)
 
 
 def _pieces(told: Any, models: Sequence[bytes]) -> list[Piece]:

@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from orchestrator.inputs.inspect import EDGETPU_OP
 from orchestrator.inputs.inspect_tflite import operator_names
-from orchestrator.layers.graph import Graph, NotLocalisableError, Operator, Piece
+from orchestrator.layers.graph import Graph, Lattice, NotLocalisableError, Operator, Piece
 
 _IDENTIFIER = b"TFL3"
 
@@ -38,6 +38,7 @@ def read(data: bytes) -> Graph:
             )
             for kind, op in zip(main.kinds, main.graph.operators, strict=True)
         ),
+        main.lattices(),
     )
 
 
@@ -68,6 +69,16 @@ class _Main:
     def read_by(self, op: Any) -> list[int]:
         """Tensors that the operator reads and that are no constants, each once."""
         return list(dict.fromkeys(t for t in _all(op.inputs) if not self._constant(t)))
+
+    def lattices(self) -> dict[str, Lattice]:
+        found = {}
+        for i, tensor in enumerate(self.graph.tensors):
+            scale = None if tensor.quantization is None else tensor.quantization.scale
+            if scale is not None and len(scale) == 1 and scale[0] and not self._constant(i):
+                points = tensor.quantization.zeroPoint
+                zero = int(points[0]) if points is not None and len(points) else 0
+                found[str(i)] = Lattice(float(scale[0]), zero)
+        return found
 
     def cut(self, first: int, last: int) -> Piece:
         graph = self.graph

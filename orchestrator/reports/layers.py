@@ -11,6 +11,10 @@ from rich.console import Console
 from orchestrator.reports import format as fmt
 
 _HEADINGS = ("#", "operator", "name", "in the model", "on equal inputs", "guilty")
+_TAPS = (
+    *("#", "operator", "SQNR dB", "alone", "RMSE/scale", "JS", "W1/σ"),
+    *("clipped", "outside", "codes used", "growth"),
+)
 _NAMED = 40
 """Letters of an operator's name that a line has room for."""
 _SHOWN = 8
@@ -33,6 +37,10 @@ def render(document: Mapping[str, Any], console: Console) -> None:
     if document["reason"] and document["answer"] != "not-localisable":
         _line(console, document["reason"])
     _operators(document["operators"], console)
+    if document["no_taps"] is not None:
+        _line(console, f"no comparison with FP32: {document['no_taps']}")
+    if document["taps"] is not None:
+        _taps(document["taps"], console)
 
 
 def headline(document: Mapping[str, Any]) -> str:
@@ -134,11 +142,54 @@ def _plan(document: Mapping[str, Any], console: Console) -> None:
 def _operators(operators: Sequence[Mapping[str, Any]], console: Console) -> None:
     if not operators:
         return
-    lines = [_HEADINGS, *(_cells(operator) for operator in operators)]
+    _columns([_HEADINGS, *(_cells(operator) for operator in operators)], console)
+
+
+def _columns(lines: Sequence[Sequence[str]], console: Console) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for cells in lines:
         padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         _line(console, padded.rstrip())
+
+
+def _taps(document: Mapping[str, Any], console: Console) -> None:
+    """Layers of one row against the FP32 parent's, with what has a name first."""
+    taps = document["taps"]
+    _line(console, f"{document['row']} against its FP32 parent, every layer (taps):")
+    for finding in document["findings"]:
+        at = taps[finding["tap"]]
+        _line(console, f"  {finding['name']} begins at {_where(at)}: {finding['why']}")
+    if not document["findings"]:
+        _line(console, "  no dynamic range collapse, no saturation cascade")
+    _columns([_TAPS, *(_tap(each) for each in taps)], console)
+
+
+def _where(tap: Mapping[str, Any]) -> str:
+    if tap["index"] is None:
+        return f"the input '{_short(tap['name'])}'"
+    return f"#{tap['index']} {tap['kind']} '{_short(tap['name'])}'"
+
+
+def _tap(tap: Mapping[str, Any]) -> tuple[str, ...]:
+    whole, alone = tap["accumulated"], tap["local"]
+    keys = ("rmse_scale", "js", "w1_sigma", "clip_excess", "range_overflow", "code_utilisation")
+    return (
+        fmt.DASH if tap["index"] is None else str(tap["index"]),
+        tap["kind"],
+        _decibels(whole),
+        _decibels(alone),
+        *(fmt.number(whole[key]) for key in keys),
+        fmt.number(tap["amplification"]),
+    )
+
+
+def _decibels(stats: Mapping[str, Any] | None) -> str:
+    """JSON has no infinity: without a number there was no error, or nothing to measure."""
+    if stats is None:
+        return fmt.DASH
+    if stats["sqnr_db"] is None:
+        return "exact" if stats["max_abs"] == 0 else fmt.DASH
+    return f"{stats['sqnr_db']:.1f}"
 
 
 def _cells(operator: Mapping[str, Any]) -> tuple[str, ...]:
