@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from orchestrator.errors import InputError, NotAvailableError
 from orchestrator.frozen import FrozenRun
 from orchestrator.layers.graph import Array
-from orchestrator.layers.samples import choose, differing
+from orchestrator.layers.samples import choose, distances
 from orchestrator.observe import array, observation
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.database import Store
@@ -119,8 +119,8 @@ class _Reading:
         # Cells of other conditions than "clean" may be over the first samples only.
         n = min(len(outputs[0]) for outputs in sides)
         sides = [tuple(x[:n] for x in outputs) for outputs in sides]
-        differs = differing(*sides)
-        samples = choose(differs, most)
+        distance = distances(*sides)
+        samples = choose(distance, most)
         tensor = self._frozen.staging.tensors[f"{candidate.key}/{candidate.inputs}"]
         x = array(self._store, tensor.sha256)
         return Question(
@@ -128,7 +128,7 @@ class _Reading:
             a=a,
             b=b,
             candidate=candidate,
-            differing=int(differs.sum()),
+            differing=int((distance > 0).sum()),
             count=n,
             samples=tuple(samples),
             tensors=(x[samples][:, None],),

@@ -65,6 +65,11 @@ def test_the_verdict_is_the_first_line_and_each_operator_has_one(store: Path) ->
     assert sum(line.endswith("guilty") for line in told[3:]) == len(found["guilty"])
 
 
+def test_layers_are_compared_with_a_parent_of_their_format_only(store: Path) -> None:
+    told = layers(store, "bench/lite", "bench/ref", "--samples", "1", "--taps").out
+    assert told.splitlines()[-1] == "no comparison with FP32: its FP32 parent is no TFLite file"
+
+
 def test_threads_change_nothing(store: Path) -> None:
     found = layers(store, "bench/ort", "bench/ort2", "--json").json
     assert (found["answer"], found["first"], found["guilty"]) == ("equal", None, [])
@@ -90,13 +95,20 @@ def test_of_several_files_one_is_chosen(tmp_path: Path) -> None:
     tiny = Tiny(tmp_path)
     path = str(MODELS / "digits_cnn.int8.tflite")
     tiny.matrix["models"][0]["files"] = [{"name": n, "path": path} for n in ("one", "two")]
+    tiny.matrix["models"][0]["fp32"] = str(MODELS / "digits_cnn.fp32.tflite")
     tiny.matrix["runtimes"] = TFLITE
     tiny.inputs["limit"] = 60
     assay("run", tiny.write(), store=tmp_path / "store")
     store = tmp_path / "store"
     layers(store, "bench/lite", "bench/ref").refused(2, "E-LAYERS-MODEL", "cnn.one, cnn.two")
-    found = layers(store, "bench/lite", "bench/ref", "--model", "cnn.two", "--json").json
+    options = ("--model", "cnn.two", "--samples", "2", "--taps", "--json")
+    found = layers(store, "bench/lite", "bench/ref", *options).json
     assert (found["file"], found["answer"]) == ("two", "operator")
+    assert found["no_taps"] is None
+    assert (found["taps"]["row"], found["taps"]["findings"]) == ("bench/lite", [])
+    kinds = [tap["kind"] for tap in found["taps"]["taps"]]
+    assert kinds == ["input", *(o["kind"] for o in found["operators"])]
+    assert all(tap["local"]["sqnr_db"] > 20 for tap in found["taps"]["taps"][1:])
 
 
 def test_a_device_in_use_is_not_disturbed(store: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from orchestrator.layers.graph import NotLocalisableError, difference
-from orchestrator.layers.samples import choose, differing
+from orchestrator.layers.samples import choose, distances
 
 rows = st.integers(1, 6)
 
@@ -63,17 +63,26 @@ def test_other_shapes_cannot_be_compared() -> None:
         difference((np.zeros((2, 3)),), (np.zeros((2, 4)),))
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 80))
-def test_samples_that_differ_come_first(differs: list[bool], most: int) -> None:
-    flags = np.array(differs)
-    chosen = choose(flags, most)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 80))
+def test_samples_furthest_apart_come_first(far: list[int], most: int) -> None:
+    distance = np.array(far, np.float64)
+    chosen = choose(distance, most)
     assert chosen == sorted(set(chosen))
-    assert len(chosen) == min(most, len(flags))
-    assert flags[chosen].sum() == min(most, flags.sum())
+    assert len(chosen) == min(most, len(far))
+    left = np.delete(distance, chosen)
+    assert left.size == 0 or distance[chosen].min() >= left.max()
 
 
-def test_differing_samples_by_their_bytes() -> None:
-    a = np.array([[0.0, 1.0], [0.0, 1.0]], np.float32)
-    b = np.array([[0.0, 1.0], [-0.0, 1.0]], np.float32)
-    assert differing((a,), (b,)).tolist() == [False, True]
-    assert differing((a,), (b.astype(np.float64),)).tolist() == [True, True]
+def test_distances_are_zero_for_equal_bytes_only() -> None:
+    a = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, np.nan], [0.0, np.nan], [1.0, 2.0]], np.float32)
+    b = np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, np.nan], [0.0, 1.0], [1.0, 2.5]], np.float32)
+    found = distances((a,), (b,))
+    assert found[0] == found[2] == 0
+    assert 0 < found[1] < 1e-300
+    assert found[3:].tolist() == [np.inf, 0.5]
+    assert np.isinf(distances((a,), (b.astype(np.float64),))).all()
+
+
+def test_codes_far_apart_do_not_wrap() -> None:
+    low, high = np.full((1, 2), -128, np.int8), np.full((1, 2), 127, np.int8)
+    assert distances((low,), (high,)).tolist() == [255.0]

@@ -138,6 +138,16 @@ def test_equal_plans_and_equal_kernels_are_equal() -> None:
     assert (found.answer, found.plan, found.first, found.guilty) == (EQUAL, None, None, ())
 
 
+def test_a_plan_that_the_other_device_cannot_run_is_said_to_be_one() -> None:
+    """As one whose kernels are for the first device's own layouts."""
+    foreign = Here(SIGNED, spoil=lambda model: b"" if b"qdq_s8_to_u8" in model else model)
+    found = plans.localise(residual(), [samples(2)], Pair(Here(UNSIGNED), foreign))
+    assert (found.answer, found.plan_matters, found.operators) == (PLAN, None, ())
+    assert "cannot run the plan" in (found.reason or "")
+    assert found.plan is not None
+    assert found.plan.layers
+
+
 @pytest.mark.realmodels
 def test_two_plans_on_one_machine_differ_by_plan_alone() -> None:
     data = (REAL / "cifar10_resnet8" / "resnet8_int8_qdq.onnx").read_bytes()
