@@ -71,7 +71,7 @@ def find(
     answered = _answered(store.cells(run), reading.attempts)
     for row in (a, b):
         if row not in answered:
-            known = ", ".join(sorted(answered)) or "none has answered"
+            known = ", ".join(sorted(answered))
             raise InputError("E-LAYERS-ROW", f"no row {row!r} in {run}", mend=f"rows: {known}")
     candidates = [
         Candidate(*key, answered[a][key], answered[b][key])
@@ -94,14 +94,14 @@ def find(
 def _answered(
     cells: Sequence[CellInfo], attempts: Mapping[str, AttemptInfo]
 ) -> dict[str, dict[tuple[str, str, str], Place]]:
-    """Row -> (model, file, inputs) -> its answer; of several conditions, the clean one."""
+    """Row -> (model, file, inputs) -> its answer, if any; of several conditions, the clean one."""
     found: dict[str, dict[tuple[str, str, str], Place]] = {}
     for cell in sorted(cells, key=lambda c: c.condition != CLEAN):
         attempt = attempts.get(cell.attempt or "")
-        if attempt is None or attempt.state is not AttemptState.OK or attempt.device is None:
-            continue
-        row = found.setdefault(f"{attempt.device}/{cell.runtime}", {})
-        row.setdefault((cell.model, cell.file, cell.inputs), Place(attempt.device, cell))
+        device = (attempt.device if attempt else None) or cell.unit or cell.slot
+        row = found.setdefault(f"{device}/{cell.runtime}", {})
+        if attempt is not None and attempt.state is AttemptState.OK:
+            row.setdefault((cell.model, cell.file, cell.inputs), Place(device, cell))
     return found
 
 

@@ -41,6 +41,11 @@ def search(a: Here, b: Here, at_once: int = 64) -> Found:
     return prefixes.localise(data, [x], Pair(a, b), at_once)
 
 
+@cache
+def other_kernels() -> Found:
+    return search(Here(LITERT), Here(REFERENCE))
+
+
 def weights(operator: int) -> bytes:
     """The largest constant that only this operator reads, as it lies in the file."""
     (piece,) = tflite.cut(digits()[0], [(operator, operator)])
@@ -65,7 +70,7 @@ def test_changed_weights_name_their_operator_and_no_other(operator: int) -> None
 
 
 def test_other_kernels_are_found_however_few_pieces_go_at_once() -> None:
-    whole = search(Here(LITERT), Here(REFERENCE))
+    whole = other_kernels()
     assert whole.answer == OPERATOR
     assert whole.first == min(whole.guilty)
     assert {whole.operators[i].kind for i in whole.guilty} <= {"CONV_2D", "FULLY_CONNECTED"}
@@ -73,15 +78,16 @@ def test_other_kernels_are_found_however_few_pieces_go_at_once() -> None:
         local = whole.operators[i].local
         assert local is not None
         assert local.max_lsb == 1
-    few = search(Here(LITERT), Here(REFERENCE), at_once=1)
+    few = search(Here(LITERT), Here(REFERENCE), at_once=2)
     assert (few.first, few.guilty) == (whole.first, whole.guilty)
     # After the first difference, b runs no prefix but the last.
+    assert few.first is not None
     seen = [o.index for o in few.operators if o.accumulated is not None]
-    assert seen == sorted({*range(few.first + 1), len(few.operators) - 1} if few.first else seen)
+    assert seen == [*range(few.first // 2 * 2 + 2), len(few.operators) - 1]
 
 
 def test_the_sides_exchanged_change_nothing_but_the_sign() -> None:
-    one, other = search(Here(LITERT), Here(REFERENCE)), search(Here(REFERENCE), Here(LITERT))
+    one, other = other_kernels(), search(Here(REFERENCE), Here(LITERT))
     assert one.first == other.first
     assert one.first is not None
     first, mirrored = one.operators[one.first].local, other.operators[one.first].local

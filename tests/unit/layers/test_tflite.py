@@ -14,7 +14,7 @@ from tests.support.realmodels import MODELS as REAL
 from tests.support.tiny import MODELS
 from tests.unit.layers.run import run
 
-KERNELS = ("default", "reference", "builtin")
+KERNELS = ("default", "reference")
 REAL_FILES = (
     "cifar10_resnet8/resnet8_int8.tflite",
     "coral_mobilenet_v1_025_128/mobilenet_v1_0.25_128_quant.tflite",
