@@ -10,7 +10,7 @@ from orchestrator.errors import InputError, NotAvailableError
 from orchestrator.frozen import FrozenRun
 from orchestrator.layers.graph import Array
 from orchestrator.layers.samples import choose, distances
-from orchestrator.observe import array, observation
+from orchestrator.observe import array, outputs
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo
@@ -111,14 +111,13 @@ class _Reading:
     def __init__(self, store: Store, frozen: FrozenRun, run: str) -> None:
         self._store, self._frozen, self._run = store, frozen, run
         self.attempts = {x.id: x for x in store.attempts(run)}
-        self._devices = {x.name: x for x in store.devices()}
 
     def question(self, a: str, b: str, candidate: Candidate, most: int) -> Question:
         places = (candidate.a, candidate.b)
         sides = [self._outputs(place) for place in places]
         # Cells of other conditions than "clean" may be over the first samples only.
-        n = min(len(outputs[0]) for outputs in sides)
-        sides = [tuple(x[:n] for x in outputs) for outputs in sides]
+        n = min(len(side[0]) for side in sides)
+        sides = [tuple(x[:n] for x in side) for side in sides]
         distance = distances(*sides)
         samples = choose(distance, most)
         tensor = self._frozen.staging.tensors[f"{candidate.key}/{candidate.inputs}"]
@@ -136,5 +135,5 @@ class _Reading:
         )
 
     def _outputs(self, place: Place) -> tuple[Array, ...]:
-        found = observation(self._store, self._frozen, place.cell, self.attempts, self._devices)
-        return tuple(output.values for output in found.outputs)
+        attempt = self.attempts[place.cell.attempt or ""]
+        return tuple(o.values for o in outputs(self._store, self._frozen, place.cell, attempt))

@@ -16,7 +16,7 @@ from orchestrator.layers.sides import Trial, Tried
 from orchestrator.visit import Visit
 
 BUDGET = 64 << 20
-"""Bytes of models, or of inputs, that go to a device in one archive."""
+"""Bytes of models and their inputs that go to a device in one archive."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +66,11 @@ def _named(array: Array) -> str:
 
 
 def _parts(trials: Sequence[Trial]) -> Iterator[list[Trial]]:
-    """In order, each with inputs of at most ``BUDGET`` bytes, or of one trial."""
+    """In order, each of at most ``BUDGET`` bytes, or of one trial."""
     part: list[Trial] = []
     room = BUDGET
     for trial in trials:
-        size = sum(array.nbytes for array in trial.inputs)
+        size = len(trial.model) + sum(array.nbytes for array in trial.inputs)
         if part and size > room:
             yield part
             part, room = [], BUDGET

@@ -51,7 +51,7 @@ def prefix_tensors(model: bytes, graph: Graph, inputs: Sequence[Array], side: Si
     pieces = surgery.cut_tflite(model, [(0, end) for end in range(len(graph.operators))])
     able = [piece for piece in pieces if piece.inputs]
     trials = [
-        Trial(str(i), piece.model, tuple(tensors[t] for t in piece.inputs))
+        Trial(str(i), piece.model, tuple(_given(t, tensors) for t in piece.inputs))
         for i, piece in enumerate(able)
     ]
     for piece, tried in zip(able, side.run(trials), strict=True):
@@ -64,15 +64,15 @@ def prefix_tensors(model: bytes, graph: Graph, inputs: Sequence[Array], side: Si
 class _Search:
     def __init__(self, model: bytes, inputs: tuple[Array, ...], pair: Pair) -> None:
         self.graph: Graph = surgery.read_tflite(model)
-        self._model, self._inputs, self._pair = model, inputs, pair
-        given = dict(zip(self.graph.inputs, inputs, strict=True))
-        self._tensors: dict[Side, Tensors] = {pair.a: dict(given), pair.b: dict(given)}
+        self._model, self._pair = model, pair
+        self._inputs = dict(zip(self.graph.inputs, inputs, strict=True))
+        self._tensors: dict[Side, Tensors] = {s: dict(self._inputs) for s in (pair.a, pair.b)}
         self._answers: dict[Side, tuple[Array, ...]] = {}
         self.seen_on_b: set[int] = set()
 
     def whole(self) -> None:
         """What each device answers without any cut."""
-        trial = Trial("whole", self._model, self._inputs)
+        trial = Trial("whole", self._model, tuple(self._inputs.values()))
         for side, (tried,) in zip(self._sides, self._pair.run([trial]), strict=True):
             self._answers[side] = must(tried, side, "the whole model").outputs
 
@@ -81,7 +81,8 @@ class _Search:
         pieces = surgery.cut_tflite(self._model, [(0, end) for end in ends])
         able = [(end, piece) for end, piece in zip(ends, pieces, strict=True) if piece.inputs]
         trials = [
-            Trial(str(end), p.model, tuple(self._given(t) for t in p.inputs)) for end, p in able
+            Trial(str(end), p.model, tuple(_given(t, self._inputs) for t in p.inputs))
+            for end, p in able
         ]
         ran = self._pair.run(trials) if len(sides) == 2 else (sides[0].run(trials),)
         for side, answers in zip(sides, ran, strict=True):
@@ -116,11 +117,6 @@ class _Search:
     def _sides(self) -> tuple[Side, Side]:
         return self._pair.a, self._pair.b
 
-    def _given(self, tensor: str) -> Array:
-        if tensor not in self.graph.inputs:
-            raise NotLocalisableError(f"tensor {tensor} is read before anything computes it")
-        return self._tensors[self._pair.a][tensor]
-
     def _keep(self, side: Side, end: int, outputs: Sequence[str], tried: Tried) -> None:
         values = must(tried, side, f"the first {end + 1} operators alone").outputs
         for tensor, value in zip(outputs, values, strict=True):
@@ -136,6 +132,12 @@ class _Search:
         if not known:
             return None
         return difference(*(tuple(tensors[t] for t in known) for tensors in sides))
+
+
+def _given(tensor: str, inputs: Tensors) -> Array:
+    if tensor not in inputs:
+        raise NotLocalisableError(f"tensor {tensor} is read before anything computes it")
+    return inputs[tensor]
 
 
 def _chunks(count: int, size: int) -> Iterator[list[int]]:

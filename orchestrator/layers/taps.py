@@ -146,12 +146,15 @@ def _below(stats: LayerStats) -> bool:
 
 def _twins(graph: Graph, parent: Graph) -> dict[str, str]:
     """Tensor of the file -> the parent's that it stands for."""
-    twins = dict(zip(graph.inputs, parent.inputs, strict=True))
     theirs = [o for o in parent.operators if o.kind not in MOVES]
     mine = [o for o in graph.operators if o.kind not in MOVES]
-    if [o.kind for o in mine] != [o.kind for o in theirs]:
+    forms = [
+        (len(whole.inputs), [(o.kind, len(o.outputs)) for o in operators])
+        for whole, operators in ((graph, mine), (parent, theirs))
+    ]
+    if forms[0] != forms[1]:
         raise NotLocalisableError("the FP32 parent does not have the file's operators in its order")
-    partner = iter(theirs)
+    twins, partner = dict(zip(graph.inputs, parent.inputs, strict=True)), iter(theirs)
     for operator in graph.operators:
         if operator.kind in MOVES:
             if operator.inputs and operator.inputs[0] in twins:
@@ -198,6 +201,9 @@ def _known(graph: Graph, codes: Mapping[str, Array], tensor: str) -> bool:
 
 
 def _stats(truth: Array, values: Array, graph: Graph, tensor: str) -> LayerStats:
+    if truth.shape != values.shape:
+        what = f"tensor {tensor} is {values.shape[1:]}, in the FP32 parent {truth.shape[1:]}"
+        raise NotLocalisableError(what)
     lattice = graph.lattices.get(tensor)
     if lattice is None or values.dtype.kind not in "iu":
         return layer_stats(truth, Output(tensor, values))
