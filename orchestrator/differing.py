@@ -79,7 +79,7 @@ def find(
         if key in answered[b] and fnmatchcase(f"{key[0]}.{key[1]}", model or "*")
     ]
     if not candidates:
-        what = f"{a} and {b} have both answered no file that matches {model or '*'!r}"
+        what = f"no file that matches {model or '*'!r} was answered by both {a} and {b}"
         raise NotAvailableError("E-LAYERS-ANSWER", what, mend="see: assay logs")
     questions = [reading.question(a, b, c, most) for c in candidates]
     differ = [q for q in questions if q.differing] or questions
