@@ -79,6 +79,11 @@ def conclude(
             for key, model in sorted(frozen.staging.models.items())
             if model.compiled is not None
         },
+        lineage={
+            key: model.lineage.model_dump()
+            for key, model in sorted(frozen.staging.models.items())
+            if model.lineage is not None
+        },
     )
     if policy is None:
         store.save_verdict(run_id, result)

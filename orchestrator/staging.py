@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from device_worker import wire
-from orchestrator.errors import InputError
+from orchestrator.errors import AssayError, InputError
 from orchestrator.matrix.loader import sha256_file
 from orchestrator.matrix.model import InputSpec, Layout, Matrix, Parent
 from orchestrator.matrix.plan import Cell
@@ -76,10 +76,25 @@ class Compiled(_Staged):
         return f"{', '.join(parts)}; {origin}"
 
 
-class StagedModel(_Staged):
-    """``compiled``: None unless the file is for an accelerator. ``saturable``, ``operators``: as in
+class Lineage(_Staged):
+    """What `orchestrator.lineage` says of a file and its FP32 parent, tables left out."""
 
-    ModelInfo.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    verdict: str
+    reason: str
+    tensors: int = 0
+    matched: int = 0
+    weights: int = 0
+    within: int = 0
+    worst: float | None = None
+    correlation: float | None = None
+
+
+class StagedModel(_Staged):
+    """``compiled``: None unless the file is for an accelerator. ``lineage``: None for a parent and
+
+    for a file without one. ``saturable``, ``operators``: as in ModelInfo.
     """
 
     sha256: str
@@ -88,6 +103,7 @@ class StagedModel(_Staged):
     input_name: str
     outputs: tuple[StagedOutput, ...]
     compiled: Compiled | None = None
+    lineage: Lineage | None = None
     saturable: int = 0
     operators: dict[str, int] = Field(default_factory=dict)
 
@@ -150,6 +166,7 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
     """
     files: dict[str, Parent] = {}
     sources: dict[str, tuple[str, str]] = {}  # -> key and name of the file it was compiled from
+    parents: dict[str, Parent] = {}
     for cell in cells:
         key, file = f"{cell.model}.{cell.file}", matrix.file(cell.model, cell.file)
         files[key] = file
@@ -157,9 +174,14 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
             sources[key] = f"{cell.model}.{file.compiled_from}", file.compiled_from
             files[sources[key][0]] = matrix.file(cell.model, file.compiled_from)
         if (parent := matrix.model(cell.model).fp32) is not None:
-            files[cell.model] = parent
+            files[cell.model] = parents[key] = parent
     names = sorted({cell.inputs for cell in cells})
     inspected = {key: compute(inspect_model, file.path) for key, file in files.items()}
+    # A compiled file's weights are sealed; those of the file it was compiled from are the same.
+    origins = {
+        key: compute(find_lineage, files[sources.get(key, (key,))[0]].path, parent.path)
+        for key, parent in parents.items()
+    }
     loaded = {name: compute(load_set, matrix.input_set(name)) for name in names}
     infos = {key: future.result() for key, future in inspected.items()}
     for cell in cells:
@@ -177,7 +199,13 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
     }
     return Staging(
         models={
-            key: _keep_model(file, infos[key], artefacts, _compiled(key, infos, sources))
+            key: _keep_model(
+                file,
+                infos[key],
+                artefacts,
+                _compiled(key, infos, sources),
+                origins[key].result() if key in origins else None,
+            )
             for key, file in files.items()
         },
         tensors={key: _keep_tensor(future.result(), artefacts) for key, future in tensors.items()},
@@ -217,6 +245,16 @@ def inspect_model(path: Path) -> Inspected:
     from orchestrator.inputs.inspect import inspect
 
     return Inspected(sha256_file(path), inspect(path))
+
+
+def find_lineage(int8: Path, fp32: Path) -> Lineage:
+    """Told or not, it stops no run: what cannot be read is inconclusive, and says why."""
+    from orchestrator.lineage.compare import compare
+
+    try:
+        return Lineage.model_validate(compare(int8, fp32))
+    except (AssayError, OSError) as error:
+        return Lineage(verdict="inconclusive", reason=str(error))
 
 
 def load_set(spec: InputSpec) -> Any:
@@ -267,7 +305,11 @@ def _keys(model: str, file: str, files: dict[str, Parent]) -> list[str]:
 
 
 def _keep_model(
-    file: Parent, model: Inspected, artefacts: Artefacts, compiled: Compiled | None
+    file: Parent,
+    model: Inspected,
+    artefacts: Artefacts,
+    compiled: Compiled | None,
+    lineage: Lineage | None,
 ) -> StagedModel:
     data = read_file(file.path)
     sha256 = artefacts.put_bytes(data).sha256
@@ -289,6 +331,7 @@ def _keep_model(
             for o in model.info.outputs
         ),
         compiled=compiled,
+        lineage=lineage,
         saturable=model.info.saturable,
         operators=dict(model.info.operators),
     )

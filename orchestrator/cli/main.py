@@ -17,6 +17,7 @@ from orchestrator.cli import (
     fingerprint,
     hub,
     layers,
+    lineage,
     look,
     offline,
     store,
@@ -42,6 +43,7 @@ variance.register(app)
 offline.register(app)
 agreement.register(app)
 explain.register(app)
+lineage.register(app)
 fingerprint.register(app)
 layers.register(app)
 app.add_typer(devices.app, name="devices")

@@ -81,11 +81,20 @@ def inspect(path: Path) -> ModelInfo:
     the limits) or E-MODEL-EXTERNAL-DATA (an ONNX model in several files).
     """
     path = path.absolute()
-    package = Path(__file__).parents[2]
+    return _model(path, ask("orchestrator.inputs.inspect_child", path))
+
+
+def ask(module: str, *files: Path) -> Any:
+    """What ``module`` answers of ``files``, run as a child that limits itself before it reads them.
+
+    Raises InputError as the child says, or E-MODEL-UNREADABLE where it did not live to say it.
+    """
+    paths = [str(file.absolute()) for file in files]
+    where = " and ".join(paths)
     try:
         done = subprocess.run(
-            [sys.executable, "-B", "-m", "orchestrator.inputs.inspect_child", str(path)],
-            cwd=package,
+            [sys.executable, "-B", "-m", module, *paths],
+            cwd=Path(__file__).parents[2],
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -93,18 +102,19 @@ def inspect(path: Path) -> ModelInfo:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _unreadable(path, f"reading it took longer than {TIMEOUT:.0f} s") from None
+        raise _unreadable(where, f"reading it took longer than {TIMEOUT:.0f} s") from None
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        raise _unreadable(path, f"reading it ended with {name}")
+        raise _unreadable(where, f"reading it ended with {name}")
     try:
         answer = json.loads(done.stdout)
     except ValueError:
         tail = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise _unreadable(path, f"reading it failed: {tail[:200]}") from None
+        raise _unreadable(where, f"reading it failed: {tail[:200]}") from None
     if "error" in answer:
-        raise InputError(answer["error"], answer["what"], where=str(path), mend=answer.get("mend"))
-    return _model(path, answer)
+        named = answer.get("where") or where
+        raise InputError(answer["error"], answer["what"], where=named, mend=answer.get("mend"))
+    return answer
 
 
 def single_input(info: ModelInfo) -> TensorInfo:
@@ -188,8 +198,8 @@ def _not_compiled_from(compiled: ModelInfo, source: ModelInfo, what: str) -> Inp
     )
 
 
-def _unreadable(path: Path, what: str) -> InputError:
-    return InputError("E-MODEL-UNREADABLE", what, where=str(path))
+def _unreadable(where: str, what: str) -> InputError:
+    return InputError("E-MODEL-UNREADABLE", what, where=where)
 
 
 def _model(path: Path, answer: Mapping[str, Any]) -> ModelInfo:

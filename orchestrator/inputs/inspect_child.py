@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,29 +47,41 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def main(path: str) -> int:
+    return serve(lambda: read(Path(path)))
+
+
+def serve(work: Callable[[], dict[str, Any]]) -> int:
+    """Print what ``work`` answers, done under `limit`, or the error that it ended with."""
     # Runtimes print to stdout; only the answer may go there.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     limit()
     try:
-        answer = read(Path(path))
-        text = json.dumps(answer, allow_nan=False)
+        text = json.dumps(work(), allow_nan=False)
         if len(text) > MAX_ANSWER:
             raise InputError("E-MODEL-UNREADABLE", "describes itself in more than 1 MiB")
     except InputError as error:
-        text = json.dumps({"error": error.id, "what": error.what, "mend": error.mend})
-    except MemoryError:
-        text = _unreadable(f"reading it needs more than {MEMORY >> 30} GiB of memory")
+        text = _told(error)
     # Parsers of hostile bytes raise anything; each of them means the same, and is passed on.
     except Exception as error:  # noqa: BLE001
-        text = _unreadable(f"not a readable model: {type(error).__name__}: {str(error)[:300]}")
+        text = _told(no_model(error))
     answers.write(text)
     answers.close()
     return 0
 
 
-def _unreadable(what: str) -> str:
-    return json.dumps({"error": "E-MODEL-UNREADABLE", "what": what})
+def no_model(error: Exception, where: str | None = None) -> InputError:
+    """What it means that a parser ended with ``error``."""
+    if isinstance(error, MemoryError):
+        what = f"reading it needs more than {MEMORY >> 30} GiB of memory"
+    else:
+        what = f"not a readable model: {type(error).__name__}: {str(error)[:300]}"
+    return InputError("E-MODEL-UNREADABLE", what, where=where)
+
+
+def _told(error: InputError) -> str:
+    told = {"error": error.id, "what": error.what, "where": error.where, "mend": error.mend}
+    return json.dumps(told)
 
 
 if __name__ == "__main__":

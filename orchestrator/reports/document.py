@@ -34,6 +34,7 @@ def build(
     attempts: Sequence[Mapping[str, Any]],
     environments: Mapping[str, Mapping[str, Any]] | None = None,
     compiled: Mapping[str, Mapping[str, Any]] | None = None,
+    lineage: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The result document.
 
@@ -43,6 +44,7 @@ def build(
     of any length, thinned here to ``MAX_POINTS``. ``attempts``: every attempt of the run;
     ``environments``: what their ``environment`` (a sha256) stands for, each once.
     ``compiled``: "model.file" → what an accelerator takes of it and where it comes from.
+    ``lineage``: "model.file" → whether its weights come from its FP32 parent.
     Raises KeyError when the sign-off lacks one of its parts.
     """
     return {
@@ -57,6 +59,7 @@ def build(
         "attempts": [dict(attempt) for attempt in attempts],
         "environments": {sha256: dict(facts) for sha256, facts in (environments or {}).items()},
         "compiled": {file: dict(facts) for file, facts in (compiled or {}).items()},
+        "lineage": {file: dict(told) for file, told in (lineage or {}).items()},
     }
 
 

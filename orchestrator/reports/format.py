@@ -10,6 +10,8 @@ from typing import Any
 
 DASH = "–"
 NOT_AVAILABLE = "not available here"
+TRUE_PAIR = "nearest-step"
+"""The lineage that says nothing against comparing an INT8 file with its FP32 parent."""
 
 MARKS: Mapping[str, str] = {
     "pass": "✓",

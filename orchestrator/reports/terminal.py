@@ -47,6 +47,9 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     _rows(document["rows"], console)
     for file, facts in document.get("compiled", {}).items():
         _line(console, f"{file}: {facts['text']}", "dim")
+    for file, told in document.get("lineage", {}).items():
+        if told["verdict"] != fmt.TRUE_PAIR:
+            _line(console, f"{file}: lineage {told['verdict']}: {told['reason']}", "yellow")
     for line in _timing(document):
         _line(console, line, "dim")
     _line(console)

@@ -20,6 +20,7 @@ FLOW = [
     "devices",
     "fanout",
     "inputs",
+    "lineage",
     "store",
     "variance",
     "fingerprint",

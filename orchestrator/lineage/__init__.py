@@ -1,0 +1,1 @@
+"""Whether an INT8 file was quantised from an FP32 file, told from the weights alone."""

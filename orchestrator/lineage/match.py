@@ -1,0 +1,210 @@
+"""Which float constant of the parent an integer constant comes from, and how far from it it lies.
+
+Names are not looked at: converters rename and files are renamed. A pair is found by shape, up to
+the order of the axes, and among all that fit by the largest correlation.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.lineage.equalise import within_factors
+from orchestrator.lineage.weights import Codes, Floats, Real, Role
+
+SAMPLE, RARE_SAMPLE = 4096, 512
+"""Elements that stand for a whole constant while its counterpart is looked for: among layouts as
+
+they are written, and among the many more of a flattened picture."""
+
+TOLERANCE = 1e-3
+"""Steps beyond one half allowed for float rounding of a scale, a fold or a division."""
+ULPS = 4
+"""Units in the last place of the parent's own type, of the value itself, allowed beside that."""
+
+SURE = 0.9
+"""A correlation from which on no rarer layout is tried."""
+ALIKE = 0.5
+"""A correlation from which on two constants may have one origin."""
+MAX_AXES = 5
+
+Floats64 = NDArray[np.float64]
+Places = tuple[NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """One integer constant beside its best counterpart.
+
+    ``n`` elements, of which ``within`` lie no more than half a step (scale) from the parent's
+    value, ``worst`` steps at most; ``clipped`` of them at the end of the type's range with the
+    parent's value beyond it, which counts as the nearest step. ``correlation``: Pearson's, None
+    where one side is constant. ``parent`` is None, and all that follows from it, where the parent
+    has no constant of that shape. ``folded``: a batch normalisation was multiplied in first.
+    ``equalised``: elements within about half a step once every channel may have a factor of its
+    own; None where that was not tried, because all are within anyway or nothing is alike.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    n: int
+    per_channel: bool
+    parent: str | None = None
+    folded: bool = False
+    correlation: float | None = None
+    within: int | None = None
+    worst: float | None = None
+    clipped: int | None = None
+    equalised: int | None = None
+
+    @property
+    def nearest(self) -> bool:
+        """Every element is the nearest step of the parent's."""
+        return self.within == self.n
+
+
+class Parents:
+    """The parent's constants by the lengths of their axes in order of size."""
+
+    def __init__(self, reals: Sequence[Real]) -> None:
+        self._by_lengths: Mapping[tuple[int, ...], list[Real]] = defaultdict(list)
+        for real in reals:
+            self._by_lengths[_lengths(real.values.shape)].append(real)
+
+    def match(self, codes: Codes) -> Match:
+        """The counterpart with the largest correlation, compared over all elements."""
+        values = codes.values().reshape(_squeezed(codes.codes.shape))
+        best: tuple[float, Real, _Layout] | None = None
+        for rare, few in ((False, SAMPLE), (True, RARE_SAMPLE)):
+            places = _places(values.shape, few)
+            seen = values[places]
+            for real in self._by_lengths.get(_lengths(values.shape), ()):
+                for layout in _layouts(real.values.shape, values.shape, rare):
+                    score = _likeness(seen, layout.at(real.values, places), codes)
+                    if best is None or score > best[0]:
+                        best = score, real, layout
+            if best is None or best[0] >= SURE:
+                break
+        shape, n = codes.codes.shape, codes.codes.size
+        bare = Match(codes.name, codes.role, shape, n, per_channel=codes.scale.size > 1)
+        if best is None:
+            return bare
+        _, real, layout = best
+        return _measured(bare, codes, real, layout.whole(real.values, values.shape).reshape(shape))
+
+
+def _measured(bare: Match, codes: Codes, real: Real, arranged: Floats) -> Match:
+    steps = arranged.astype(np.float64) / codes.scale
+    wanted = steps + codes.zero
+    distance = np.abs(np.clip(wanted, codes.low, codes.high) - codes.codes)
+    allowed = 0.5 + TOLERANCE + ULPS * np.finfo(real.values.dtype).eps * np.abs(steps)
+    beyond = (wanted > codes.high + 0.5) | (wanted < codes.low - 0.5)
+    within = int((distance <= allowed).sum())
+    alike = correlation(codes.values().ravel(), arranged.astype(np.float64).ravel())
+    tried = within < bare.n and bare.role == "weight" and alike is not None and alike > ALIKE
+    plain = codes.codes.astype(np.float64) - codes.zero
+    return Match(
+        bare.name,
+        bare.role,
+        bare.shape,
+        bare.n,
+        bare.per_channel,
+        parent=real.name,
+        folded=real.folded,
+        correlation=alike,
+        within=within,
+        worst=float(distance.max()),
+        clipped=int((beyond & (distance <= allowed)).sum()),
+        equalised=within_factors(plain, steps) if tried else None,
+    )
+
+
+def correlation(a: Floats64, b: Floats64) -> float | None:
+    """Pearson's r of two vectors of equal length; None where one of them is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.clip(a @ b / size, -1, 1)) if size > 0 else None
+
+
+def _likeness(seen: Floats64, other: Floats64, codes: Codes) -> float:
+    found = correlation(seen, other)
+    if found is not None:
+        return found
+    # Constants have no correlation; equal ones are as alike as can be.
+    return 1.0 if bool((np.abs(seen - other) <= codes.scale.max()).all()) else -1.0
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the parent's array, length-1 axes aside, is read in the order of the other's.
+
+    ``axes``: as of numpy.transpose. ``block``: the last or first axis (``on``) of a matrix counts
+    ``block`` channels fastest where the parent counts them slowest: a flattened NHWC picture beside
+    a flattened NCHW one.
+    """
+
+    axes: tuple[int, ...]
+    block: int = 1
+    on: int = 0
+
+    def at(self, source: Floats, places: Places) -> Floats64:
+        """The elements at ``places`` of the other's array."""
+        turned = self._turned(source)
+        if self.block == 1:
+            return turned[places].astype(np.float64)
+        moved = list(places)
+        moved[self.on] = self._moved(places[self.on], turned.shape[self.on])
+        return turned[tuple(moved)].astype(np.float64)
+
+    def whole(self, source: Floats, shape: tuple[int, ...]) -> Floats:
+        turned = self._turned(source)
+        if self.block == 1:
+            return turned
+        order = self._moved(np.arange(shape[self.on]), shape[self.on])
+        return np.take(turned, order, axis=self.on)
+
+    def _turned(self, source: Floats) -> Floats:
+        return source.reshape(_squeezed(source.shape)).transpose(self.axes)
+
+    def _moved(self, index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        return (index % self.block) * (length // self.block) + index // self.block
+
+
+def _layouts(source: tuple[int, ...], target: tuple[int, ...], rare: bool) -> Iterator[_Layout]:
+    source = _squeezed(source)
+    if len(source) > MAX_AXES:
+        axes = tuple(range(len(source)))
+        yield from [_Layout(axes)] if source == target and not rare else []
+        return
+    for axes in permutations(range(len(source))):
+        if tuple(source[a] for a in axes) != target:
+            continue
+        if not rare:
+            yield _Layout(axes)
+        elif len(source) == 2:
+            for on, length in enumerate(target):
+                for block in range(2, length // 2 + 1):
+                    if length % block == 0:
+                        yield _Layout(axes, block, on)
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1) or (1,)
+
+
+def _lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(_squeezed(shape)))
+
+
+def _places(shape: tuple[int, ...], most: int) -> Places:
+    """The same few elements of every array of a shape, spread over it."""
+    size = int(np.prod(shape))
+    # A fixed seed: an answer must not change when it is asked again.
+    chosen = np.random.default_rng(0).integers(size, size=most) if size > most else range(size)
+    return np.unravel_index(np.asarray(chosen), shape)
