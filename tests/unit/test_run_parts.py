@@ -22,7 +22,7 @@ from orchestrator.matrix.model import Gate
 from orchestrator.orders import blobs_of, order_for, record
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.run import Planned, plan
-from orchestrator.staging import Staging, check_unchanged, here, stage
+from orchestrator.staging import Staging, check_unchanged, find_lineage, here, stage
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import CellInfo, Claim
 from tests.support.tiny import MODELS, Tiny
@@ -63,6 +63,40 @@ def test_everything_a_cell_needs_is_an_artefact(tiny: Tiny, artefacts: Artefacts
     kept = found.sets["digits"]
     assert kept.labels is not None
     assert len(np.load(io.BytesIO(artefacts.read(kept.labels)))) == kept.n == 20
+
+
+def test_a_file_is_staged_with_its_lineage(tiny: Tiny, artefacts: Artefacts) -> None:
+    found = staged(tiny, artefacts)[1].models
+    lineage = found["cnn.u8s8"].lineage
+    assert lineage is not None
+    assert (lineage.verdict, lineage.within) == ("nearest-step", lineage.weights)
+    assert found["cnn"].lineage is None
+
+
+def test_a_compiled_file_has_the_lineage_of_its_source(tiny: Tiny, artefacts: Artefacts) -> None:
+    model = tiny.matrix["models"][0]
+    compiled = MODELS.parents[1] / "standins" / "digits_ds.int8_edgetpu.tflite"
+    model["fp32"] = str(MODELS / "digits_ds.fp32.tflite")
+    model["files"] = [
+        {"name": "int8", "path": str(MODELS / "digits_ds.int8.tflite")},
+        {"name": "tpu", "path": str(compiled), "compiled_from": "int8"},
+        {"name": "sealed", "path": str(compiled)},
+    ]
+    tiny.inputs["path"] = str(MODELS.parent / "digits_32x32.npz")
+    tiny.matrix["runtimes"] = [{"name": "litert", "runtime": "litert"}]
+    models = staged(tiny, artefacts)[1].models
+    verdicts = {key: m.lineage.verdict for key, m in models.items() if m.lineage}
+    assert verdicts == {
+        "cnn.int8": "nearest-step",
+        "cnn.tpu": "nearest-step",
+        "cnn.sealed": "inconclusive",
+    }
+
+
+def test_a_lineage_that_cannot_be_told_stops_nothing(tmp_path: Path) -> None:
+    told = find_lineage(MODELS / "digits_cnn.u8s8.onnx", tmp_path / "gone.onnx")
+    assert told.verdict == "inconclusive"
+    assert "gone.onnx: there is no such file" in told.reason
 
 
 def test_staging_twice_gives_the_same(tiny: Tiny, artefacts: Artefacts) -> None:
