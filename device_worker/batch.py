@@ -222,7 +222,10 @@ class _Batch:
                     *(array.dtype, list(array.shape[1:])),
                 )
                 raise WorkerError("model_error", "E-MODEL-INPUT", what)
-        rows = [runtime.run([aligned(a[i]) for a in arrays]) for i in range(runs.pop())]
+        rows = []
+        for i in range(runs.pop()):
+            runtime.reset()
+            rows.append(runtime.run([aligned(a[i]) for a in arrays]))
         found = []
         for j, info in enumerate(interface.outputs):
             parts = [row[j] for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -23,7 +24,16 @@ from device_worker.outputs import Outputs, sample_digest, write_bytes, write_npy
 from device_worker.runtimes import Runtime, TensorInfo, open_model
 from device_worker.telemetry.sampler import Sampler
 from device_worker.telemetry.sensors import Sensors
-from device_worker.wire import Blob, DeviceFile, InputTensor, Job, JobResult, Repeats, Soaked
+from device_worker.wire import (
+    Blob,
+    DeviceFile,
+    InputTensor,
+    Job,
+    JobResult,
+    Ordered,
+    Repeats,
+    Soaked,
+)
 
 Progress = Callable[[Dict[str, Any]], None]
 _REPORTED = 20
@@ -157,6 +167,18 @@ def matched(wanted: Sequence[TensorInfo], given: Dict[str, Array]) -> List[Array
     return arrays
 
 
+def shuffled(samples: int, seed: Optional[int]) -> Sequence[int]:
+    """The order in which a pass runs its samples; without a seed their own.
+
+    Sorted by numbers of ``random()``, the one method whose sequence Python keeps across versions.
+    """
+    if seed is None:
+        return range(samples)
+    numbers = random.Random(seed)
+    keys = [numbers.random() for _ in range(samples)]
+    return sorted(range(samples), key=keys.__getitem__)
+
+
 def _misfit(what: str) -> WorkerError:
     mend = "one sample with a leading axis of 1 must fit the model's input"
     return WorkerError("model_error", "E-MODEL-INPUT", what, mend)
@@ -183,6 +205,7 @@ def _measure(
     interface = runtime.describe()
     feed = Feed(matched(interface.inputs, given))
     for turn in range(job.warmup):
+        runtime.reset()
         runtime.run(feed.sample(turn % job.samples))
 
     sampler = Sampler(job.telemetry_hz, Sensors(job.sources))
@@ -194,6 +217,7 @@ def _measure(
             sampler.start()
             begin = time.perf_counter_ns()
             loop.first_pass(outputs)
+            ordered = loop.again_at_the_end()
             repeats = loop.repeats()
             soaked = loop.soak()
             run_ns = time.perf_counter_ns() - begin
@@ -226,6 +250,7 @@ def _measure(
         ended_unix=clock.now(),
         soak=soaked,
         power=mode.name if mode else None,
+        order=ordered,
         notes=[*guard.notes(), *clock.notes(), *(soak.notes(soaked) if soaked else [])],
     )
 
@@ -238,20 +263,30 @@ class _Loop:
     ) -> None:
         self._job, self._runtime, self._feed, self._guard = job, runtime, feed, guard
         self._progress, self._told = progress, time.perf_counter_ns()
+        self._sequence = shuffled(job.samples, job.order)
         self.latency: npt.NDArray[np.int64] = np.zeros(job.samples, np.int64)
         self.hashes: npt.NDArray[np.uint8] = np.zeros((job.samples, 32), np.uint8)
 
     def first_pass(self, outputs: Outputs) -> None:
         run, take, clock = self._runtime.run, self._feed.sample, time.perf_counter_ns
-        for sample in range(self._job.samples):
+        for done, sample in enumerate(self._sequence):
             given = take(sample)
+            self._runtime.reset()
             begin = clock()
             found = run(given)
             end = clock()
             self.latency[sample] = end - begin
-            self.hashes[sample] = np.frombuffer(outputs.add(found), np.uint8)
+            self.hashes[sample] = np.frombuffer(outputs.add(found, sample), np.uint8)
             self._guard.check()
-            self._tell(end, "run", sample + 1, self._job.samples)
+            self._tell(end, "run", done + 1, self._job.samples)
+
+    def again_at_the_end(self) -> Optional[Ordered]:
+        """Of a shuffled pass: its first sample once more, after all the others."""
+        if self._job.order is None:
+            return None
+        sample = self._sequence[0]
+        same = self._again(sample) == self.hashes[sample].tobytes()
+        return Ordered(self._job.order, sample, same)
 
     def repeats(self) -> Repeats:
         """Run everything ``repeat - 1`` times more and compare with the first pass."""
@@ -282,6 +317,7 @@ class _Loop:
         return soak.run(self._job.soak, self._again, expected, self._guard, tell)
 
     def _again(self, sample: int) -> bytes:
+        self._runtime.reset()
         return sample_digest(self._runtime.run(self._feed.sample(sample)))
 
     def _tell(self, now: int, phase: str, done: int, total: int) -> None:

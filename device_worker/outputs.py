@@ -1,4 +1,4 @@
-"""Writing what a model put out, byte for byte, as .npy files that grow sample by sample."""
+"""Writing what a model put out, byte for byte, as .npy files filled sample by sample."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import BinaryIO, List, Optional, Sequence
 import numpy as np
 
 from device_worker.arrays import Array
+from device_worker.cache import sha256_file
 from device_worker.errors import WorkerError
 from device_worker.runtimes import TensorInfo
 from device_worker.wire import Blob, DeviceFile, OutputTensor
@@ -40,7 +41,7 @@ def write_bytes(path: str, data: bytes) -> DeviceFile:
 
 
 class OutputFile:
-    """One output tensor: [samples, ...] on disk, the runtime's own bytes one after the other."""
+    """One output tensor: [samples, ...] on disk, the runtime's own bytes in the samples' order."""
 
     def __init__(self, path: str, info: TensorInfo, first: Array, samples: int) -> None:
         """``first`` gives dtype and shape; its leading axis of 1 becomes the sample axis."""
@@ -62,12 +63,13 @@ class OutputFile:
             },
         )
         self._digest = hashlib.sha256()
-        self._size = 0
+        self._start, self._one_size = len(header.getvalue()), first.nbytes
+        self._size, self._in_order = 0, True
         self._file: BinaryIO = open(path, "wb", buffering=_BUFFER)  # noqa: SIM115  # closed by close()
         self._append(header.getvalue())
 
-    def add(self, output: Array) -> None:
-        """Append one sample. Raises WorkerError E-MODEL-OUTPUT when dtype or shape vary."""
+    def add(self, output: Array, sample: int) -> None:
+        """Write one sample in its place. Raises WorkerError E-MODEL-OUTPUT: dtype or shape vary."""
         if output.shape != self._one or output.dtype != self._dtype:
             raise WorkerError(
                 "model_error",
@@ -75,15 +77,23 @@ class OutputFile:
                 "output %r changed from %s%s to %s%s between samples"
                 % (self._info.name, self._dtype, self._one, output.dtype, output.shape),
             )
+        place = self._start + sample * self._one_size
+        if place != self._size:
+            self._in_order = False
+        if not self._in_order:
+            self._file.seek(place)
         self._append(_raw(output))
 
     def finish(self) -> OutputTensor:
         """Close the file and describe it. Raises OSError when its end cannot be written."""
         self._file.close()
+        sha256 = self._digest.hexdigest()
+        if not self._in_order:
+            sha256 = sha256_file(self._path)
         return OutputTensor(
             name=self._info.name,
             path=self._path,
-            blob=Blob(self._digest.hexdigest(), self._size),
+            blob=Blob(sha256, self._size),
             dtype=str(self._dtype),
             shape=list(self._shape),
             scale=self._info.scale,
@@ -110,15 +120,18 @@ class Outputs:
         self._folder, self._infos, self._samples = folder, infos, samples
         self._files: Optional[List[OutputFile]] = None
 
-    def add(self, outputs: Sequence[Array]) -> bytes:
-        """Append one sample of every tensor; returns its digest. Raises OSError, WorkerError."""
+    def add(self, outputs: Sequence[Array], sample: int) -> bytes:
+        """Write every tensor of ``sample``, each of which comes once, in any order; its digest.
+
+        Raises OSError, WorkerError.
+        """
         if self._files is None:
             self._files = []
             for position, (info, output) in enumerate(zip(self._infos, outputs)):
                 path = os.path.join(self._folder, "output_%d.npy" % position)
                 self._files.append(OutputFile(path, info, output, self._samples))
         for file, output in zip(self._files, outputs):
-            file.add(output)
+            file.add(output, sample)
         return sample_digest(outputs)
 
     def finish(self) -> List[OutputTensor]:

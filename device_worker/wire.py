@@ -94,6 +94,7 @@ class RuntimeSpec:
     ``providers``: ONNX Runtime execution providers, the wanted one first; the CPU always comes
     last. ``provider_options``: provider -> its options. ``session``: session config entries.
     ``optimise`` False: ONNX Runtime runs the graph as it is, for one that it has optimised before.
+    ``reset`` False: TFLite variables keep what the sample before left in them.
     """
 
     runtime: str
@@ -104,6 +105,7 @@ class RuntimeSpec:
     session: Dict[str, str] = field(default_factory=dict)
     delegate: Optional[Delegate] = None
     optimise: bool = True
+    reset: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class PowerMode:
 class Job:
     """``sources``: what telemetry looks at; none: every sensor of an ordinary Linux device.
 
-    ``ceiling_c``: the run is stopped when any temperature goes above it.
+    ``ceiling_c``: the run is stopped when any temperature goes above it. ``order``: seed of the
+    order in which the first pass runs the samples (``measure.shuffled``), None: as they are.
     """
 
     attempt: str
@@ -150,6 +153,7 @@ class Job:
     ceiling_c: Optional[float] = None
     soak: Optional[Soak] = None
     power: Optional[PowerMode] = None
+    order: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -241,6 +245,18 @@ class Soaked:
 
 
 @dataclass(frozen=True)
+class Ordered:
+    """The first pass ran in the order of ``seed``; its first ``sample`` was run again at the end,
+
+    and ``same`` says whether it then gave the same bytes.
+    """
+
+    seed: int
+    sample: int
+    same: bool
+
+
+@dataclass(frozen=True)
 class JobResult:
     """``files``: "latency_ns" (.npy int64 [samples], first pass), "sample_hashes" (.npy uint8
 
@@ -265,6 +281,7 @@ class JobResult:
     soak: Optional[Soaked] = None
     power: Optional[str] = None
     notes: List[str] = field(default_factory=list)
+    order: Optional[Ordered] = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from orchestrator.staging import StagedOutput
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json
 from orchestrator.variance import tasks
-from orchestrator.variance.observation import Observation, Output, Row, Soak, Truth
+from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 
 DAMAGED = ("E-ARTEFACT-MISSING", "E-ARTEFACT-CORRUPT")
 Damage = Callable[[str, InfraError], None]
@@ -99,6 +99,7 @@ def observation(
         outputs_sha256=tuple(o["blob"]["sha256"] for o in result["outputs"]),
         soak=_soak(result.get("soak")),
         power=result.get("power"),
+        order=_order(result.get("order")),
     )
 
 
@@ -129,6 +130,10 @@ def outputs(
     """What an attempt that is ok put out. Raises as ``observation``."""
     staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
     return tuple(_output(store, attempt, i, lattice) for i, lattice in enumerate(staged.outputs))
+
+
+def _order(told: Json | None) -> Order | None:
+    return Order(told["seed"], told["sample"], told["same"]) if told else None
 
 
 def _soak(told: Json | None) -> Soak | None:

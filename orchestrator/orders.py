@@ -80,6 +80,7 @@ def job_for(
         if condition.target_c is None
         else wire.Soak(condition.target_c, condition.hold_s, matrix.gate.heat_s),
         power=_power(condition.mode, device),
+        order=condition.seed,
     )
 
 
@@ -89,6 +90,7 @@ def runtime_spec(config: RuntimeConfig, device: Device) -> wire.RuntimeSpec:
         runtime=config.runtime,
         threads=config.threads,
         kernels=config.kernels,
+        reset=config.reset == "on",
         providers=list(config.provider),
         provider_options={name: dict(o) for name, o in config.provider_options.items()},
         session=dict(config.session),

@@ -42,6 +42,9 @@ class Runtime(Protocol):
     def run(self, inputs: Sequence[Array]) -> List[Array]:
         """One inference; C-contiguous arrays in ``describe().inputs`` order, outputs likewise."""
 
+    def reset(self) -> None:
+        """Forget what earlier inferences left in the model's variables, unless told to keep it."""
+
     def describe(self) -> Interface: ...
 
     def backend(self) -> Backend: ...

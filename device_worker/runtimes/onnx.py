@@ -94,6 +94,9 @@ class OnnxRuntime:
             raise WorkerError("model_error", "E-MODEL-OUTPUT", "an output is not a tensor")
         return outputs  # type: ignore[no-any-return]  # checked just above
 
+    def reset(self) -> None:
+        """Nothing to do: ONNX has no variables, and a session keeps nothing between runs."""
+
     def describe(self) -> Interface:
         return self._interface
 

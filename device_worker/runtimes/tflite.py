@@ -70,6 +70,8 @@ for a second process at the same accelerator while this one holds it would get n
 class TfliteRuntime:
     """One interpreter: ``threads`` threads, the kernels and the delegate that the spec names."""
 
+    _interpreter: Any
+
     def __init__(self, path: str, spec: RuntimeSpec, package: Package) -> None:
         self._package, self._spec = package, spec
         self._library: Optional[delegates.Library] = None
@@ -88,6 +90,8 @@ class TfliteRuntime:
         self._outputs = self._interpreter.get_output_details()
         self._feed = [item["index"] for item in self._inputs]
         self._fetch = [item["index"] for item in self._outputs]
+        operators = self._interpreter._get_ops_details()
+        self._resources = any(item["op_name"] == "VAR_HANDLE" for item in operators)
 
     def run(self, inputs: Sequence[Array]) -> List[Array]:
         interpreter = self._interpreter
@@ -99,6 +103,22 @@ class TfliteRuntime:
         except (ValueError, RuntimeError, MemoryError) as error:
             failed = delegates.failed_run(str(error), self._delegate)
             raise failed or self._blame(error, "E-MODEL-RUN") from error
+
+    def reset(self) -> None:
+        """Variable tensors back to zero; a new interpreter where variables are resources.
+
+        No runtime resets those (VAR_HANDLE), and their first values are assigned once, at the
+        first inference of an interpreter.
+        """
+        if not self._spec.reset:
+            return
+        try:
+            if self._resources:
+                self._interpreter = _interpreter(self._module, self._options)
+            else:
+                self._interpreter.reset_all_variables()
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise self._blame(error, "E-MODEL-RUN") from error
 
     def describe(self) -> Interface:
         return Interface(
@@ -160,6 +180,7 @@ class TfliteRuntime:
             self._refuse_crash(module, options)
         if self._spec.delegate is not None:
             options["experimental_delegates"] = [self._accelerator(module, options)]
+        self._module, self._options = module, options
         begin = time.perf_counter_ns()
         try:
             self._interpreter = _interpreter(module, options)

@@ -14,10 +14,13 @@ HOLD_S = 60.0
 HEAT_S = 900.0
 """Unless the matrix says otherwise. Seconds, as all times here."""
 
-Kind = Literal["clean", "repeat", "soak", "power"]
+MAX_SEED = 2**31 - 1
+
+Kind = Literal["clean", "repeat", "soak", "power", "order"]
 
 _REPEAT = re.compile(r"repeat:([1-9][0-9]{0,5})")
 _SOAK = re.compile(r"soak:([0-9]{2,3}(?:\.[0-9]+)?)C(?:/([1-9][0-9]{0,4})s)?")
+_ORDER = re.compile(r"order:(0|[1-9][0-9]{0,9})")
 _POWER = re.compile(rf"power:({NAME_PATTERN})")
 
 
@@ -26,6 +29,7 @@ class Condition:
     """``repeat``: passes of ``repeat:N``. ``target_c``, ``hold_s``: of ``soak:75C/60s``; the
 
     matrix' ``gate.heat_s`` says how long heating up may take. ``mode``: of ``power:MODE``.
+    ``seed``: of ``order:SEED``.
     """
 
     kind: Kind
@@ -33,6 +37,7 @@ class Condition:
     target_c: float | None = None
     hold_s: float = HOLD_S
     mode: str | None = None
+    seed: int | None = None
 
     def above(self, ceiling_c: float | None) -> str | None:
         """Why a device that is stopped at ``ceiling_c`` can never soak like this, or None."""
@@ -42,9 +47,9 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """``clean``, ``repeat:N``, ``soak:75C`` (``/Ns`` to hold), ``power:MODE``; all else refused.
+    """``clean``, ``repeat:N``, ``soak:75C`` (``/Ns`` to hold), ``power:MODE``, ``order:SEED``.
 
-    Raises what a pydantic validator may raise: E-MATRIX-CONDITION.
+    All else is refused. Raises what a pydantic validator may raise: E-MATRIX-CONDITION.
     """
     if text == "clean":
         return Condition("clean")
@@ -56,9 +61,11 @@ def parse_condition(text: str) -> Condition:
             return Condition("soak", target_c=target, hold_s=float(match[2] or HOLD_S))
     if match := _POWER.fullmatch(text):
         return Condition("power", mode=match[1])
+    if (match := _ORDER.fullmatch(text)) and int(match[1]) <= MAX_SEED:
+        return Condition("order", seed=int(match[1]))
     raise problem(
         "E-MATRIX-CONDITION",
         f"{text!r:.40} is not a known condition",
         mend=f"'clean'; 'repeat:N', N from 2 to {MAX_REPEATS}; 'soak:75C' or 'soak:75C/60s', "
-        f"{SOAK_RANGE_C[0]:g} to {SOAK_RANGE_C[1]:g} °C; 'power:MODE'",
+        f"{SOAK_RANGE_C[0]:g} to {SOAK_RANGE_C[1]:g} °C; 'power:MODE'; 'order:SEED', SEED from 0",
     )

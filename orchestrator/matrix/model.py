@@ -218,7 +218,8 @@ class RuntimeConfig(Spec):
     ``devices`` match a slot (``rpi4``, ``rpi4#2``, a unit's name); ``files`` match ``model.file``
     or ``file``. ``session``: ONNX Runtime session config entries; ``provider``: its execution
     providers, the wanted one first, each with ``provider_options``. ``delegate``: a TFLite delegate
-    by the name that the device's inventory entry gives it.
+    by the name that the device's inventory entry gives it. ``reset``: whether a TFLite model's
+    variables forget each sample before the next.
     """
 
     name: Name
@@ -229,6 +230,7 @@ class RuntimeConfig(Spec):
     session: dict[str, str] = Field(default_factory=dict)
     delegate: Name | None = None
     kernels: Literal["default", "reference", "builtin"] = "default"
+    reset: Literal["on", "off"] = "on"
     devices: Globs = ("*",)
     files: Globs = ("*",)
 
@@ -246,6 +248,8 @@ class RuntimeConfig(Spec):
             if onnx and self.delegate
             else "session"
             if not onnx and self.session
+            else "reset"
+            if onnx and self.reset != "on"
             else None
         )
         if wrong:

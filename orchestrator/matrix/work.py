@@ -65,7 +65,7 @@ def total_work(matrix: Matrix, cells: Sequence[Cell]) -> Work:
 def _inferences(matrix: Matrix, samples: int, cell: Cell) -> int:
     condition = parse_condition(cell.condition)
     if condition.kind not in ("repeat", "soak"):
-        return samples
+        return samples + (condition.kind == "order")  # one is run again at the end
     return min(samples, matrix.repeat_samples) * (condition.repeat or 1)
 
 

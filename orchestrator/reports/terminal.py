@@ -50,6 +50,9 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     for file, told in document.get("lineage", {}).items():
         if told["verdict"] != fmt.TRUE_PAIR:
             _line(console, f"{file}: lineage {told['verdict']}: {told['reason']}", "yellow")
+    for row in document["rows"]:
+        if (order := row.get("order")) and order["finding"]:
+            _line(console, f"{row['id']}: {order['finding']}: {_reordered(order)}", "bold red")
     for line in _timing(document):
         _line(console, line, "dim")
     _line(console)
@@ -132,6 +135,13 @@ def _short(row: Mapping[str, Any]) -> dict[int, str]:
 def _note(row: Mapping[str, Any]) -> str:
     """Why a row is not there: without it "not available here" leaves the reader guessing."""
     return "" if available(row) else fmt.printable("; ".join(row["reasons"]))
+
+
+def _reordered(order: Mapping[str, Any]) -> str:
+    return (
+        f"{order['k']} of {order['n']} outputs differ in another order,"
+        f" {order['again_k']} of {order['again_n']} samples when run again at the end"
+    )
 
 
 def _timing(document: Mapping[str, Any]) -> list[str]:

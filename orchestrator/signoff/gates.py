@@ -58,7 +58,8 @@ def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat |
     """G2. One differing byte is a fault, whatever its rate; no differing byte passes only after
 
     the required repeats of the required samples in one cell. Heat and power change clocks, not
-    integers: what differs from the clean cell under them is a fault as well.
+    integers, and the order of the samples is none of a sample's business: what differs from the
+    clean cell under them is a fault as well.
     """
     cells = [(c, found) for c in case.cells if c.status == "ok" and (found := repeated(c))]
     bad = sum(found.mismatches for _, found in cells)
@@ -68,8 +69,16 @@ def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat |
     for c in states:
         if case.clean and (apart := unlike(c, case.clean)) and apart.k:
             bad += apart.k
+            head = "order dependence: " if c.order else ""
             faults.append(
-                f"{apart.k} of {apart.n} outputs under {c.row.condition} differ from the clean ones"
+                f"{head}{apart.k} of {apart.n} outputs under {c.row.condition} differ from the"
+                " clean ones"
+            )
+        if c.order and not c.order.same:
+            bad += 1
+            faults.append(
+                f"state carry-over: sample {c.order.sample} gave other bytes again at the end of"
+                f" {c.row.condition}, unless the unit does not repeat itself"
             )
     clean = case.clean_attempts if states else ()
     attempts = tuple(
@@ -104,8 +113,8 @@ def _enough(gate: Repeatability, found: Repeated) -> bool:
 
 
 def _of_state(cell: Observation) -> bool:
-    """Whether it ran the clean cell's samples on a device in another state."""
-    return cell.soak is not None or cell.power is not None
+    """Whether it ran the clean cell's samples in another order or on a device in another state."""
+    return cell.soak is not None or cell.power is not None or cell.order is not None
 
 
 def accuracy(

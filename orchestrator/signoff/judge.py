@@ -16,6 +16,7 @@ from orchestrator.signoff.result import (
     FleetResult,
     GateResult,
     PairResult,
+    Reorder,
     Repeat,
     RowResult,
     SignOff,
@@ -26,6 +27,7 @@ from orchestrator.signoff.result import (
 from orchestrator.variance import device
 from orchestrator.variance.device import AgainstFp32
 from orchestrator.variance.intervals import holm
+from orchestrator.variance.itself import reordered
 from orchestrator.variance.observation import Observation, Truth
 from orchestrator.variance.tasks import TaskError
 
@@ -59,6 +61,7 @@ class _Evidence:
     fp32: AgainstFp32 | None
     versus: VsReference | None
     repeat: Repeat | None
+    order: Reorder | None
     gates: list[GateResult]
 
 
@@ -133,7 +136,12 @@ def _weigh(
             results += found[name]
         else:
             results.append(gates.not_applicable(name, "switched off by the policy"))
-    return _Evidence(case, choice, fp32, versus, repeat, results)
+    return _Evidence(case, choice, fp32, versus, repeat, _order(case), results)
+
+
+def _order(case: Case) -> Reorder | None:
+    found = reordered(case.cells, case.clean)
+    return Reorder(found.finding, **vars(found)) if found else None
 
 
 def _against_fp32(case: Case, base: Baseline) -> tuple[AgainstFp32 | None, str]:
@@ -213,6 +221,7 @@ def _row(policy: Policy, e: _Evidence) -> RowResult:
         fp32=e.fp32,
         vs_reference=e.versus,
         repeat=e.repeat,
+        order=e.order,
         nonfinite=answers.nonfinite if answers else None,
         gates=tuple(e.gates),
         cells=tuple(
@@ -265,6 +274,8 @@ def _missed(cell: Observation) -> str | None:
     kind = cell.row.condition.partition(":")[0]
     if (kind == "soak" and cell.soak is None) or (kind == "power" and cell.power is None):
         return "the device's state was not recorded"
+    if kind == "order" and cell.order is None:
+        return "the worker did not shuffle the samples"
     if cell.soak is None or cell.soak.reached:
         return None
     if cell.soak.max_c is None:

@@ -65,6 +65,17 @@ class Repeat:
 
 
 @dataclass(frozen=True)
+class Reorder:
+    """As variance.itself.Reordered; ``finding``: None where the order changed nothing."""
+
+    finding: str | None
+    k: int
+    n: int
+    again_k: int
+    again_n: int
+
+
+@dataclass(frozen=True)
 class VsReference:
     """As variance.pair.Pair; ``elements_different`` is a share of all output elements."""
 
@@ -112,6 +123,7 @@ class RowResult:
     fp32: AgainstFp32 | None
     vs_reference: VsReference | None
     repeat: Repeat | None
+    order: Reorder | None
     nonfinite: int | None
     gates: tuple[GateResult, ...]
     cells: tuple[Cell, ...]

@@ -1,8 +1,13 @@
-"""One unit against itself: later passes against the first, hot or throttled against clean."""
+"""One unit against itself: later passes against the first, hot, throttled or shuffled against
+
+clean.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -57,3 +62,40 @@ def unlike(cell: Observation, clean: Observation) -> Unlike | None:
             return Unlike(n, n)
         different |= (bits(mine)[:n] != bits(other)[:n]).any(axis=1)
     return Unlike(int(different.sum()), n)
+
+
+Finding = Literal["state carry-over", "order dependence"]
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """``k`` of ``n`` outputs of shuffled passes have other bytes than the clean cell's; of
+
+    ``again_n`` samples run first and again at the end, ``again_k`` gave other bytes then.
+    """
+
+    k: int
+    n: int
+    again_k: int
+    again_n: int
+
+    @property
+    def finding(self) -> Finding | None:
+        """What the order changed. A unit that does not repeat itself looks like carry-over, too."""
+        if self.again_k:
+            return "state carry-over"
+        return "order dependence" if self.k else None
+
+
+def reordered(cells: Sequence[Observation], clean: Observation | None) -> Reordered | None:
+    """The order cells among ``cells`` of one row; None where there are none."""
+    shuffled = [(c, c.order) for c in cells if c.order is not None]
+    if not shuffled:
+        return None
+    apart = [found for c, _ in shuffled if clean is not None and (found := unlike(c, clean))]
+    return Reordered(
+        sum(found.k for found in apart),
+        sum(found.n for found in apart),
+        sum(not order.same for _, order in shuffled),
+        len(shuffled),
+    )

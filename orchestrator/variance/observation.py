@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from orchestrator.variance.lattice import Array, Output
 from orchestrator.variance.tasks import Task
 
-__all__ = ["Observation", "Output", "Row", "Soak", "Truth"]
+__all__ = ["Observation", "Order", "Output", "Row", "Soak", "Truth"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Who answered. ``condition``: "clean", "repeat:N", "soak:75C/60s" or "power:MODE"."""
+    """Who answered. ``condition``: "clean", "repeat:N", "soak:75C/60s", "power:MODE" or
+
+    "order:SEED".
+    """
 
     model: str
     file: str
@@ -41,6 +44,18 @@ class Soak:
     max_c: float | None
 
 
+@dataclass(frozen=True)
+class Order:
+    """The samples were run in the order of ``seed``, ``sample`` first and again at the end:
+
+    ``same`` says whether it then gave the same bytes.
+    """
+
+    seed: int
+    sample: int
+    same: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Observation:
     """One cell's current standing.
@@ -48,7 +63,8 @@ class Observation:
     ``status``: ok, model_error, infra_error, timeout, cancelled, not_available or pending.
     ``repeats`` passes over ``repeat_samples`` samples gave ``repeat_mismatches`` outputs whose
     bytes differ from the first pass. ``soak``: of a soak cell, over the samples of ``outputs``.
-    ``power``: the mode the device was in. ``isa``: the device's instruction-set flags.
+    ``power``: the mode the device was in. ``order``: of an order cell; ``outputs`` are in the
+    samples' own order all the same. ``isa``: the device's instruction-set flags.
     """
 
     row: Row
@@ -69,6 +85,7 @@ class Observation:
     outputs_sha256: tuple[str, ...] = ()
     soak: Soak | None = None
     power: str | None = None
+    order: Order | None = None
 
 
 @dataclass(frozen=True, eq=False)

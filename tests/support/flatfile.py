@@ -23,6 +23,17 @@ class Flat:
         self._graph.tensors, self._graph.operators = [], []
         self._model.subgraphs = [self._graph]
 
+    def another(self) -> Flat:
+        """A further graph of the same file, for operators that call one."""
+        made = Flat()
+        made._model = self._model
+        self._model.subgraphs.append(made._graph)
+        return made
+
+    def ends(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """What the graph takes and gives."""
+        self._graph.inputs, self._graph.outputs = list(inputs), list(outputs)
+
     def tensor(
         self,
         name: str,
@@ -79,7 +90,7 @@ class Flat:
         self._graph.operators.append(op)
 
     def write(self, path: Path, inputs: Sequence[int], outputs: Sequence[int]) -> Path:
-        self._graph.inputs, self._graph.outputs = list(inputs), list(outputs)
+        self.ends(inputs, outputs)
         builder = flatbuffers.Builder(1024)
         builder.Finish(self._model.Pack(builder), b"TFL3")
         path.write_bytes(bytes(builder.Output()))

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from device_worker import measure, runtimes, wire
 from device_worker.arrays import Array
@@ -28,12 +30,17 @@ class Scripted:
 
     def __init__(self, compute: Compute) -> None:
         self._compute, self.calls, self.closed = compute, 0, False
+        self.resets: list[int] = []
         self.fed: list[Array] = []
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         self.calls += 1
         self.fed.append(inputs[0].copy())
         return self._compute(self.calls, inputs[0])
+
+    def reset(self) -> None:
+        """Notes the call that comes next."""
+        self.resets.append(self.calls + 1)
 
     def describe(self) -> Interface:
         return Interface(
@@ -130,6 +137,48 @@ def test_every_sample_is_fed_in_order_and_its_bytes_come_back(bench: Bench) -> N
     for file in result.files.values():
         data = Path(file.path).read_bytes()
         assert (hashlib.sha256(data).hexdigest(), len(data)) == (file.blob.sha256, file.blob.size)
+
+
+def test_state_is_forgotten_before_every_inference(bench: Bench) -> None:
+    runtime = bench.script(same)
+    bench.run(samples=3, repeat=2, warmup=2, order=5)
+    assert runtime.calls == 2 + 3 + 1 + 3
+    assert runtime.resets == list(range(1, runtime.calls + 1))
+
+
+@given(samples=st.integers(1, 50), seed=st.integers(0, 2**31 - 1))
+def test_an_order_has_every_sample_once_and_is_the_seeds(samples: int, seed: int) -> None:
+    order = measure.shuffled(samples, seed)
+    assert sorted(order) == list(range(samples)) == list(measure.shuffled(samples, None))
+    assert order == measure.shuffled(samples, seed)
+
+
+def test_an_order_does_not_change_with_the_version_of_python() -> None:
+    assert list(measure.shuffled(8, 1)) == [0, 3, 5, 4, 6, 2, 7, 1]
+
+
+def test_a_shuffled_pass_puts_its_outputs_back_in_the_samples_order(bench: Bench) -> None:
+    runtime = bench.script(same)
+    plain, shuffled = bench.run(), bench.run(attempt="a2", order=3)
+    assert plain.order is None
+    order = measure.shuffled(6, 3)
+    assert list(order) != list(range(6))
+    fed = np.concatenate(runtime.fed[-7:])
+    assert np.array_equal(fed, bench.x[[*order, order[0]]]), "shuffled, and the first once more"
+    assert shuffled.order == wire.Ordered(3, order[0], True)
+    assert shuffled.outputs[0].blob == plain.outputs[0].blob
+    data = Path(shuffled.outputs[0].path).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == plain.outputs[0].blob.sha256
+    hashes = [np.load(r.files["sample_hashes"].path) for r in (plain, shuffled)]
+    assert np.array_equal(*hashes)
+    assert wire.load(wire.JobResult, wire.dump(shuffled)) == shuffled
+
+
+def test_a_runtime_that_remembers_gives_itself_away(bench: Bench) -> None:
+    bench.script(lambda call, x: [np.full_like(x, call)])
+    found = bench.run(order=3).order
+    assert found is not None
+    assert not found.same
 
 
 def test_negative_zero_and_nan_payloads_survive(bench: Bench) -> None:

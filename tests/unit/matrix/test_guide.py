@@ -23,5 +23,5 @@ def test_the_examples_load(tmp_path: Path) -> None:
     loaded = load_matrix(tmp_path / "m.yaml")
     ids = {c.id for c in expand(loaded.matrix, loaded.inventory).cells}
     assert "host-digits.u8s8-digits32-clean-ort" in ids
-    assert len(ids) == 4 * (2 + 2)
+    assert len(ids) == 5 * (2 + 2)
     assert len(yamlfile.load(tmp_path / "i.yaml", Inventory).devices) == 2

@@ -72,6 +72,11 @@ def test_durations(value: Any, seconds: float) -> None:
         (("conditions", ["soak:75F"]), "E-MATRIX-CONDITION", "soak:75F"),
         (("conditions", ["power:"]), "E-MATRIX-CONDITION", "power:"),
         (("conditions", ["power:a b"]), "E-MATRIX-CONDITION", "power:a b"),
+        (("conditions", ["order:"]), "E-MATRIX-CONDITION", "order:"),
+        (("conditions", ["order:-1"]), "E-MATRIX-CONDITION", "order:-1"),
+        (("conditions", ["order:007"]), "E-MATRIX-CONDITION", "order:007"),
+        (("conditions", ["order:2147483648"]), "E-MATRIX-CONDITION", "order:2147483648"),
+        (("runtimes.0.reset", "off"), "E-MATRIX-RUNTIME", "'reset' has no meaning"),
         (("conditions", []), "E-MATRIX-TYPE", "conditions"),
         (("models.0.inputs", "sett"), "E-MATRIX-REFERENCE", "no input set 'sett'"),
         (("models.0.files.0.path", "a.pb"), "E-MODEL-FORMAT", "models[0].files[0].path"),
@@ -174,4 +179,6 @@ def test_conditions_as_they_are_read() -> None:
     assert parse_condition("soak:75C") == Condition("soak", target_c=75.0, hold_s=HOLD_S)
     assert parse_condition("soak:62.5C/5s") == Condition("soak", target_c=62.5, hold_s=5.0)
     assert parse_condition("power:15W-6core") == Condition("power", mode="15W-6core")
+    assert parse_condition("order:0") == Condition("order", seed=0)
+    assert parse_condition("order:2147483647").seed == 2**31 - 1
     assert parse_condition("repeat:2").above(20) is None

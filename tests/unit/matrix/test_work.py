@@ -98,8 +98,9 @@ def test_total_work_is_samples_times_repeats(tmp_path: Path) -> None:
 def test_of_a_soak_only_its_first_pass_is_known(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", x=np.zeros((20, 2)))
     spec = {"name": "set", "type": "npz", "path": str(tmp_path / "set.npz")}
-    conditions = ["soak:75C", "power:save"]
+    conditions = ["soak:75C", "power:save", "order:1"]
     m = matrix(("inputs", [spec]), ("devices", [{"name": "h"}]), ("conditions", conditions))
     found = total_work(m, expand(m, inventory(("h", "pc", []))).cells).inferences
     assert found["h-net.q-set-soak:75C-ort"] == 8
     assert found["h-net.q-set-power:save-ort"] == 20
+    assert found["h-net.q-set-order:1-ort"] == 21, "one sample runs again at the end"

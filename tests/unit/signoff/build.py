@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from orchestrator.signoff.judge import judge
 from orchestrator.signoff.policy import Policy
 from orchestrator.signoff.result import GateResult, RowResult, SignOff
-from orchestrator.variance.observation import Observation, Output, Row, Soak, Truth
+from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 from orchestrator.variance.tasks import Classification
 from tests.unit.variance.arrays import f32
 
@@ -89,6 +89,13 @@ def soaked(device: str = "rpi4", **over: Any) -> Observation:
 def powered(device: str = "rpi4", q: Codes | None = None, **over: Any) -> Observation:
     """An ok cell under a power mode."""
     return clean(device, q, **({"condition": "power:save", "power": "low"} | over))
+
+
+def shuffled(
+    device: str = "rpi4", q: Codes | None = None, same: bool = True, **over: Any
+) -> Observation:
+    """An ok order cell; ``same``: its first sample gave the same bytes again at the end."""
+    return clean(device, q, **({"condition": "order:7", "order": Order(7, 4, same)} | over))
 
 
 def device(name: str = "rpi4", q: Codes | None = None, **over: Any) -> list[Observation]:

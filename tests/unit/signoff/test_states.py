@@ -1,4 +1,4 @@
-"""Cells on a device in another state: soaked, or under a power mode."""
+"""Cells on a device in another state: soaked, under a power mode, or with shuffled samples."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.signoff.result import Reorder
 from orchestrator.variance.itself import Repeated, Unlike, repeated, unlike
+from orchestrator.variance.observation import Observation
 from tests.unit.signoff import build
-from tests.unit.signoff.build import clean, codes, decide, gate, of, outputs, powered, soaked
+from tests.unit.signoff.build import (
+    clean,
+    codes,
+    decide,
+    gate,
+    of,
+    outputs,
+    powered,
+    shuffled,
+    soaked,
+)
 
 
 def both(*more: Any) -> Any:
@@ -109,3 +121,52 @@ def test_cells_are_compared_over_the_samples_that_both_ran() -> None:
     assert unlike(powered(outputs=()), clean()) is None
     other = outputs(codes(8).astype(np.int16))
     assert unlike(powered(outputs=other), clean()) == Unlike(8, 8)
+
+
+def test_an_order_that_changes_nothing_passes() -> None:
+    row = of(both(shuffled()))
+    assert row.verdict == "pass"
+    assert row.order == Reorder(None, 0, 1000, 0, 1)
+    assert of(both()).order is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "order", "reason"),
+    [
+        (
+            shuffled(q=codes(flipped=3)),
+            Reorder("order dependence", 3, 1000, 0, 1),
+            "G2: order dependence: 3 of 1000 outputs under order:7 differ from the clean ones",
+        ),
+        (
+            shuffled(same=False),
+            Reorder("state carry-over", 0, 1000, 1, 1),
+            "G2: state carry-over: sample 4 gave other bytes again at the end of order:7, unless"
+            " the unit does not repeat itself",
+        ),
+    ],
+)
+def test_what_an_order_changes_is_named_and_fails(
+    cell: Observation, order: Reorder, reason: str
+) -> None:
+    row = of(both(cell))
+    assert row.verdict == "fail"
+    assert row.order == order
+    assert gate(row, "G2").reason == reason
+
+
+def test_several_orders_are_counted_together() -> None:
+    cells = [shuffled(same=False), shuffled(q=codes(flipped=2), condition="order:8")]
+    assert of(both(*cells)).order == Reorder("state carry-over", 2, 2000, 1, 2)
+
+
+def test_an_order_cell_that_was_not_shuffled_covers_nothing() -> None:
+    row = of(both(shuffled(order=None)))
+    assert row.verdict == "inconclusive"
+    assert "the worker did not shuffle the samples" in row.reasons[0]
+
+
+def test_an_order_without_a_clean_cell_compares_nothing() -> None:
+    row = of(decide(shuffled()))
+    assert row.order == Reorder(None, 0, 0, 0, 1)
+    assert row.verdict != "pass"
