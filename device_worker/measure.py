@@ -251,7 +251,12 @@ def _measure(
         soak=soaked,
         power=mode.name if mode else None,
         order=ordered,
-        notes=[*guard.notes(), *clock.notes(), *(soak.notes(soaked) if soaked else [])],
+        notes=[
+            *runtime.notes,
+            *guard.notes(),
+            *clock.notes(),
+            *(soak.notes(soaked) if soaked else []),
+        ],
     )
 
 

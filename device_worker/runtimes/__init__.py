@@ -34,10 +34,12 @@ class Runtime(Protocol):
 
     Every method raises WorkerError: model_error when the model cannot be run, infra_error when
     the device failed (memory), not_available when the runtime does not offer what was asked.
-    ``load_ns`` is the time to load the model, without importing the runtime's library.
+    ``load_ns`` is the time to load the model, without importing the runtime's library; ``notes``
+    what a reader of its timing should know.
     """
 
     load_ns: int
+    notes: List[str]
 
     def run(self, inputs: Sequence[Array]) -> List[Array]:
         """One inference; C-contiguous arrays in ``describe().inputs`` order, outputs likewise."""

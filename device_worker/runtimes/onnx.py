@@ -68,6 +68,7 @@ class OnnxRuntime:
         _settle(spec)
         self._ort = onnxruntime
         self._spec = spec
+        self.notes: List[str] = []
         offered = onnxruntime.get_available_providers()
         if spec.providers[0] not in offered:
             raise unsupported(NAME, "%s (offered: %s)" % (spec.providers[0], ", ".join(offered)))

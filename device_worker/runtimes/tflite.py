@@ -37,6 +37,7 @@ _SUPPORTED = frozenset(
     ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "ADD", "MUL")
 )
 """Operators that every XNNPACK build takes in float32."""
+_RENEWED = "reset: a new interpreter for each sample, so every latency is a first inference's"
 _CPU_TROUBLE = ("cpuinfo", "xnnpack")
 
 
@@ -92,6 +93,7 @@ class TfliteRuntime:
         self._fetch = [item["index"] for item in self._outputs]
         operators = self._interpreter._get_ops_details()
         self._resources = any(item["op_name"] == "VAR_HANDLE" for item in operators)
+        self.notes = [_RENEWED] if self._resources and spec.reset else []
 
     def run(self, inputs: Sequence[Array]) -> List[Array]:
         interpreter = self._interpreter

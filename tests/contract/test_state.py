@@ -24,7 +24,8 @@ def summed(order: list[int]) -> Array:
     """What `stateful.running_sum` answers after warming up with the first sample."""
     out = np.zeros_like(X)
     out[order] = np.cumsum(X[order], axis=0)
-    return out + X[0]
+    found: Array = out + X[0]
+    return found
 
 
 def remembered(order: list[int]) -> Array:
@@ -68,6 +69,8 @@ def test_state_is_reset_before_each_sample_unless_it_is_switched_off(
                     )
                     ran = list(range(N)) if order is None else ORDER
                     wanted = fresh if reset else carried(ran)
+                    renewed = [note for note in got.notes if note.startswith("reset: ")]
+                    assert len(renewed) == (reset and make is stateful.running_sum)
                     assert np.array_equal(np.load(got.outputs[0].path), wanted), (kernels, reset)
                     if order is not None:
                         assert got.order == wire.Ordered(SEED, ORDER[0], same=reset)

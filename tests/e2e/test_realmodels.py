@@ -106,6 +106,17 @@ def needs_x86(ran: Judged) -> None:
         pytest.skip("its optimised kernels round otherwise on ARM")
 
 
+def test_the_false_pair_is_named_and_the_true_ones_are_not_suspected(ran: Judged) -> None:
+    verdicts = {file: told["verdict"] for file, told in ran.document["lineage"].items()}
+    assert verdicts == {
+        "kws.savedmodel": "nearest-step",
+        "kws.ref": "unrelated",
+        "kws.qdq": "derived",
+        "resnet8.int8": "nearest-step",
+        "resnet8.qdq": "derived",
+    }
+
+
 @pytest.mark.parametrize("file", ["kws.savedmodel", "kws.ref", "resnet8.int8"])
 def test_tflite214_here_gives_the_readmes_counts_and_rows(ran: Judged, file: str) -> None:
     needs_tflite214(ran)

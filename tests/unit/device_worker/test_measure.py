@@ -31,6 +31,7 @@ class Scripted:
     def __init__(self, compute: Compute) -> None:
         self._compute, self.calls, self.closed = compute, 0, False
         self.resets: list[int] = []
+        self.notes: list[str] = []
         self.fed: list[Array] = []
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.lineage.compare import compare
+from orchestrator.lineage.child import answer
 from tests.support.tiny import MODELS
 
 
@@ -12,7 +12,7 @@ from tests.support.tiny import MODELS
 @pytest.mark.parametrize("form", ["u8s8.onnx", "u8s8_rr.onnx", "u8u8.onnx", "int8.tflite"])
 def test_every_quickstart_file_is_of_its_own_parent_alone(net: str, form: str) -> None:
     for parent in MODELS.glob("*.fp32.*"):
-        got = compare(MODELS / f"{net}.{form}", parent)
+        got = answer(str(MODELS / f"{net}.{form}"), str(parent))
         if parent.name.startswith(net):
             assert got["verdict"] == "nearest-step", got["reason"]
             assert got["matched"] == got["tensors"] > 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lineage.compare import compare
+from orchestrator.lineage.child import answer
 
 FOLDER = os.environ.get("ASSAY_REALMODELS", "")
 MODELS = Path(FOLDER or "missing")
@@ -77,7 +77,7 @@ EQUALISED = [
 
 @pytest.mark.parametrize(("int8", "fp32", "verdict"), PAIRS, ids=lambda p: getattr(p, "stem", p))
 def test_pairs_are_told_by_their_weights(int8: Path, fp32: Path, verdict: str) -> None:
-    got = compare(int8, fp32)
+    got = answer(str(int8), str(fp32))
     assert got["verdict"] == verdict, got["reason"]
     if verdict == "nearest-step":
         assert got["within"] == got["weights"] > 0
@@ -89,7 +89,7 @@ def test_pairs_are_told_by_their_weights(int8: Path, fp32: Path, verdict: str) -
 
 @pytest.mark.parametrize(("int8", "fp32"), EQUALISED, ids=lambda p: p.stem)
 def test_submitters_files_were_equalised_before_they_were_quantised(int8: Path, fp32: Path) -> None:
-    got = compare(int8, fp32)
+    got = answer(str(int8), str(fp32))
     assert got["verdict"] == "derived"
     assert got["within"] < 0.25 * got["weights"]
     assert got["equalised"] > 0.99 * got["weights"]
@@ -98,6 +98,6 @@ def test_submitters_files_were_equalised_before_they_were_quantised(int8: Path, 
 
 def test_training_with_quantisation_is_not_taken_for_equalisation() -> None:
     names = (f"mobilenet_v1_0.25_224_{x}.tflite" for x in ("quant_uint8", "fp32"))
-    got = compare(*(MOBILE / name for name in names))
+    got = answer(*(str(MOBILE / name) for name in names))
     assert got["equalised"] < 0.7 * got["weights"]
     assert "trained with quantisation" in got["reason"]
