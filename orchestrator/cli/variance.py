@@ -63,7 +63,8 @@ def variance(
 def _kept(run: str | None, folder: Path | None) -> dict[str, Any]:
     document = judged(run, folder)
     parts = ("schema", "assay_version", "run", "rows", "pairs", "fleet", "coverage", "latency")
-    return {part: document[part] for part in parts}
+    # A document of before lineages were told has none, and every loss in it is unexplained.
+    return {part: document[part] for part in parts} | {"lineage": document.get("lineage", {})}
 
 
 def _view(

@@ -64,6 +64,12 @@ def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat |
     cells = [(c, found) for c in case.cells if c.status == "ok" and (found := repeated(c))]
     bad = sum(found.mismatches for _, found in cells)
     compared = sum(found.compared for _, found in cells)
+    best = max(
+        (found for _, found in cells),
+        key=lambda r: (_enough(gate, r), r.count * r.samples),
+        default=None,
+    )
+    shown = Repeat(best.count, best.samples, bad) if best else None
     faults = [f"{bad} of {compared} repeated outputs differ from the first pass"] if bad else []
     states = [c for c in case.cells if c.status == "ok" and _of_state(c)] if case.clean else []
     for c in states:
@@ -85,12 +91,6 @@ def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat |
         dict.fromkeys([*(c.attempt for c in [*dict(cells), *states] if c.attempt), *clean])
     )
     asked = f"{gate.min_repeats} repeats of {gate.min_samples} samples"
-    best = max(
-        (found for _, found in cells),
-        key=lambda r: (_enough(gate, r), r.count * r.samples),
-        default=None,
-    )
-    shown = Repeat(best.count, best.samples, bad) if best else None
 
     def say(verdict: GateVerdict, reason: str) -> tuple[GateResult, Repeat | None]:
         observed = bad if best or faults else None

@@ -15,7 +15,17 @@ from typing import Any
 
 from tests.benchmarks.kit import SkippedError, Table, machine
 
-NAMES = ("dispatch", "worker", "resend", "startup", "store", "transports", "bringup", "telemetry")
+NAMES = (
+    "dispatch",
+    "worker",
+    "resend",
+    "startup",
+    "store",
+    "transports",
+    "bringup",
+    "telemetry",
+    "lineage",
+)
 
 
 def main() -> None:

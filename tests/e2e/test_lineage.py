@@ -69,6 +69,8 @@ def test_a_run_carries_the_lineage_of_each_file(tmp_path: Path) -> None:
     told = document["lineage"]["cnn.u8s8"]
     assert (told["verdict"], told["matched"], told["within"]) == ("nearest-step", 4, 21456)
     assert '<h3 id="lineage">' in report.read_text()
+    variance = assay("variance", "--json", store=tmp_path / "store").json
+    assert variance["lineage"] == document["lineage"]
     assert "lineage" not in assay("signoff", store=tmp_path / "store").out
 
     tiny.matrix["models"][0]["fp32"]["path"] = str(tuned(tmp_path / "tuned.onnx"))

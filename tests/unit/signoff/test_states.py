@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.signoff.result import Reorder
+from orchestrator.signoff.result import Reorder, Repeat
 from orchestrator.variance.itself import Repeated, Unlike, repeated, unlike
 from orchestrator.variance.observation import Observation
 from tests.unit.signoff import build
@@ -152,6 +152,7 @@ def test_what_an_order_changes_is_named_and_fails(
     row = of(both(cell))
     assert row.verdict == "fail"
     assert row.order == order
+    assert row.repeat == Repeat(100, 8, 0), "its repeats are another matter"
     assert gate(row, "G2").reason == reason
 
 
