@@ -23,9 +23,11 @@ SAMPLE, RARE_SAMPLE = 4096, 512
 they are written, and among the many more of a flattened picture."""
 
 TOLERANCE = 1e-3
-"""Steps beyond one half allowed for float rounding of a scale, a fold or a division."""
-ULPS = 4
-"""Units in the last place of the parent's own type, of the value itself, allowed beside that."""
+"""Steps beyond one half allowed for float rounding of a scale."""
+ULPS = 4 * float(np.finfo(np.float32).eps)
+"""Share of the value allowed beside that, for a fold and a division in float32."""
+EQUAL = 1e-5
+"""Share of the largest value by which two float constants may differ that are said to be equal."""
 
 SURE = 0.9
 """A correlation from which on no rarer layout is tried."""
@@ -98,12 +100,23 @@ class Parents:
         _, real, layout = best
         return _measured(bare, codes, real, layout.whole(real.values, values.shape).reshape(shape))
 
+    def holds(self, other: Real) -> bool:
+        """Whether one of them equals ``other`` up to float rounding and the order of axes."""
+        wanted = other.values.reshape(_squeezed(other.values.shape)).astype(np.float64)
+        room = EQUAL * float(np.abs(wanted).max())
+        return any(
+            bool((np.abs(layout.whole(real.values, wanted.shape) - wanted) <= room).all())
+            for real in self._by_lengths.get(_lengths(wanted.shape), ())
+            for layout in _layouts(real.values.shape, wanted.shape, rare=False)
+        )
+
 
 def _measured(bare: Match, codes: Codes, real: Real, arranged: Floats) -> Match:
     steps = arranged.astype(np.float64) / codes.scale
     wanted = steps + codes.zero
     distance = np.abs(np.clip(wanted, codes.low, codes.high) - codes.codes)
-    allowed = 0.5 + TOLERANCE + ULPS * np.finfo(real.values.dtype).eps * np.abs(steps)
+    stored = float(np.finfo(real.values.dtype).eps) / 2  # a parent in float16 is rounded itself
+    allowed = 0.5 + TOLERANCE + (ULPS + stored) * np.abs(steps)
     beyond = (wanted > codes.high + 0.5) | (wanted < codes.low - 0.5)
     within = int((distance <= allowed).sum())
     alike = correlation(codes.values().ravel(), arranged.astype(np.float64).ravel())

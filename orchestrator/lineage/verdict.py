@@ -11,7 +11,7 @@ from typing import Literal
 
 from orchestrator.lineage.match import ALIKE, Match, Parents
 from orchestrator.lineage.steps import on_lattice
-from orchestrator.lineage.weights import Weights
+from orchestrator.lineage.weights import Real, Weights
 
 Verdict = Literal["nearest-step", "derived", "unrelated", "not-fp32", "inconclusive"]
 
@@ -37,8 +37,10 @@ class Lineage:
     range). ``correlation``: mean over all weights of Pearson's r of their tensor, 0 where it has no
     counterpart. ``equalised``: weights within half a step once each channel may have a factor, None
     where that was not asked. ``biases``/``biases_within``: bias constants, and those wholly within
-    half of their own step. ``parent_quantised``: weight constants of the parent that are integers;
-    ``parent_on_lattice``: of its ``parent_floats`` that are dequantised ones.
+    half of their own step. ``floats``/``floats_equal``: weight constants that the file kept in
+    float, and those that equal one of the parent's. ``parent_quantised``: weight constants of the
+    parent that are integers; ``parent_on_lattice``: of its ``parent_floats`` those that are
+    dequantised ones.
     """
 
     verdict: Verdict
@@ -53,6 +55,8 @@ class Lineage:
     equalised: int | None = None
     biases: int = 0
     biases_within: int = 0
+    floats: int = 0
+    floats_equal: int = 0
     parent_quantised: int = 0
     parent_floats: int = 0
     parent_on_lattice: int = 0
@@ -68,7 +72,8 @@ def lineage(int8: Weights, fp32: Weights) -> Lineage:
     biases = [m for m in table if m.role == "bias"]
     matched = [m for m in weights if m.parent is not None]
     total = sum(m.n for m in weights)
-    floats = [r for r in fp32.reals if r.values.ndim > 1 and not r.folded]
+    floats = _weights(fp32)
+    kept = _weights(int8)
     lattice = [r for r in floats if on_lattice(r.values)]
     on_steps = sum(r.values.size for r in lattice) * 2 >= sum(r.values.size for r in floats) > 0
     quantised = sum(c.role == "weight" for c in fp32.codes)
@@ -85,6 +90,8 @@ def lineage(int8: Weights, fp32: Weights) -> Lineage:
         equalised=_equalised(weights),
         biases=len(biases),
         biases_within=sum(m.nearest for m in biases),
+        floats=len(kept),
+        floats_equal=sum(parents.holds(real) for real in kept),
         parent_quantised=quantised,
         parent_floats=len(floats),
         parent_on_lattice=len(lattice),
@@ -93,6 +100,10 @@ def lineage(int8: Weights, fp32: Weights) -> Lineage:
     )
     verdict, reason = _judge(found, on_steps)
     return Lineage(**{**vars(found), "verdict": verdict, "reason": reason})
+
+
+def _weights(model: Weights) -> list[Real]:
+    return [r for r in model.reals if r.values.ndim > 1 and not r.folded]
 
 
 def _equalised(weights: list[Match]) -> int | None:
@@ -141,6 +152,9 @@ def _nearest(x: Lineage, share: str, alike: float) -> tuple[Verdict, str]:
     if x.biases_within < x.biases:
         off = x.biases - x.biases_within
         notes.append(f"{off} of {x.biases} biases are not: corrected, or of another file")
+    if x.floats_equal < x.floats:
+        off = x.floats - x.floats_equal
+        notes.append(f"{off} of {x.floats} float weight tensors in it are not the parent's")
     if x.skipped:
         notes.append(f"{len(x.skipped)} constants could not be read")
     return "nearest-step", "; ".join([f"{share}, {_off(x)}", *notes])

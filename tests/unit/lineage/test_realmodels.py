@@ -83,6 +83,7 @@ def test_pairs_are_told_by_their_weights(int8: Path, fp32: Path, verdict: str) -
         assert got["within"] == got["weights"] > 0
         assert got["biases"] == got["biases_within"]
         assert got["worst"] <= 0.50001
+        assert got["floats"] == got["floats_equal"]
     if verdict == "unrelated" and got["matched"] == got["tensors"]:
         assert abs(got["correlation"]) < 0.15
 

@@ -158,3 +158,24 @@ def test_scales_that_are_none_are_skipped_and_said() -> None:
     assert len(found.skipped) == 4
     got = judged(found.done(), net())
     assert (got.verdict, "2 scales do not fit" in got.reason) == ("inconclusive", True)
+
+
+def test_a_parent_in_float16_is_allowed_its_own_rounding_and_no_more() -> None:
+    parent = net()
+    halves = {k: v.astype(np.float16) for k, v in parent.items()}
+    got = judged(of_int8(parent), halves)
+    assert got.verdict == "nearest-step"
+    assert got.worst is not None
+    assert got.worst > 0.502, "or this shows nothing"
+    moved = {k: (v * np.float32(1.002)).astype(np.float16) for k, v in parent.items()}
+    assert judged(of_int8(parent), moved).verdict == "derived"
+
+
+def test_float_weights_that_a_hybrid_kept_are_looked_for_in_the_parent() -> None:
+    parent = net()
+    for factor, equal, said in ((1.0, 1, ""), (1.01, 0, "1 of 1 float weight tensors")):
+        kept = of_float({"kept": parent["conv"].transpose(3, 1, 2, 0) * np.float32(factor)})
+        hybrid = Weights(of_int8(parent).codes[1:], kept.reals)
+        got = judged(hybrid, parent)
+        assert (got.verdict, got.floats, got.floats_equal) == ("nearest-step", 1, equal)
+        assert said in got.reason
