@@ -1,20 +1,21 @@
 """Which float constant of the parent an integer constant comes from, and how far from it it lies.
 
 Names are not looked at: converters rename and files are renamed. A pair is found by shape, up to
-the order of the axes, and among all that fit by the largest correlation.
+the order of the axes, and among all that fit by the largest correlation and the least distance.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.lineage.equalise import within_factors
+from orchestrator.lineage.layouts import Layout, layouts, lengths, spread, squeezed
 from orchestrator.lineage.weights import Codes, Floats, Real, Role
 
 SAMPLE, RARE_SAMPLE = 4096, 512
@@ -29,14 +30,14 @@ ULPS = 4 * float(np.finfo(np.float32).eps)
 EQUAL = 1e-5
 """Share of the largest value by which two float constants may differ that are said to be equal."""
 
+CLOSE = 0.01
+"""Correlations that far from the best are as good; the nearest in value is taken."""
 SURE = 0.9
 """A correlation from which on no rarer layout is tried."""
 ALIKE = 0.5
 """A correlation from which on two constants may have one origin."""
-MAX_AXES = 5
 
 Floats64 = NDArray[np.float64]
-Places = tuple[NDArray[np.int64], ...]
 
 
 @dataclass(frozen=True)
@@ -71,43 +72,55 @@ class Match:
         return self.within == self.n
 
 
+class _Trial(NamedTuple):
+    """``apart``: mean distance in real units."""
+
+    likeness: float
+    apart: float
+    real: Real
+    layout: Layout
+
+
 class Parents:
     """The parent's constants by the lengths of their axes in order of size."""
 
     def __init__(self, reals: Sequence[Real]) -> None:
         self._by_lengths: Mapping[tuple[int, ...], list[Real]] = defaultdict(list)
         for real in reals:
-            self._by_lengths[_lengths(real.values.shape)].append(real)
+            self._by_lengths[lengths(real.values.shape)].append(real)
 
     def match(self, codes: Codes) -> Match:
-        """The counterpart with the largest correlation, compared over all elements."""
-        values = codes.values().reshape(_squeezed(codes.codes.shape))
-        best: tuple[float, Real, _Layout] | None = None
+        """The counterpart that agrees best, compared over all elements."""
+        values = codes.values().reshape(squeezed(codes.codes.shape))
+        tried: list[_Trial] = []
         for rare, few in ((False, SAMPLE), (True, RARE_SAMPLE)):
-            places = _places(values.shape, few)
+            places = spread(values.shape, few)
             seen = values[places]
-            for real in self._by_lengths.get(_lengths(values.shape), ()):
-                for layout in _layouts(real.values.shape, values.shape, rare):
-                    score = _likeness(seen, layout.at(real.values, places), codes)
-                    if best is None or score > best[0]:
-                        best = score, real, layout
-            if best is None or best[0] >= SURE:
+            for real in self._by_lengths.get(lengths(values.shape), ()):
+                for layout in layouts(real.values.shape, values.shape, rare):
+                    other = layout.at(real.values, places)
+                    apart = float(np.abs(seen - other).mean())
+                    tried.append(_Trial(_likeness(seen, other, codes), apart, real, layout))
+            best = max((t.likeness for t in tried), default=SURE)
+            if best >= SURE:
                 break
         shape, n = codes.codes.shape, codes.codes.size
         bare = Match(codes.name, codes.role, shape, n, per_channel=codes.scale.size > 1)
-        if best is None:
+        if not tried:
             return bare
-        _, real, layout = best
+        # A correlation sees no factor, and any two pairs of numbers have one of 1 or -1.
+        close = (t for t in tried if t.likeness >= best - CLOSE)
+        _, _, real, layout = min(close, key=lambda t: t.apart)
         return _measured(bare, codes, real, layout.whole(real.values, values.shape).reshape(shape))
 
     def holds(self, other: Real) -> bool:
         """Whether one of them equals ``other`` up to float rounding and the order of axes."""
-        wanted = other.values.reshape(_squeezed(other.values.shape)).astype(np.float64)
+        wanted = other.values.reshape(squeezed(other.values.shape)).astype(np.float64)
         room = EQUAL * float(np.abs(wanted).max())
         return any(
             bool((np.abs(layout.whole(real.values, wanted.shape) - wanted) <= room).all())
-            for real in self._by_lengths.get(_lengths(wanted.shape), ())
-            for layout in _layouts(real.values.shape, wanted.shape, rare=False)
+            for real in self._by_lengths.get(lengths(wanted.shape), ())
+            for layout in layouts(real.values.shape, wanted.shape, rare=False)
         )
 
 
@@ -151,73 +164,3 @@ def _likeness(seen: Floats64, other: Floats64, codes: Codes) -> float:
         return found
     # Constants have no correlation; equal ones are as alike as can be.
     return 1.0 if bool((np.abs(seen - other) <= codes.scale.max()).all()) else -1.0
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How the parent's array, length-1 axes aside, is read in the order of the other's.
-
-    ``axes``: as of numpy.transpose. ``block``: the last or first axis (``on``) of a matrix counts
-    ``block`` channels fastest where the parent counts them slowest: a flattened NHWC picture beside
-    a flattened NCHW one.
-    """
-
-    axes: tuple[int, ...]
-    block: int = 1
-    on: int = 0
-
-    def at(self, source: Floats, places: Places) -> Floats64:
-        """The elements at ``places`` of the other's array."""
-        turned = self._turned(source)
-        if self.block == 1:
-            return turned[places].astype(np.float64)
-        moved = list(places)
-        moved[self.on] = self._moved(places[self.on], turned.shape[self.on])
-        return turned[tuple(moved)].astype(np.float64)
-
-    def whole(self, source: Floats, shape: tuple[int, ...]) -> Floats:
-        turned = self._turned(source)
-        if self.block == 1:
-            return turned
-        order = self._moved(np.arange(shape[self.on]), shape[self.on])
-        return np.take(turned, order, axis=self.on)
-
-    def _turned(self, source: Floats) -> Floats:
-        return source.reshape(_squeezed(source.shape)).transpose(self.axes)
-
-    def _moved(self, index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-        return (index % self.block) * (length // self.block) + index // self.block
-
-
-def _layouts(source: tuple[int, ...], target: tuple[int, ...], rare: bool) -> Iterator[_Layout]:
-    source = _squeezed(source)
-    if len(source) > MAX_AXES:
-        axes = tuple(range(len(source)))
-        yield from [_Layout(axes)] if source == target and not rare else []
-        return
-    for axes in permutations(range(len(source))):
-        if tuple(source[a] for a in axes) != target:
-            continue
-        if not rare:
-            yield _Layout(axes)
-        elif len(source) == 2:
-            for on, length in enumerate(target):
-                for block in range(2, length // 2 + 1):
-                    if length % block == 0:
-                        yield _Layout(axes, block, on)
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n for n in shape if n != 1) or (1,)
-
-
-def _lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(_squeezed(shape)))
-
-
-def _places(shape: tuple[int, ...], most: int) -> Places:
-    """The same few elements of every array of a shape, spread over it."""
-    size = int(np.prod(shape))
-    # A fixed seed: an answer must not change when it is asked again.
-    chosen = np.random.default_rng(0).integers(size, size=most) if size > most else range(size)
-    return np.unravel_index(np.asarray(chosen), shape)

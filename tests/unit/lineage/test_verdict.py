@@ -179,3 +179,14 @@ def test_float_weights_that_a_hybrid_kept_are_looked_for_in_the_parent() -> None
         got = judged(hybrid, parent)
         assert (got.verdict, got.floats, got.floats_equal) == ("nearest-step", 1, equal)
         assert said in got.reason
+
+
+def test_of_equally_correlated_constants_the_nearest_is_the_counterpart() -> None:
+    """A factor changes no correlation, and two numbers are always correlated."""
+    parent = net()
+    parent |= {"scaled": parent["twin"] * np.float32(1.5), "pair": np.array([[1, 2]], np.float32)}
+    parent |= {"other pair": np.array([[5, 9]], np.float32)}
+    wanted = list(parent)
+    got = judged(of_int8(parent), dict(reversed(parent.items())))
+    assert got.verdict == "nearest-step"
+    assert [m.parent for m in got.table] == wanted
