@@ -23,7 +23,7 @@ from orchestrator.store.records import AttemptInfo, CellInfo, Json
 from orchestrator.variance.answers import Answers, read
 from orchestrator.variance.factors import Factors, changed, factors
 from orchestrator.variance.intervals import rate
-from orchestrator.variance.itself import repeated
+from orchestrator.variance.itself import reordered, repeated
 from orchestrator.variance.observation import Observation, Truth
 from orchestrator.variance.tasks import TaskError
 
@@ -228,7 +228,11 @@ def _side(
     assert attempt.state is AttemptState.OK
     assert attempt.result is not None
     backend = attempt.result["backend"]
-    again = [r for r in (repeated(cell) for cell in cells if cell.status == "ok") if r]
+    ran = [cell for cell in cells if cell.status == "ok"]
+    # With its state left alone a model is not asked the same question twice.
+    again = [r for r in map(repeated, ran) if r] if spec.reset else []
+    clean = next((cell for cell in ran if cell.row.condition == "clean"), None)
+    order = reordered(ran, clean)
     told = asdict(found) | {"threads": str(found.threads)}
     return Side(
         row=row,
@@ -238,6 +242,7 @@ def _side(
         operators=backend.get("operators", {}),
         repeated=sum(r.compared for r in again),
         mismatches=sum(r.mismatches for r in again),
+        carried=(order.k, order.n) if order and order.n else None,
         pair_sums=adds_pairs_in_int16(
             environment.get("machine"), frozenset(environment.get("isa_flags") or ())
         ),
