@@ -20,6 +20,7 @@ from orchestrator.cli import (
     lineage,
     look,
     offline,
+    sql,
     store,
     variance,
     work,
@@ -46,6 +47,7 @@ explain.register(app)
 lineage.register(app)
 fingerprint.register(app)
 layers.register(app)
+sql.register(app)
 app.add_typer(devices.app, name="devices")
 app.add_typer(store.app, name="store")
 app.add_typer(hub.app, name="hub")

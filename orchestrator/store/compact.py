@@ -1,20 +1,14 @@
 """Latency and telemetry: one small file per attempt while a run works, one Parquet file after.
 
 Packing is three steps, each safe to repeat after a crash: write the Parquet artefact; mark the
-files as packed in it (one transaction); delete the files. Readers follow the marks, so they give
-the same answer at any moment.
-
-Latency columns: attempt, sample int32, ns int64. Telemetry columns: attempt, t_s float64 (seconds),
-sensor, value float64 or null. Sensors are named as by the worker (device_worker.telemetry.parsers):
-``temp/cpu`` in degrees Celsius, ``freq/cpu0`` in kHz, ``flags/throttled``, ``mem/free`` in bytes.
+files as packed in it (one transaction); delete the files. Readers (store/series.py) follow the
+marks, so they give the same answer at any moment.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +16,14 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from orchestrator.errors import InfraError
 from orchestrator.store.engine import insert_missing
 from orchestrator.store.faults import file_fault
-from orchestrator.store.records import Reading
+from orchestrator.store.series import LATENCY, TELEMETRY, files, latency_table, telemetry_table
 from orchestrator.store.tables import Artefact, Attempt, AttemptArtefact
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from orchestrator.store.database import Store
 
-LATENCY, TELEMETRY = "latency_ns", "telemetry"
 ROWS = 1 << 20
 """Rows buffered for one Parquet row group."""
 
@@ -45,73 +34,12 @@ def compact(store: Store, run: str) -> int:
     Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT, E-DISK-FULL.
     """
     count = 0
-    for role, table_of in ((LATENCY, _latency_table), (TELEMETRY, _telemetry_table)):
-        loose = [(attempt, sha) for attempt, sha, packed in _files(store, run, role) if not packed]
+    for role, table_of in ((LATENCY, latency_table), (TELEMETRY, telemetry_table)):
+        loose = [(attempt, sha) for attempt, sha, packed in files(store, run, role) if not packed]
         if loose:
             count += _pack(store, role, loose, table_of)
     _sweep(store, run)
     return count
-
-
-def latency(store: Store, run: str) -> dict[str, NDArray[np.int64]]:
-    """Attempt -> ns of each sample, [samples]. Raises as ``compact``."""
-    import numpy as np
-
-    found: dict[str, NDArray[np.int64]] = {}
-    for attempt, table in _tables(store, run, LATENCY, _latency_table):
-        found[attempt] = np.asarray(table["ns"].to_numpy(), dtype=np.int64)
-    return found
-
-
-def telemetry(store: Store, run: str) -> dict[str, list[Reading]]:
-    """Attempt -> readings in order of time. Raises as ``compact``."""
-    return {
-        attempt: [
-            Reading(*values)
-            for values in zip(*(table[name].to_pylist() for name in Reading._fields), strict=True)
-        ]
-        for attempt, table in _tables(store, run, TELEMETRY, _telemetry_table)
-    }
-
-
-def _files(store: Store, run: str, role: str) -> list[tuple[str, str, str | None]]:
-    """(attempt, sha256, packed) of the run's finished attempts, in order of their claim."""
-    with store.database.read() as connection:
-        rows = connection.execute(
-            select(
-                col(AttemptArtefact.attempt),
-                col(AttemptArtefact.sha256),
-                col(AttemptArtefact.packed),
-            )
-            .join(Attempt, col(Attempt.id) == col(AttemptArtefact.attempt))
-            .where(col(Attempt.run) == run, col(AttemptArtefact.role) == role)
-            .order_by(col(Attempt.claimed), col(Attempt.id))
-        )
-        return [(row.attempt, row.sha256, row.packed) for row in rows]
-
-
-def _tables(
-    store: Store, run: str, role: str, table_of: Callable[[bytes, str], Any]
-) -> Iterator[tuple[str, Any]]:
-    """Each attempt with its rows, from wherever they are."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    packs: dict[str, dict[str, Any]] = {}
-    for attempt, sha, packed in _files(store, run, role):
-        if packed is None:
-            yield attempt, table_of(store.artefacts.read(sha), attempt)
-            continue
-        if packed not in packs:
-            whole = pq.read_table(io.BytesIO(store.artefacts.read(packed)))
-            packs[packed] = {"": whole.slice(0, 0)}
-            names = pc.run_end_encode(whole["attempt"].combine_chunks().cast(pa.string()))
-            start = 0
-            for name, end in zip(names.values.to_pylist(), names.run_ends.to_pylist(), strict=True):
-                packs[packed][name] = whole.slice(start, end - start)
-                start = end
-        yield attempt, packs[packed].get(attempt, packs[packed][""])
 
 
 def _pack(
@@ -179,55 +107,3 @@ def _sweep(store: Store, run: str) -> None:
         )
         for sha in done.scalars():
             store.artefacts.remove(sha)
-
-
-def _latency_table(data: bytes, attempt: str) -> Any:
-    import numpy as np
-    import pyarrow as pa
-
-    try:
-        ns = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise _malformed(attempt, LATENCY, str(error)) from error
-    if ns.dtype != np.int64 or ns.ndim != 1:
-        raise _malformed(attempt, LATENCY, f"{ns.dtype}{list(ns.shape)} is not int64[samples]")
-    return pa.table(
-        {
-            "attempt": pa.array([attempt] * len(ns), pa.string()),
-            "sample": np.arange(len(ns), dtype=np.int32),
-            "ns": ns,
-        }
-    )
-
-
-def _telemetry_table(data: bytes, attempt: str) -> Any:
-    import pyarrow as pa
-
-    try:
-        rows = [reading for line in data.splitlines() for reading in _readings(json.loads(line))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _malformed(attempt, TELEMETRY, f"{type(error).__name__}: {error}") from error
-    return pa.table(
-        {
-            "attempt": pa.array([attempt] * len(rows), pa.string()),
-            "t_s": pa.array([row.t_s for row in rows], pa.float64()),
-            "sensor": pa.array([row.sensor for row in rows], pa.string()),
-            "value": pa.array([row.value for row in rows], pa.float64()),
-        }
-    )
-
-
-def _readings(line: dict[str, Any]) -> Iterator[Reading]:
-    """One line of the worker's telemetry file: t_s and values by sensor."""
-    t_s = float(line["t_s"])
-    for name, value in line["values"].items():
-        yield Reading(t_s, name, None if value is None else float(value))
-
-
-def _malformed(attempt: str, role: str, why: str) -> InfraError:
-    return InfraError(
-        "E-ARTEFACT-FORMAT",
-        f"{role} of attempt {attempt} has not the agreed form: {why}",
-        mend="the worker on that device wrote it; run the cell again",
-        retryable=False,
-    )

@@ -346,13 +346,13 @@ class Store(Reader):
 
     def latency(self, run: str) -> dict[str, NDArray[np.int64]]:
         """Attempt -> latency of each sample in ns, [samples]; packed or not."""
-        from orchestrator.store.compact import latency
+        from orchestrator.store.series import latency
 
         return latency(self, run)
 
     def telemetry(self, run: str) -> dict[str, list[Reading]]:
         """Attempt -> telemetry readings in order of time; packed or not."""
-        from orchestrator.store.compact import telemetry
+        from orchestrator.store.series import telemetry
 
         return telemetry(self, run)
 

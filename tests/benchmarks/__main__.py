@@ -25,6 +25,7 @@ NAMES = (
     "bringup",
     "telemetry",
     "lineage",
+    "columns",
 )
 
 

@@ -26,6 +26,7 @@ FLOW = [
     "fingerprint",
     "layers",
     "signoff",
+    "columns",
     "reports",
 ]
 """Folders in the order in which they may be imported: each knows only those before it.
@@ -78,6 +79,7 @@ def test_imports_point_one_way_along_the_flow(folder: str) -> None:
         ["devices", "list"],
         ["fingerprint", "--help"],
         ["classes", "--help"],
+        ["sql", "--tables"],
     ],
     ids=lambda a: " ".join(a),
 )
@@ -87,7 +89,7 @@ def test_light_commands_import_no_numpy_ray_or_runtime(arguments: list[str]) -> 
         "from orchestrator.cli.main import invoke\n"
         f"code = invoke({arguments!r})\n"
         "heavy = {'numpy', 'ray', 'onnxruntime', 'onnx', 'ai_edge_litert', 'tflite_runtime',"
-        " 'pyarrow', 'scipy'} & set(sys.modules)\n"
+        " 'pyarrow', 'scipy', 'duckdb'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else code)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -1,0 +1,207 @@
+"""Reading latency and telemetry back, attempt by attempt, packed (store/compact.py) or not yet.
+
+In the files, latency has the columns sample int32 and ns int64; telemetry t_s float64 (seconds),
+sensor, and value float64 or null; packs have ``attempt`` in front. Sensors are named as by the
+worker (device_worker.telemetry.parsers): ``temp/cpu`` in degrees Celsius, ``freq/cpu0`` in kHz,
+``flags/throttled``, ``mem/free`` in bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlmodel import col
+
+from orchestrator.errors import InfraError
+from orchestrator.store.records import Reading
+from orchestrator.store.tables import Attempt, AttemptArtefact
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from orchestrator.store.database import Store
+
+LATENCY, TELEMETRY = "latency_ns", "telemetry"
+COLUMNS = {LATENCY: ("ns",), TELEMETRY: Reading._fields}
+"""What is read; the rows of an attempt's latency are its samples in order."""
+HELD = 256 << 20
+"""Bytes of a pack that are held: attempts are asked for in plan order, lie in order of their claim,
+
+and share row groups.
+"""
+
+
+class Series:
+    """The files of one role of a run's finished attempts. Not thread-safe."""
+
+    def __init__(self, store: Store, run: str, role: str) -> None:
+        self._artefacts, self._role = store.artefacts, role
+        self._table_of = {LATENCY: latency_table, TELEMETRY: telemetry_table}[role]
+        self._files = {attempt: (sha, packed) for attempt, sha, packed in files(store, run, role)}
+        self._packs: dict[str, _Pack | InfraError] = {}
+
+    @property
+    def attempts(self) -> tuple[str, ...]:
+        """Those that have such a file, in order of their claim."""
+        return tuple(self._files)
+
+    def table(self, attempt: str) -> Any:
+        """The attempt's rows as a pyarrow.Table of the role's COLUMNS.
+
+        KeyError for one that is not in ``attempts``. Raises InfraError E-ARTEFACT-MISSING,
+        E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT.
+        """
+        sha, packed = self._files[attempt]
+        if packed is None:
+            return self._table_of(self._artefacts.read(sha), attempt).select(COLUMNS[self._role])
+        if packed not in self._packs:
+            self._packs[packed] = self._opened(packed)
+        pack = self._packs[packed]
+        if isinstance(pack, InfraError):
+            raise pack
+        return pack.table(attempt)
+
+    def _opened(self, packed: str) -> _Pack | InfraError:
+        import pyarrow as pa
+
+        try:
+            self._artefacts.verify(packed)
+            return _Pack(self._artefacts.path(packed), COLUMNS[self._role])
+        except InfraError as error:
+            return error
+        except (pa.ArrowException, KeyError) as error:
+            return _malformed(f"pack {packed}", self._role, str(error))
+
+
+class _Pack:
+    """One Parquet file: where each attempt's rows are, and the row groups read last."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path, read_dictionary=["attempt"])
+        self._columns = list(columns)
+        self._places: dict[str, list[tuple[int, int, int]]] = {}
+        self._groups: dict[int, Any] = {}
+        for group in range(self._file.num_row_groups):
+            column = self._file.read_row_group(group, columns=["attempt"])["attempt"]
+            start = 0
+            for chunk in column.chunks:
+                names, runs, begin = chunk.dictionary, pc.run_end_encode(chunk.indices), 0
+                for i, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+                    place = (group, start + begin, end - begin)
+                    self._places.setdefault(names[i].as_py(), []).append(place)
+                    begin = end
+                start += len(chunk)
+
+    def table(self, attempt: str) -> Any:
+        import pyarrow as pa
+
+        places = self._places.get(attempt)
+        if places is None:  # an attempt without a single row
+            return self._file.schema_arrow.empty_table().select(self._columns)
+        return pa.concat_tables([self._group(g).slice(at, n) for g, at, n in places])
+
+    def _group(self, number: int) -> Any:
+        if number not in self._groups:
+            while sum(group.nbytes for group in self._groups.values()) > HELD:
+                del self._groups[next(iter(self._groups))]
+            self._groups[number] = self._file.read_row_group(number, columns=self._columns)
+        return self._groups[number]
+
+
+def latency(store: Store, run: str) -> dict[str, NDArray[np.int64]]:
+    """Attempt -> ns of each sample, [samples]. Raises as ``Series.table``."""
+    import numpy as np
+
+    series = Series(store, run, LATENCY)
+    return {
+        attempt: np.asarray(series.table(attempt)["ns"].to_numpy(), dtype=np.int64)
+        for attempt in series.attempts
+    }
+
+
+def telemetry(store: Store, run: str) -> dict[str, list[Reading]]:
+    """Attempt -> readings in order of time. Raises as ``Series.table``."""
+    series = Series(store, run, TELEMETRY)
+    return {attempt: _read(series.table(attempt)) for attempt in series.attempts}
+
+
+def _read(table: Any) -> list[Reading]:
+    columns = (table[name].to_pylist() for name in Reading._fields)
+    return [Reading(*values) for values in zip(*columns, strict=True)]
+
+
+def files(store: Store, run: str, role: str) -> list[tuple[str, str, str | None]]:
+    """(attempt, sha256, packed) of the run's finished attempts, in order of their claim."""
+    with store.database.read() as connection:
+        rows = connection.execute(
+            select(
+                col(AttemptArtefact.attempt),
+                col(AttemptArtefact.sha256),
+                col(AttemptArtefact.packed),
+            )
+            .join(Attempt, col(Attempt.id) == col(AttemptArtefact.attempt))
+            .where(col(Attempt.run) == run, col(AttemptArtefact.role) == role)
+            .order_by(col(Attempt.claimed), col(Attempt.id))
+        )
+        return [(row.attempt, row.sha256, row.packed) for row in rows]
+
+
+def latency_table(data: bytes, attempt: str) -> Any:
+    import numpy as np
+    import pyarrow as pa
+
+    try:
+        ns = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise _malformed(attempt, LATENCY, str(error)) from error
+    if ns.dtype != np.int64 or ns.ndim != 1:
+        raise _malformed(attempt, LATENCY, f"{ns.dtype}{list(ns.shape)} is not int64[samples]")
+    return pa.table(
+        {
+            "attempt": pa.array([attempt] * len(ns), pa.string()),
+            "sample": np.arange(len(ns), dtype=np.int32),
+            "ns": ns,
+        }
+    )
+
+
+def telemetry_table(data: bytes, attempt: str) -> Any:
+    import pyarrow as pa
+
+    try:
+        rows = [reading for line in data.splitlines() for reading in _readings(json.loads(line))]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _malformed(attempt, TELEMETRY, f"{type(error).__name__}: {error}") from error
+    return pa.table(
+        {
+            "attempt": pa.array([attempt] * len(rows), pa.string()),
+            "t_s": pa.array([row.t_s for row in rows], pa.float64()),
+            "sensor": pa.array([row.sensor for row in rows], pa.string()),
+            "value": pa.array([row.value for row in rows], pa.float64()),
+        }
+    )
+
+
+def _readings(line: dict[str, Any]) -> Iterator[Reading]:
+    """One line of the worker's telemetry file: t_s and values by sensor."""
+    t_s = float(line["t_s"])
+    for name, value in line["values"].items():
+        yield Reading(t_s, name, None if value is None else float(value))
+
+
+def _malformed(attempt: str, role: str, why: str) -> InfraError:
+    return InfraError(
+        "E-ARTEFACT-FORMAT",
+        f"{role} of attempt {attempt} has not the agreed form: {why}",
+        mend="the worker on that device wrote it; run the cell again",
+        retryable=False,
+    )
