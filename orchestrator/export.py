@@ -21,7 +21,6 @@ from orchestrator.columns.tables import TABLES
 from orchestrator.devices.worker import emulated
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.frozen import FrozenRun, load_run
-from orchestrator.observe import observations
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, RunInfo
 from orchestrator.store.series import LATENCY, TELEMETRY, Series
@@ -96,6 +95,8 @@ class _Run:
         yield _table("pairs", pair_rows(self.info.id, self._judged("pairs")))
 
     def samples(self) -> Iterator[pa.Table]:
+        from orchestrator.observe import observations  # loads the transports; no other table does
+
         run, parents = self.info.id, dict[tuple[str, str], Parent | None]()
         latency = Series(self._store, run, LATENCY)
 

@@ -38,7 +38,7 @@ LOCKS: Mapping[str, Any] = {
 def main() -> int:
     request = json.load(sys.stdin)
     threads = request["threads"] or min(4, os.cpu_count() or 1)
-    _limit(request["memory_mib"] << 20, request["timeout_s"] * threads)
+    limit(request["memory_mib"] << 20, request["timeout_s"] * threads)
     try:
         text = json.dumps(_answer(request, threads), allow_nan=False)
         if len(text) > MAX_ANSWER:
@@ -61,7 +61,7 @@ def _told(error: InputError) -> str:
     )
 
 
-def _limit(memory: int, cpu_s: float) -> None:
+def limit(memory: int, cpu_s: float) -> None:
     """Memory, CPU time, no core file, no file written."""
     for kind, most in (
         (resource.RLIMIT_AS, memory + HEADROOM),
@@ -77,8 +77,8 @@ def _limit(memory: int, cpu_s: float) -> None:
 def _answer(request: dict[str, Any], threads: int) -> dict[str, Any]:
     sql, rows = request["sql"], request["rows"]
     try:
-        connection = _locked(request["tables"], threads, request["memory_mib"])
-        _check(connection, sql)
+        connection = locked(request["tables"], threads, request["memory_mib"])
+        check(connection, sql)
         result = connection.execute(sql)
         columns = [(name, str(type)) for name, type, *_ in result.description]
         found = result.fetchmany(rows + 1)
@@ -93,7 +93,7 @@ def _answer(request: dict[str, Any], threads: int) -> dict[str, Any]:
     }
 
 
-def _locked(tables: dict[str, str], threads: int, memory_mib: int) -> duckdb.DuckDBPyConnection:
+def locked(tables: dict[str, str], threads: int, memory_mib: int) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         config={"memory_limit": f"{memory_mib}MiB", "threads": str(threads)}
     )
@@ -107,7 +107,7 @@ def _locked(tables: dict[str, str], threads: int, memory_mib: int) -> duckdb.Duc
     return connection
 
 
-def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     try:
         kinds = [statement.type for statement in connection.extract_statements(sql)]
     except ValueError:  # a kind of statement that DuckDB's own Python enum does not know

@@ -16,6 +16,7 @@ from typing import Any
 from tests.benchmarks.kit import SkippedError, Table, machine
 
 NAMES = (
+NAMES = (
     "dispatch",
     "worker",
     "resend",
@@ -25,6 +26,7 @@ NAMES = (
     "bringup",
     "telemetry",
     "lineage",
+)
     "columns",
 )
 
