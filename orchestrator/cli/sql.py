@@ -78,14 +78,16 @@ def sql(
         both = "--json and --csv" if as_csv and as_json else "--run and --across-runs"
         raise InputError("E-USAGE", f"{both} exclude each other", mend="choose one")
     from orchestrator.columns.ask import Limits, ask, wanted
+    from orchestrator.columns.parquet import new_folder
     from orchestrator.export import Export
     from orchestrator.store.database import Store
 
     names = wanted(question)
-    with tempfile.TemporaryDirectory(prefix="assay-sql-") as folder:
-        with Store.open(store_folder(store), readonly=True) as opened:
-            Export(opened, _chosen(opened, runs, across_runs), _notice).write(Path(folder), names)
-        answer = ask(Path(folder), names, question, Limits(timeout, memory, limit))
+    with tempfile.TemporaryDirectory(prefix="assay-sql-") as scratch:
+        folder = Path(scratch) / "tables"
+        with Store.open(store_folder(store), readonly=True) as opened, new_folder(folder) as part:
+            Export(opened, _chosen(opened, runs, across_runs), _notice).write(part, names)
+        answer = ask(folder, names, question, Limits(timeout, memory, limit))
     _print(answer, limit, as_json, as_csv)
 
 

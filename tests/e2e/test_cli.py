@@ -44,6 +44,8 @@ COMMANDS = (
     "history",
     "signoff",
     "report",
+    "sql",
+    "export",
     "store upgrade",
 )
 
@@ -119,7 +121,7 @@ def test_completion_shows_installs_and_completes(tmp_path: Path) -> None:
     words = in_bash(
         "assay", tmp_path, _ASSAY_COMPLETE="complete_bash", COMP_WORDS="assay s", COMP_CWORD="1"
     )
-    assert set(words.stdout.split()) == {"signoff", "status", "store", "submit"}
+    assert set(words.stdout.split()) == {"signoff", "sql", "status", "store", "submit"}
 
 
 def test_version() -> None:

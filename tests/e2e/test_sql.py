@@ -224,7 +224,7 @@ def test_ctrl_c_leaves_nothing_behind(farm: Farm, tmp_path: Path) -> None:
         " SELECT max(n) FROM t"
     )
     running = start("sql", endless, store=farm.store, env={"TMPDIR": str(tmp_path)})
-    until(lambda: list(tmp_path.glob("assay-sql-*/cells.parquet")), "the snapshot")
+    until(lambda: list(tmp_path.glob("assay-sql-*/tables/cells.parquet")), "the snapshot")
     child = f"/proc/{running.process.pid}/task/{running.process.pid}/children"
     until(lambda: Path(child).read_text().split(), "the child")
     (pid,) = Path(child).read_text().split()
