@@ -5,7 +5,6 @@ What cannot be read is left out, said once, and kept in the table ``problems``.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -140,16 +139,16 @@ class _Run:
 
     def _hashes(self, attempt: str) -> NDArray[np.uint8] | None:
         """[samples, 32], None where the attempt has none or they cannot be read."""
+        from orchestrator.observe import array
+
         blob = self._attempts[attempt].artefacts.get("sample_hashes")
         if blob is None:
             return None
         try:
-            data = self._store.artefacts.read(blob.sha256)
+            return array(self._store, blob.sha256)
         except InfraError as error:
             self._problem(self.info.id, "samples", attempt, error)
             return None
-        found: NDArray[np.uint8] = np.load(io.BytesIO(data), allow_pickle=False)
-        return found
 
     def _latency(self, series: Series, attempt: str) -> NDArray[np.int64] | None:
         if attempt not in series.attempts:

@@ -24,7 +24,7 @@ from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json
 from orchestrator.variance import tasks
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 
-DAMAGED = ("E-ARTEFACT-MISSING", "E-ARTEFACT-CORRUPT")
+DAMAGED = ("E-ARTEFACT-MISSING", "E-ARTEFACT-CORRUPT", "E-ARTEFACT-FORMAT")
 Damage = Callable[[str, InfraError], None]
 
 
@@ -69,7 +69,7 @@ def observation(
 ) -> Observation:
     """A cell as it stands; ``attempts`` of its run and ``devices`` by their IDs.
 
-    Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT.
+    Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT.
     """
     attempt = attempts.get(cell.attempt or "")
     environment = (
@@ -213,5 +213,14 @@ def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool
 
 def array(store: Store, sha256: str) -> NDArray[Any]:
     """The .npy kept under ``sha256``. Raises as ``observation``."""
-    loaded: NDArray[Any] = np.load(io.BytesIO(store.artefacts.read(sha256)), allow_pickle=False)
+    data = store.artefacts.read(sha256)
+    try:
+        loaded: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InfraError(
+            "E-ARTEFACT-FORMAT",
+            f"artefact {sha256} is no .npy file: {error}",
+            mend="run the cell again",
+            retryable=False,
+        ) from error
     return loaded

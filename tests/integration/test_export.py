@@ -135,6 +135,23 @@ def test_a_pack_that_is_no_parquet_is_named(world: World) -> None:
     assert {p["error_id"] for p in found["problems"]} == {"E-ARTEFACT-FORMAT"}
 
 
+@pytest.mark.parametrize(("role", "left"), [("output-0", 2 * N), ("sample_hashes", 3 * N)])
+def test_a_file_that_is_no_array_is_named(world: World, role: str, left: int) -> None:
+    false = world.store.artefacts.put_bytes(b"not npy")
+    with world.store.database.write() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO artefact (sha256, size) VALUES (?, ?)", (false.sha256, false.size)
+        )
+        connection.exec_driver_sql(
+            "UPDATE attempt_artefact SET sha256 = ? WHERE role = ? AND attempt = ?",
+            (false.sha256, role, world.attempts["b"]),
+        )
+    found = world.export("samples", "problems")
+    assert len(found["samples"]) == left
+    (problem,) = found["problems"]
+    assert problem["error_id"] == "E-ARTEFACT-FORMAT"
+
+
 def test_an_attempt_short_of_samples_is_left_out_by_name(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store") as store:
         usual = np.zeros((N, CLASSES), np.int8)
