@@ -16,7 +16,6 @@ from typing import Any
 from tests.benchmarks.kit import SkippedError, Table, machine
 
 NAMES = (
-NAMES = (
     "dispatch",
     "worker",
     "resend",
@@ -26,7 +25,6 @@ NAMES = (
     "bringup",
     "telemetry",
     "lineage",
-)
     "columns",
 )
 
