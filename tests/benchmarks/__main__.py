@@ -25,7 +25,10 @@ NAMES = (
     "bringup",
     "telemetry",
     "lineage",
+NAMES = (
     "columns",
+    "pairwise",
+)
 )
 
 
