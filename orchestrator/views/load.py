@@ -69,12 +69,13 @@ def load(store: Store, run: str | None) -> Loaded:
             where=info.id,
             mend="assay logs says what became of them",
         )
-    sets = tuple(_set(key, rows, truths[key[0], key[2]]) for key, rows in groups.items())
+    sets = tuple(set_of(key, rows, truths[key[0], key[2]]) for key, rows in groups.items())
     told = {"id": info.id, "name": info.name, "state": info.state.value}
     return Loaded(told, sets, tuple(problems))
 
 
-def _set(key: tuple[str, str, str, str], rows: Rows, truth: Truth) -> Set:
+def set_of(key: tuple[str, str, str, str], rows: Rows, truth: Truth) -> Set:
+    """``key``: the rows' common `Case.group`; one row at least."""
     parent = baseline(truth).answers
     with_head = None if parent is None else (parent, head(parent))
     return Set(key[0], key[1], key[2], rows, with_head, truth)

@@ -1,0 +1,121 @@
+"""Views of evidence by hand: other tasks, lone rows, rows that do not fit, and how they read."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from orchestrator.reports.views import render
+from orchestrator.signoff.case import cases
+from orchestrator.variance.observation import Observation, Truth
+from orchestrator.variance.tasks import Regression, Task
+from orchestrator.views.groups import grouped
+from orchestrator.views.load import Loaded, set_of
+from orchestrator.views.pairs import paired
+from orchestrator.views.slices import sliced
+from tests.unit.signoff.build import LATTICE, clean, codes, outputs, truth
+from tests.unit.variance.arrays import f32
+
+RUN: dict[str, Any] = {"id": "r", "name": "by hand", "state": "done"}
+
+
+def loaded(*observations: Observation, known: Truth | None = None) -> Loaded:
+    t = known or truth(8, fp32=None)
+    rows = [(c, c.answers) for c in cases(observations, {("net", "test"): t}) if c.answers]
+    return Loaded(RUN, (set_of(("net", "int8", "test", "ab"), rows, t),), ())
+
+
+def task_of(task: Task, values: Any) -> Loaded:
+    t = truth(len(values), task=task, labels=None, fp32=None)
+    return loaded(*(clean(d, values + by) for d, by in (("a", 0), ("b", 1))), known=t)
+
+
+def text(document: dict[str, Any]) -> str:
+    json.dumps(document, allow_nan=False)
+    stream = io.StringIO()
+    render(document, Console(file=stream, width=200))
+    return stream.getvalue()
+
+
+def test_a_lone_row_has_numbers_and_no_spread() -> None:
+    document = grouped(loaded(clean("a", codes(8))), "class")
+    (one,) = document["sets"]
+    (group,) = one["groups"]
+    assert (group["instability"], group["unanimity"], group["worst_pair"]) == (None,) * 3
+    assert one["rows"][0]["accuracy"]["k"] == 8
+    assert one["fp32"] is None
+    shown = text(document)
+    assert "8/8" in shown
+    assert "instability" not in shown
+
+
+def test_regression_has_pairs_and_groups_without_classes() -> None:
+    found = task_of(Regression(0.6), codes(8))
+    (one,) = grouped(found, "device")["sets"]
+    for row in one["rows"]:
+        assert row["head"] == "unclear"
+        assert (row["confidence"], row["calibration"], row["entropy"]) == (None,) * 3
+    assert one["fleet"]["unanimity"]["k"] == 8
+    assert one["fleet"]["vote_entropy"] is None
+    document = paired(found, "a", "b")
+    (pair,) = document["sets"][0]["pairs"]
+    assert (pair["max_lsb"], pair["kappa"], pair["confidences"]) == (1, None, None)
+    assert pair["real"]["max_abs"] == LATTICE[0]
+    assert "real units, a - b" in text(document)
+    text(grouped(found, "runtime"))
+
+
+def test_rows_of_other_lengths_do_not_fit_and_are_said() -> None:
+    t = truth(8, labels=None, fp32=None)
+    found = loaded(clean("a", codes(8)), clean("b", codes(5)), known=t)
+    (one,) = grouped(found, "runtime")["sets"]
+    assert "same samples" in one["fleet"]["problem"]
+    document = paired(found, "a", "b")
+    (pair,) = document["sets"][0]["pairs"]
+    assert "cannot be compared" in pair["problem"]
+    assert "cannot be compared" in text(document)
+
+
+def test_nan_and_infinity_are_counted_and_never_printed_as_numbers() -> None:
+    bad = f32([[1, 5], [np.nan, 0], [np.inf, 0], [3, 2]])
+    known = truth(4, fp32=None)
+    found = loaded(
+        clean("a", outputs=outputs(bad)),
+        clean("b", outputs=outputs(np.nan_to_num(bad, posinf=0))),
+        known=known,
+    )
+    document = grouped(found, "device")
+    a, b = document["sets"][0]["rows"]
+    assert (a["nonfinite"], b["nonfinite"]) == (2, 0)
+    assert a["confidence"]["n"] == a["calibration"]["brier"]["n"] == 2
+    assert a["accuracy"] == {**a["accuracy"], "k": 1, "n": 4}
+    text(document)
+    (pair,) = paired(found, "a", "b")["sets"][0]["pairs"]
+    assert (pair["real"]["n"], pair["confidences"]["jsd"]["n"]) == (6, 2)
+    assert pair["disagreement"]["k"] == 2
+
+
+def test_slices_claim_once_for_equal_bytes() -> None:
+    labels = np.zeros(80, np.int64)
+    part = np.where(np.arange(80) < 12, "small", "rest")
+    known = truth(80, labels=labels, slices={"part": part, "odd": np.arange(80) % 2})
+    q = codes(80, flipped=12)
+    found = loaded(clean("a", q), clean("b", q.copy()), clean("c", codes(80)), known=known)
+    document = sliced(found)
+    (one,) = document["sets"]
+    assert one["columns"] == ["odd", "part"]
+    a, b, c = one["rows"]
+    assert (b["same_as"], c["same_as"]) == (a["id"], None)
+    assert [s["loses"] for s in a["slices"] if s["value"] == "small"] == [True]
+    assert not any(s["loses"] for s in c["slices"])
+    assert a["worst"] == {"column": "part", "value": "small", "difference": -1.0, "gap": -0.85}
+    shown = text(document)
+    assert "small" in shown
+    assert shown.count("b/ort") == 1
+    short = truth(80, labels=labels, slices={"part": part[:5]})
+    (broken,) = sliced(loaded(clean("a", q), known=short))["sets"]
+    assert "shape" in broken["rows"][0]["problem"]
