@@ -1,5 +1,6 @@
 """Pairs of devices: `variance.pair.compare` against one pass of memory reads, NumPy and DuckDB.
 
+All arms compute on one thread and wait for nothing, so processor time is taken.
 $ASSAY_BENCH_SAMPLES sets the samples of each device (default 10,000; the aim is stated for 50,000).
 """
 
@@ -9,6 +10,7 @@ import importlib
 import os
 import resource
 import tempfile
+import time
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -59,7 +61,7 @@ def _one_pair(folder: Path, base: Codes, name: str, kind: tuple[float, int]) -> 
     }
     if (duck := _duck(a, b)) is not None:
         arms["DuckDB, one row per code"] = duck
-    taken = interleave(arms, TURNS, warm=1)
+    taken = interleave(arms, TURNS, warm=1, clock=time.process_time)
     table = Table(f"a pair, {SAMPLES:,} samples x {CODES:,} int8 codes: {name}", "ms")
     for label, values in taken.items():
         table.add(label, scaled(values, 1e3))
@@ -82,7 +84,10 @@ def _growth(folder: Path, base: Codes) -> Table:
         _answers(_kept(folder, "d", b[:half])),
     )
     taken = interleave(
-        {"half": lambda: pair.compare(*part), "all": lambda: pair.compare(*whole)}, TURNS, warm=1
+        {"half": lambda: pair.compare(*part), "all": lambda: pair.compare(*whole)},
+        TURNS,
+        warm=1,
+        clock=time.process_time,
     )
     table = Table(f"growth in samples, {half:,} and {len(base):,}", "ms")
     for label, values in taken.items():
@@ -107,6 +112,7 @@ def _fleet(folder: Path, base: Codes) -> Table:
         },
         turns=3,
         warm=0,
+        clock=time.process_time,
     )
     after = _peak() - before - held
     table = Table(f"{DEVICES} devices, {SAMPLES:,} samples x {CODES:,} codes", "ms")
@@ -163,7 +169,7 @@ def _duck(a: Codes, b: Codes) -> Callable[[], object] | None:
         duckdb: Any = importlib.import_module("duckdb")
     except ImportError:
         return None
-    connection = duckdb.connect()
+    connection = duckdb.connect(config={"threads": 1})
     columns = {
         "sample": np.repeat(np.arange(len(a), dtype=np.int32), CODES),
         "a": np.ascontiguousarray(a).ravel(),
