@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from itertools import combinations
 
@@ -16,7 +16,7 @@ from orchestrator.signoff.tables import vs_reference
 from orchestrator.variance import pair
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.between import between
-from orchestrator.variance.head import Head, head
+from orchestrator.variance.head import head
 from orchestrator.variance.tasks import TaskError, disagree
 from orchestrator.views.load import CONFIDENCE, SEED, Json, Loaded, Set, document, named
 
@@ -42,17 +42,16 @@ def paired(loaded: Loaded, a: str, b: str) -> Json:
 
 
 def _pairs(s: Set, a: str, b: str) -> list[Json]:
-    heads = {answers.digest: head(answers) for _, answers in s.rows}
     found = []
     for x, y in combinations(s.rows, 2):
         if _fits(a, x[0]) and _fits(b, y[0]):
-            found.append(_pair(x, y, heads))
+            found.append(_pair(x, y))
         elif _fits(a, y[0]) and _fits(b, x[0]):
-            found.append(_pair(y, x, heads))
+            found.append(_pair(y, x))
     return found
 
 
-def _pair(x: tuple[Case, Answers], y: tuple[Case, Answers], heads: Mapping[str, Head]) -> Json:
+def _pair(x: tuple[Case, Answers], y: tuple[Case, Answers]) -> Json:
     (left, a), (right, b) = x, y
     told = {
         "a": left.id,
@@ -61,7 +60,7 @@ def _pair(x: tuple[Case, Answers], y: tuple[Case, Answers], heads: Mapping[str, 
     }
     try:
         codes = pair.compare(a, b)
-        more = between(a, b, (heads[a.digest], heads[b.digest]), SEED)
+        more = between(a, b, (head(a), head(b)), SEED)
         differ = disagree(a.task, a.decisions, b.decisions)
     except TaskError as error:
         return {**told, "problem": error.what}
