@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio
 from scipy import stats
 
 from orchestrator.variance.lattice import Array, Output, real
@@ -148,3 +149,15 @@ def test_amplification_is_the_log_of_the_relative_error() -> None:
     assert found[2] == 0
     assert [found[i] for i in (0, 3, 4, 5, 6)] == [None] * 5
     assert amplification([]) == []
+
+
+@given(
+    hnp.arrays(np.float32, 30, elements=st.floats(-50, 50, width=32)),
+    hnp.arrays(np.float32, 30, elements=st.floats(-50, 50, width=32)),
+)
+def test_signal_to_noise_is_onnx_runtimes(x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
+    """Whose own floor for both norms is the smallest difference of float32, 1.2e-7."""
+    if min(np.linalg.norm(x), np.linalg.norm(x - y)) < 1e-3:
+        return
+    expected = compute_signal_to_quantization_noice_ratio(x, y)
+    assert of(x, y).sqnr_db == pytest.approx(float(expected), abs=1e-4)
