@@ -15,8 +15,10 @@ NEAR_TIE_LSB = 2
 HISTOGRAM_LAST = 255
 NEAR = 8
 """Up to this largest distance, counting one value after the other is the fastest histogram."""
-BLOCK = 1 << 18
-"""Bytes of a side that are compared at once: they and what is made of them stay in the cache."""
+BLOCK = 120 << 10
+"""Bytes of a side that are compared at once: they and what is made of them stay in the cache, and
+
+below the 128 KiB from which malloc maps fresh pages for every array."""
 
 
 @dataclass(frozen=True, eq=False)
