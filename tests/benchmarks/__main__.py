@@ -25,10 +25,8 @@ NAMES = (
     "bringup",
     "telemetry",
     "lineage",
-NAMES = (
     "columns",
     "pairwise",
-)
 )
 
 
