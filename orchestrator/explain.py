@@ -12,6 +12,7 @@ from orchestrator.attribution.evidence import Evidence, Side, adds_pairs_in_int1
 from orchestrator.attribution.rules import attribute
 from orchestrator.attribution.signature import Signature, signature
 from orchestrator.errors import InputError, NotAvailableError
+from orchestrator.fingerprint.hypothesis import configuration
 from orchestrator.fingerprint.relevant import apart, relevant
 from orchestrator.fingerprint.words import Document
 from orchestrator.frozen import FrozenRun, load_run
@@ -176,7 +177,7 @@ class Explainer:
             read(known.task, usable.outputs, known.labels, known.inputs),
             found,
             _side(row, found, spec, attempt, environment, seen),
-            self._probed.get((usable.row.device, configuration(spec), found.version)),
+            self._probed.get((usable.row.device, configuration(found), found.version)),
         )
 
     def _truth(self, model: str, inputs: str) -> Truth:
@@ -207,14 +208,6 @@ def explained(
                 yield error
             except TaskError as error:
                 yield NotAvailableError(error.id, error.what, where=f"{left} / {right}")
-
-
-def configuration(spec: wire.RuntimeSpec) -> str:
-    """The name under which a fingerprint of such a runtime is kept; "" where none is taken."""
-    plain = wire.RuntimeSpec(spec.runtime, spec.threads, spec.kernels)
-    if spec != plain:
-        return ""
-    return spec.runtime if spec.runtime == "onnxruntime" else f"{spec.runtime}/{spec.kernels}"
 
 
 def _side(

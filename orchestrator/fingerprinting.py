@@ -16,9 +16,11 @@ from orchestrator.devices.rounds import side_by_side
 from orchestrator.devices.worker import emulated
 from orchestrator.errors import AssayError, DeadlineError, InfraError, InputError, NotAvailableError
 from orchestrator.fingerprint.classes import Member
+from orchestrator.fingerprint.hypothesis import Said, Tested, configuration, counted
 from orchestrator.fingerprint.identify import identify
 from orchestrator.fingerprint.pack import archive, probes, wide
 from orchestrator.matrix.inventory import Device
+from orchestrator.standings import every_run, standings
 from orchestrator.store import fingerprints
 from orchestrator.store.database import Store
 from orchestrator.visit import Visit, visit
@@ -93,6 +95,33 @@ def take(
 
         for _, taken in side_by_side(list(by_name), work, late, limit_s=limit_s, stop=stop):
             yield from taken
+
+
+def tested(store: Store) -> Tested:
+    """Every pair of answers in the store whose devices have equal fingerprints, newest answers.
+
+    A fingerprint speaks for the version of the runtime it was taken of.
+    """
+    known = {(f.device, f.configuration, f.version): f.sha256 for f in store.fingerprints()}
+    said: list[Said] = []
+    for found in standings(store, every_run(store)[::-1], {}) if known else ():
+        answer = found.answer
+        if answer is None or answer.factors.condition != "clean":
+            continue
+        name = configuration(answer.factors)
+        sha = known.get((answer.factors.unit, name, answer.factors.version))
+        if sha is None:
+            continue
+        samples = str(answer.attempt.result["repeats"]["samples"]) if answer.attempt.result else ""
+        question = (
+            answer.file_sha256,
+            *answer.inputs_sha256,
+            samples,
+            str(answer.factors.threads),
+        )
+        who = f"{answer.factors.unit}:{name}"
+        said.append(Said(sha, who, answer.attempt.id, question, answer.outputs))
+    return counted(said)
 
 
 def _all(

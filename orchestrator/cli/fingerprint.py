@@ -33,6 +33,8 @@ Example: assay fingerprint host qemu-a53 --runtime litert
 """
 _CLASSES = """Devices and runtimes with equal stored fingerprints; which operators split the others.
 
+Last, whether equal fingerprints have meant equal codes so far, in every run that the store holds.
+
 Example: assay classes --json
 """
 
@@ -113,7 +115,13 @@ def classes(
     as_json: AsJson = False,
 ) -> None:
     from orchestrator.fingerprint.classes import grouped_json, of_families
+    from orchestrator.fingerprint.hypothesis import as_json as as_json_
+    from orchestrator.fingerprint.hypothesis import lines
+    from orchestrator.fingerprinting import tested
+    from orchestrator.store.database import Store
 
+    with Store.open(store_folder(store), readonly=True) as opened:
+        record = tested(opened)
     stored = _stored(store_folder(store))
     members = of_families(stored, families or ["*"])
     if stored and not members:
@@ -124,11 +132,13 @@ def classes(
             mend=f"they begin with: {', '.join(sorted(known))}",
         )
     if as_json:
-        print_json({"schema": "assay.classes/1", "families": families} | grouped_json(members))
+        head = {"schema": "assay.classes/1", "families": families, "tested": as_json_(record)}
+        print_json(head | grouped_json(members))
         return
     if not members:
         print_text("no fingerprint is stored: take some with assay fingerprint DEVICE")
     _print_groups(members)
+    print_text("\n".join(lines(record)))
 
 
 def _diff(a: str, b: str, root: Path, as_json: bool) -> None:

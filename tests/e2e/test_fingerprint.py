@@ -14,6 +14,7 @@ from orchestrator.checkup import Reservations
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.store.database import Store
 from tests.support.cli import Done, assay
+from tests.support.tiny import Tiny
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,26 @@ def test_classes_reads_what_was_stored(desk: Desk) -> None:
     assert "class " in desk.run("classes").out
     some = desk.run("classes", "--family", "CONV_2D int8*", "--json").json
     assert [len(group["members"]) for group in some["classes"]] == [2]
+
+
+def test_equal_fingerprints_are_held_against_the_answers_of_every_run(desk: Desk) -> None:
+    untested = desk.run("classes", "--json").json["tested"]
+    assert (untested["pairs"], untested["exceptions_at_most"]) == (0, None)
+    assert desk.run("classes").out.splitlines()[-1].endswith("answered the same")
+    tiny = Tiny(desk.store.parent / "matrix")
+    tiny.devices = yaml.safe_load(desk.inventory.read_text())["devices"][:2]
+    tiny.matrix["devices"] = [{"name": "one"}, {"name": "two"}]
+    tiny.policy["reference"] = [{"device": "one", "runtime": "ort"}]
+    for _ in range(2):  # of one unit and one question the newest answer counts
+        assert desk.run("run", str(tiny.write())).code == 0
+    found = desk.run("classes", "--json").json["tested"]
+    assert (found["pairs"], found["confirmed"], found["counterexamples"]) == (1, 1, [])
+    assert found["exceptions_at_most"] == pytest.approx(0.95)
+    (line,) = [x for x in desk.run("classes").out.splitlines() if "equal codes" in x]
+    assert line == (
+        "equal fingerprint, equal codes: 1 of 1 pairs of answers; "
+        "exceptions at most 95 % (one-sided 95 %)"
+    )
 
 
 def test_a_diff_says_what_two_kernel_sets_do_differently(desk: Desk) -> None:
