@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +15,7 @@ _EXPLAIN = """Say why rows A and B of RUN differ: mechanism, changed factor, evi
 A and B are rows as `assay variance` names them (device/runtime), or two devices, which are then
 compared under each runtime that both have. "unknown" is an answer.
 
-Example: assay explain 20261121 local qemu-haswell --model 'digits_ds.*'
+Example: assay explain - local qemu-haswell --model 'digits_ds.*'
 """
 
 
@@ -23,13 +24,18 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run ID or its beginning.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run ID or its beginning; - is the newest.")
+    ],
     a: Annotated[str, typer.Argument(metavar="A", help="device/runtime, or a device.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="GLOB", help="Only these model files.")
     ] = "*",
     brief: Annotated[bool, typer.Option("--brief", help="One line for each file.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Visit both devices again: where do they part first?")
+    ] = False,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
@@ -38,11 +44,14 @@ def explain(
     from orchestrator.reports.explain import line, page
     from orchestrator.store.database import Store
 
-    with Store.open(store_folder(store), readonly=True) as opened:
-        explainer = Explainer(opened, run)
+    root = store_folder(store)
+    with Store.open(root, readonly=True) as opened:
+        explainer = Explainer(opened, None if run == "-" else run)
         answers = list(explained(explainer, a, b, model))
         run_id = explainer.run.id
     found = [x for x in answers if not isinstance(x, NotAvailableError)]
+    for pair in found if layers else ():
+        pair["layers"] = _layers(root, run_id, pair)
     missing = [x for x in answers if isinstance(x, NotAvailableError)]
     if as_json:
         print_json(
@@ -58,3 +67,17 @@ def explain(
         blocks += [f"not compared: {x.what}" for x in missing]
         print_text(("\n" if brief else "\n\n").join(blocks) or "nothing to compare")
     return Exit.PASS if found else Exit.INCONCLUSIVE
+
+
+def _layers(root: Path, run: str, pair: dict[str, Any]) -> dict[str, Any] | None:
+    """The document of `assay layers`, or why there is none; None where nothing differs."""
+    from orchestrator.errors import AssayError
+    from orchestrator.localise import localise
+
+    if pair["mechanism"] == "identical":
+        return None
+    file = f"{pair['model']}.{pair['file']}"
+    try:
+        return localise(root, run, pair["a"], pair["b"], model=file, most=8).to_json()
+    except AssayError as error:
+        return {"error": error.id, "what": str(error)}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.reports import format as fmt
+from orchestrator.reports.layers import headline
 
 
 def line(found: Mapping[str, Any]) -> str:
@@ -25,6 +26,8 @@ def page(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"  blamed   {found['blamed']}")
     if found["mend"]:
         lines.append(f"  mend     {found['mend']}")
+    if layers := found.get("layers"):
+        lines.append(f"  layers   {layers['what'] if 'error' in layers else headline(layers)}")
     for name, (a, b) in found["changed"].items():
         lines.append(f"  differs  {name}: {a or 'unknown'} / {b or 'unknown'}")
     told = found["difference"]

@@ -95,6 +95,16 @@ def test_probes_name_what_the_kernels_do_otherwise(store: Path) -> None:
     assert other["confidence"] == "possible"
 
 
+def test_layers_names_the_operator_where_they_part(store: Path) -> None:
+    (found,) = explain(store, "one/lite", "one/ref", "--layers")
+    layers = found["layers"]
+    assert isinstance(layers, dict)
+    assert layers["schema"] == "assay.layers/1"
+    assert layers["guilty"]
+    page = assay("explain", "-", "one", "two", "--layers", store=store).out
+    assert "layers" not in page, "nothing is looked for where nothing differs"
+
+
 def test_names_that_are_none_are_refused(store: Path) -> None:
     run = assay("status", "--json", store=store).json["runs"][0]["id"]
     assay("explain", run, "one", "three", store=store).refused(2, "E-ROW-UNKNOWN", "two/ref")
