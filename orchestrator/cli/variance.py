@@ -62,9 +62,37 @@ def variance(
 
 def _kept(run: str | None, folder: Path | None) -> dict[str, Any]:
     document = judged(run, folder)
+    causes = _causes(document, folder)
     parts = ("schema", "assay_version", "run", "rows", "pairs", "fleet", "coverage", "latency")
     # A document of before lineages were told has none, and every loss in it is unexplained.
-    return {part: document[part] for part in parts} | {"lineage": document.get("lineage", {})}
+    kept = {part: document[part] for part in parts}
+    return kept | {"lineage": document.get("lineage", {}), "causes": causes}
+
+
+def _causes(document: dict[str, Any], folder: Path | None) -> list[dict[str, Any]]:
+    """Why the pairs that are shown differ; one whose artefacts cannot be read has none."""
+    from orchestrator.errors import AssayError
+    from orchestrator.explain import Explainer
+    from orchestrator.reports.variance import differing
+    from orchestrator.store.database import Store
+
+    rows = {r["id"]: r for r in document["rows"]}
+    files = dict.fromkeys((r["model"], r["file"], r["inputs"]) for r in rows.values())
+    causes = []
+    with Store.open(store_folder(folder), readonly=True) as store:
+        explainer = Explainer(store, document["run"]["id"])
+        for file in files:
+            ids = [i for i, r in rows.items() if (r["model"], r["file"], r["inputs"]) == file]
+            pairs = [p for p in document["pairs"] if (p["model"], p["file"], p["inputs"]) == file]
+            for pair in differing(ids, pairs):
+                ends = (f"{rows[pair[s]]['device']}/{rows[pair[s]]['runtime']}" for s in "ab")
+                try:
+                    told = explainer.explain(file, *ends)
+                except AssayError:
+                    continue  # `assay explain` says why
+                keys = ("mechanism", "factors", "confidence", "blamed")
+                causes.append({"a": pair["a"], "b": pair["b"], **{k: told[k] for k in keys}})
+    return causes
 
 
 def _view(

@@ -13,8 +13,9 @@ from orchestrator.reports import format as fmt
 def render(document: Mapping[str, Any], console: Console) -> None:
     """One block per (model file, input set): equal rows in groups, then the pairs that differ.
 
-    Of a group only the first row is compared with others: the rest would say the same.
+    Each pair with its cause, where ``document`` has "causes".
     """
+    causes = {(c["a"], c["b"]): c for c in document.get("causes", ())}
     for spread in document["fleet"]:
         key = (spread["model"], spread["file"], spread["inputs"])
         rows = [r for r in document["rows"] if (r["model"], r["file"], r["inputs"]) == key]
@@ -24,17 +25,31 @@ def render(document: Mapping[str, Any], console: Console) -> None:
         groups = same_bits([r["id"] for r in rows], pairs)
         for group in groups:
             _line(console, f"  bit-identical: {', '.join(_who(i) for i in group)}")
-        spoken_for = {id for group in groups for id in group[1:]}
-        for pair in pairs:
-            if pair["bit_exact_rate"] == 1.0 or spoken_for & {pair["a"], pair["b"]}:
-                continue
+        for pair in differing([r["id"] for r in rows], pairs):
             _line(
                 console,
                 f"  {_who(pair['a'])} / {_who(pair['b'])}: "
                 f"bit-exact {fmt.share(pair['bit_exact_rate'], pair['n'])}, "
                 f"max LSB {fmt.number(pair['max_lsb'])}, "
-                f"decided otherwise {fmt.rate(pair['disagreement'])}",
+                f"decided otherwise {fmt.rate(pair['disagreement'])}"
+                f"{_cause(causes.get((pair['a'], pair['b'])))}",
             )
+
+
+def differing(ids: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Pairs that are not equal bit for bit. Of a group of equal rows only the first is compared
+
+    with others: the rest would say the same.
+    """
+    spoken_for = {id for group in same_bits(ids, pairs) for id in group[1:]}
+    return [p for p in pairs if p["bit_exact_rate"] != 1.0 and not spoken_for & {p["a"], p["b"]}]
+
+
+def _cause(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    factors = ", ".join(found["factors"] or ["unknown"])
+    return f"; {found['mechanism']} × {factors} ({found['confidence']})"
 
 
 def same_bits(ids: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> list[list[str]]:

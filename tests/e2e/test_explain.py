@@ -105,6 +105,14 @@ def test_layers_names_the_operator_where_they_part(store: Path) -> None:
     assert "layers" not in page, "nothing is looked for where nothing differs"
 
 
+def test_the_table_of_pairs_has_a_cause_in_every_line(store: Path) -> None:
+    shown = [x for x in assay("variance", store=store).out.splitlines() if " / " in x]
+    assert shown
+    assert all("; rounding × kernels (" in line for line in shown)
+    causes = assay("variance", "--json", store=store).json["causes"]
+    assert [c["factors"] for c in causes] == [["kernels"]] * len(shown)
+
+
 def test_names_that_are_none_are_refused(store: Path) -> None:
     run = assay("status", "--json", store=store).json["runs"][0]["id"]
     assay("explain", run, "one", "three", store=store).refused(2, "E-ROW-UNKNOWN", "two/ref")

@@ -50,6 +50,22 @@ def test_every_pair_is_said_once_or_stands_for_its_group() -> None:
         assert "decided otherwise" in line
 
 
+def test_a_pair_is_shown_with_its_cause() -> None:
+    document = result()
+    plain = next(line for line in text(document).splitlines() if " / " in line)
+    names = plain.split(":")[0].split(" / ")
+    found = next(
+        p
+        for p in document["pairs"]
+        if [p[s].partition("@")[2] for s in "ab"] == [n.strip() for n in names]
+    )
+    cause = {"mechanism": "plan", "factors": ["core"], "confidence": "likely"}
+    document["causes"] = [{"a": found["a"], "b": found["b"], **cause}]
+    assert f"{plain}; plan × core (likely)" in text(document).splitlines()
+    document["causes"][0]["factors"] = None
+    assert f"{plain}; plan × unknown (likely)" in text(document).splitlines()
+
+
 def test_hostile_names_are_printed_as_text() -> None:
     document = result()
     old = document["rows"][0]["id"]
