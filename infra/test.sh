@@ -35,17 +35,23 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# What uses boards, phone, hubs or this machine as a device runs by itself; beside it all the rest.
-parts="tests/contract tests/unit tests/integration" alone="" code=0
-hubs="tests/integration/test_hubs.py tests/integration/test_cluster.py"
-for file in $hubs; do alone="$alone --ignore=$file"; done
+# What uses boards, phone, hubs or this machine as a device runs by itself; beside it all the rest,
+# with the end-to-end tests that bring devices of their own.
+beside="tests/contract tests/unit tests/integration" alone="tests/e2e" not_beside="" not_alone="" code=0
+for name in hubs cluster; do
+    alone="$alone tests/integration/test_$name.py"
+    not_beside="$not_beside --ignore=tests/integration/test_$name.py"
+done
+for name in agreement devices_trust explain fingerprint layers lineage order sql; do
+    beside="$beside tests/e2e/test_$name.py"
+    not_alone="$not_alone --ignore=tests/e2e/test_$name.py"
+done
 # shellcheck disable=SC2086 # lists of words
-$pytest -m "not farm and not phone" $parts $alone >"$log" 2>&1 &
+$pytest -m "not farm and not phone" $beside $not_beside >"$log" 2>&1 &
 first=$!
+$pytest -m "farm or phone" tests/contract tests/unit tests/integration || code=$?
 # shellcheck disable=SC2086
-$pytest -m "farm or phone" $parts || code=$?
-# shellcheck disable=SC2086
-$pytest tests/e2e $hubs || code=$?
+$pytest $alone $not_alone || code=$?
 wait "$first" || code=$?
 first=""
 cat "$log"

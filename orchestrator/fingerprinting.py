@@ -140,7 +140,7 @@ def _all(
 
 
 def _one(there: Visit, name: str, spec: wire.RuntimeSpec, store: Store) -> Member:
-    device, form, worker = there.device, FORMATS[spec.runtime], there.worker(spec.runtime)
+    device, form, worker = there.device, FORMATS[spec.runtime], there.fresh(spec.runtime)
     once = run(there.session, worker, archive(probes(form)), spec)
     again = wire.RuntimeSpec(spec.runtime, threads=THREADS, kernels=spec.kernels)
     twice = run(there.session, worker, archive(wide(form)), again)

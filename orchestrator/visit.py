@@ -27,12 +27,24 @@ class Visit:
 
         Raises NotAvailableError E-RUNTIME-MISSING; what starting a worker raises.
         """
+        python = self._python(runtime)
+        name = bundle_name(python)
+        return self.session.worker(python, self.device.env, find_bundle(name) if name else None)
+
+    def fresh(self, runtime: str) -> Worker:
+        """The same in a process that no other runtime has been in. Raises as `worker`.
+
+        On ARM, XNNPACK leaves the process flushing denormals, whoever computes in it next.
+        """
+        self.session.retire(self._python(runtime))
+        return self.worker(runtime)
+
+    def _python(self, runtime: str) -> str:
         python = self.device.interpreter(runtime)
         if python is None:
             what = f"no Python for {runtime} in the inventory"
             raise NotAvailableError("E-RUNTIME-MISSING", what, where=self.device.name)
-        name = bundle_name(python)
-        return self.session.worker(python, self.device.env, find_bundle(name) if name else None)
+        return python
 
 
 @contextmanager

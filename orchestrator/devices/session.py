@@ -51,6 +51,7 @@ class DeviceSession:
         self._transport, self._device, self._limits = transport, device, limits
         self._owner, self._token = owner, token
         self._workers: dict[str, Worker] = {}
+        self._serves: dict[str, str] = {}
         self.bytes_pushed = 0
 
     def __enter__(self) -> Self:
@@ -73,11 +74,18 @@ class DeviceSession:
         python: str,
         env: Mapping[str, str] | None = None,
         hermetic: BundleFile | None = None,
+        runtime: str | None = None,
     ) -> Worker:
         """The warm worker under this interpreter, started (and its bundle pushed) if need be.
 
         ``hermetic``: the bundle whose Python it is; ``python`` is then only a name for it.
+        ``runtime``: what it is to run. A process that has served another one is not reused, for
+        runtimes leave it changed (on ARM, XNNPACK has it flush denormals from then on).
         """
+        if runtime is not None:
+            if self._serves.get(python, runtime) != runtime:
+                self.retire(python)
+            self._serves[python] = runtime
         if python not in self._workers:
             self._workers[python] = self._start(self._interpreter(python, hermetic), env)
         return self._workers[python]

@@ -208,7 +208,7 @@ class Hub:
             readable = self._readable(bundle.sha256, bundle.path)
             bundle = dataclasses.replace(bundle, path=str(readable))
         try:
-            return session.worker(python, order.env, bundle)
+            return session.worker(python, order.env, bundle, order.job.runtime.runtime)
         except InfraError as error:
             if error.id != "E-DEVICE-PYTHON" or not order.own_python or bundle is not None:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,22 @@ def split(done: Done, configuration: str, board: str) -> dict[str, Any] | None:
 def test_every_board_answers(done: Done) -> None:
     assert done.code == 0, done.err
     assert all(taken["error"] is None for taken in done.json["taken"])
+
+
+def test_what_was_asked_before_does_not_change_an_answer(done: Done, tmp_path: Path) -> None:
+    """XNNPACK on ARM leaves its process flushing denormals; ONNX Runtime then would as well."""
+    later = ("--runtime", "litert/default", "--runtime", "onnxruntime")
+    again = assay(
+        *("fingerprint", "qemu-a72", *later, "-i", str(INVENTORY), "--json"),
+        store=tmp_path / "store",
+        timeout=500,
+    )
+    for configuration in ("onnxruntime", "litert/default"):
+        assert families(again, "qemu-a72", configuration) == families(
+            done, "qemu-a72", configuration
+        )
+    assert mode(again, "qemu-a72", "onnxruntime", "denormals") == "kept"
+    assert mode(again, "qemu-a72", "litert/default", "denormals") == "flushed to zero"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from orchestrator.devices.bundle import BOOTSTRAP, worker_bundle
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.errors import DeadlineError, InfraError, ModelError
 from orchestrator.transports import FakeSettings, Fault, LocalSettings, open_transport
+from tests.support.cli import until
 from tests.support.line import workers
 
 
@@ -44,6 +45,18 @@ def test_one_warm_worker_per_interpreter(opened: DeviceSession, root: Path) -> N
     other.symlink_to(sys.executable)
     assert opened.worker(str(other)) is not first
     assert len(workers(root)) == 2
+
+
+def test_a_process_serves_one_runtime(opened: DeviceSession, root: Path) -> None:
+    """What one leaves behind in its process must not change what the next one computes."""
+    first = opened.worker(sys.executable, runtime="litert")
+    assert opened.worker(sys.executable, runtime="litert") is first
+    assert opened.worker(sys.executable) is first
+    second = opened.worker(sys.executable, runtime="onnxruntime")
+    assert second is not first
+    assert opened.worker(sys.executable, runtime="onnxruntime") is second
+    assert second.ping(10) < 10
+    until(lambda: len(workers(root)) == 1, "the first one has ended")
 
 
 def test_the_bundle_is_pushed_once(root: Path) -> None:
