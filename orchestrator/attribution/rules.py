@@ -14,7 +14,8 @@ from orchestrator.variance.intervals import lower_bound
 
 Rule = Callable[[Evidence], Attribution | None]
 
-UNITS = frozenset({"unit", "system"})
+SYSTEMS = ("system", "build")
+"""What may differ between two units of a class: kernel, C library; another build of a runtime."""
 ENGINES = frozenset({"runtime", "version"})
 MOVES = frozenset(
     (
@@ -131,7 +132,8 @@ def elsewhere(e: Evidence) -> Attribution | None:
 
 
 def lone_unit(e: Evidence) -> Attribution | None:
-    if e.changed is None or not set(e.changed) <= UNITS:
+    same_system = all(e.a.factors.get(k) == e.b.factors.get(k) for k in SYSTEMS)
+    if e.changed is None or not set(e.changed) <= {"unit"} or not same_system:
         return None
     what = "nothing that is known of the two differs but the unit"
     side, shown = _worse(e)

@@ -144,6 +144,12 @@ def test_two_units_that_are_alike_in_everything() -> None:
     assert (told.mechanism, told.factors) == (Mechanism.FAULT, ("unit",))
 
 
+def test_another_c_library_is_no_defect_of_the_unit() -> None:
+    """A softmax may call its exp; what differs beside the unit is not the unit's fault."""
+    told = attribute(evidence(side(), side("b", factors={"system": "other"}), ROUNDED))
+    assert told.mechanism is Mechanism.ROUNDING
+
+
 def test_another_graph_is_the_plan_even_where_it_may_saturate_too() -> None:
     x86 = side(
         "x86", factors={"core": "x86"}, operators={"Conv": 6, "QLinearConv": 3}, pair_sums=True
