@@ -23,7 +23,7 @@ from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.engine import Database, insert_missing
 from orchestrator.store.faults import file_fault, missing, value_fault
 from orchestrator.store.owner import owner_is_dead
-from orchestrator.store.reader import Reader, Row, as_json
+from orchestrator.store.reader import Reader, Row
 from orchestrator.store.records import (
     AttemptRecord,
     BaselineKey,
@@ -294,23 +294,6 @@ class Store(Reader):
         with self.database.write() as connection:
             insert_missing(connection, Environment, {"sha256": sha256, "data": data})
         return sha256
-
-    def baseline_get(self, key: BaselineKey) -> Json | None:
-        """What ``baseline_put`` stored under ``key``, None before that."""
-        found = self._select("SELECT data FROM baseline WHERE key = :key", {"key": key.digest()})
-        return as_json(found[0]["data"]) if found else None
-
-    def baseline_newest(self, model_sha256: str, inputs: Sequence[str]) -> Json | None:
-        """The newest baseline of a model and its input files, whatever the environment."""
-        found = self._select(
-            "SELECT inputs, data FROM baseline WHERE model_sha256 = :model ORDER BY created DESC",
-            {"model": model_sha256},
-        )
-        for row in found:
-            answered: Any = as_json(row["inputs"])
-            if answered == list(inputs):
-                return as_json(row["data"])
-        return None
 
     def baseline_put(self, key: BaselineKey, data: Json) -> Json:
         """Store a baseline once; returns what is stored, which is the first one put.

@@ -7,13 +7,14 @@ The same statements run through SQLAlchemy (store/database.py) and through the s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.errors import InfraError, InputError
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.store.records import (
     AttemptInfo,
+    BaselineKey,
     Blob,
     CellInfo,
     DeviceInfo,
@@ -163,6 +164,23 @@ class Reader:
             {},
         )
         return [FingerprintInfo(**{**row, "document": as_json(row["document"])}) for row in found]
+
+    def baseline_get(self, key: BaselineKey) -> Json | None:
+        """What ``baseline_put`` stored under ``key``, None before that."""
+        found = self._query("SELECT data FROM baseline WHERE key = :key", {"key": key.digest()})
+        return as_json(found[0]["data"]) if found else None
+
+    def baseline_newest(self, model_sha256: str, inputs: Sequence[str]) -> Json | None:
+        """The newest baseline of a model and its input files, whatever the environment."""
+        found = self._query(
+            "SELECT inputs, data FROM baseline WHERE model_sha256 = :model ORDER BY created DESC",
+            {"model": model_sha256},
+        )
+        for row in found:
+            answered: Any = as_json(row["inputs"])
+            if answered == list(inputs):
+                return as_json(row["data"])
+        return None
 
     def verdict(self, run_id: str) -> Json | None:
         """The newest verdict document of the run, None before sign-off."""
