@@ -98,6 +98,8 @@ class World:
         session, pythons = self._sessions[way.device]
         python = pythons.get(way.spec.runtime, pythons["default"])
         answers = run(session, session.worker(python), archive, way.spec)
+        if (way.device, python) != (HERE, pythons["default"]):
+            session.retire(python)  # it would end by itself before it is needed again
         return self._read(net, kind, answers["m"], answers.environment)
 
     def fed(self, net: str, kind: str) -> Array:
