@@ -97,14 +97,15 @@ def take(
             yield from taken
 
 
-def tested(store: Store) -> Tested:
+def tested(store: Store, unreadable: dict[str, InputError]) -> Tested:
     """Every pair of answers in the store whose devices have equal fingerprints, newest answers.
 
-    A fingerprint speaks for the version of the runtime it was taken of.
+    A fingerprint speaks for the version of the runtime it was taken of. Runs whose record is
+    damaged are told to ``unreadable`` by their IDs, and the others still count.
     """
     known = {(f.device, f.configuration, f.version): f.sha256 for f in store.fingerprints()}
     said: list[Said] = []
-    for found in standings(store, every_run(store)[::-1], {}) if known else ():
+    for found in standings(store, every_run(store)[::-1], unreadable) if known else ():
         answer = found.answer
         if answer is None or answer.factors.condition != "clean":
             continue

@@ -120,8 +120,11 @@ def classes(
     from orchestrator.fingerprinting import tested
     from orchestrator.store.database import Store
 
+    unreadable: dict[str, InputError] = {}
     with Store.open(store_folder(store), readonly=True) as opened:
-        record = tested(opened)
+        record = tested(opened, unreadable)
+    for id, error in unreadable.items():
+        typer.echo(f"assay: run {id} is left out: {error}", err=True)
     stored = _stored(store_folder(store))
     members = of_families(stored, families or ["*"])
     if stored and not members:

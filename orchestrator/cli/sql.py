@@ -92,10 +92,10 @@ def sql(
 
 
 def export(
-    run: RunId = None,
     parquet: Annotated[
         Path, typer.Option("--parquet", metavar="DIR", help="A new or an empty folder.")
-    ] = ...,  # type: ignore[assignment]  # typer's way to say required
+    ],
+    run: RunId = None,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -127,7 +127,7 @@ def export(
 def _chosen(store: Store, ids: Sequence[str] | None, every: bool) -> list[RunInfo]:
     if every:
         return store.runs(limit=1 << 31)
-    found = [store.run(id) for id in ids or [None]]  # type: ignore[list-item]
+    found = [store.run(id) for id in ids] if ids else [store.run(None)]
     return list({run.id: run for run in found}.values())
 
 

@@ -70,7 +70,7 @@ def _kept(run: str | None, folder: Path | None) -> dict[str, Any]:
 
 
 def _causes(document: dict[str, Any], folder: Path | None) -> list[dict[str, Any]]:
-    """Why the pairs that are shown differ; one whose artefacts cannot be read has none."""
+    """Why the pairs that are shown differ, or why that cannot be told of a pair ("error")."""
     from orchestrator.errors import AssayError
     from orchestrator.explain import Explainer
     from orchestrator.reports.variance import differing
@@ -88,8 +88,9 @@ def _causes(document: dict[str, Any], folder: Path | None) -> list[dict[str, Any
                 ends = (f"{rows[pair[s]]['device']}/{rows[pair[s]]['runtime']}" for s in "ab")
                 try:
                     told = explainer.explain(file, *ends)
-                except AssayError:
-                    continue  # `assay explain` says why
+                except AssayError as error:
+                    causes.append({"a": pair["a"], "b": pair["b"], "error": str(error)})
+                    continue
                 keys = ("mechanism", "factors", "confidence", "blamed")
                 causes.append({"a": pair["a"], "b": pair["b"], **{k: told[k] for k in keys}})
     return causes

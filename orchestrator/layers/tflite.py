@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
+import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 from orchestrator.inputs.inspect import EDGETPU_OP

@@ -48,6 +48,8 @@ def differing(ids: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> list[Ma
 def _cause(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
+    if "error" in found:
+        return f"; cause not told: {found['error']}"
     factors = ", ".join(found["factors"] or ["unknown"])
     return f"; {found['mechanism']} × {factors} ({found['confidence']})"
 

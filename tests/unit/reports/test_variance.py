@@ -62,6 +62,9 @@ def test_a_pair_is_shown_with_its_cause() -> None:
     cause = {"mechanism": "plan", "factors": ["core"], "confidence": "likely"}
     document["causes"] = [{"a": found["a"], "b": found["b"], **cause}]
     assert f"{plain}; plan × core (likely)" in text(document).splitlines()
+    document["causes"] = [{"a": found["a"], "b": found["b"], "error": "gone [E-ARTEFACT-MISSING]"}]
+    assert f"{plain}; cause not told: gone [E-ARTEFACT-MISSING]" in text(document).splitlines()
+    document["causes"] = [{"a": found["a"], "b": found["b"], **cause}]
     document["causes"][0]["factors"] = None
     assert f"{plain}; plan × unknown (likely)" in text(document).splitlines()
 
