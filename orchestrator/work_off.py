@@ -22,10 +22,11 @@ from orchestrator.queue.expiry import LeaseWatch
 from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.reports.progress import Progress
+from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
 from orchestrator.store.owner import owner_is_dead
-from orchestrator.store.records import AttemptRecord, CellInfo, Claim, Lease, Owner
+from orchestrator.store.records import AttemptRecord, CellInfo, Claim, Finish, Lease, Owner
 
 HEARTBEAT_S = 5.0
 POLL_S = 0.5
@@ -203,9 +204,7 @@ class _Coordinator:
         unit.prefer = Prefer(claim.cell.env_key, claim.cell.model)
         self._know(unit.name, finished)
         try:
-            written = self._store.finish(
-                finished.attempt, finished.token, record(finished, self._store.artefacts)
-            )
+            written = self._write(finished)
         except InfraError as error:
             if error.id != "E-LEASE-STALE":
                 raise
@@ -232,6 +231,13 @@ class _Coordinator:
         unit.rest_until = time.monotonic() + REST_S * 3.0 ** (unit.failures - 1)
         if unit.failures >= GIVE_UP_AFTER or not failure.retryable:
             self._give_up(unit, failure)
+
+    def _write(self, finished: Finished) -> Finish:
+        def both() -> Finish:
+            kept = record(finished, self._store.artefacts)
+            return self._store.finish(finished.attempt, finished.token, kept)
+
+        return put_and_commit(both)
 
     def _know(self, device: str, finished: Finished) -> None:
         """What the unit says of itself goes into the table of devices."""
@@ -292,7 +298,7 @@ class _Coordinator:
         for attempt in self._fan.spooled():
             try:
                 finished = self._fan.redeliver(attempt)
-                self._store.finish(attempt, finished.token, record(finished, self._store.artefacts))
+                self._write(finished)
                 self._progress.message(f"attempt {attempt} redelivered by its hub")
             except InfraError as error:
                 # Counted already, or run again; or (E-HUB-SPOOL) another coordinator was faster.

@@ -40,7 +40,7 @@ def explain(
     as_json: AsJson = False,
 ) -> int:
     from orchestrator.errors import NotAvailableError
-    from orchestrator.explain import Explainer, explained
+    from orchestrator.questions.explain import Explainer, explained
     from orchestrator.reports.explain import line, page
     from orchestrator.store.database import Store
 
@@ -72,7 +72,7 @@ def explain(
 def _layers(root: Path, run: str, pair: dict[str, Any]) -> dict[str, Any] | None:
     """The document of `assay layers`, or why there is none; None where nothing differs."""
     from orchestrator.errors import AssayError
-    from orchestrator.localise import localise
+    from orchestrator.questions.localise import localise
 
     if pair["mechanism"] == "identical":
         return None

@@ -22,7 +22,7 @@ from orchestrator.errors import Exit, InputError
 
 if TYPE_CHECKING:
     from orchestrator.fingerprint.classes import Member
-    from orchestrator.fingerprinting import Taken
+    from orchestrator.questions.fingerprinting import Taken
 
 _FINGERPRINT = """Ask devices for their arithmetic: rounding, saturation, float fallback, plans.
 
@@ -75,7 +75,7 @@ def fingerprint(
         _diff(*diff, store_folder(store), as_json)
         return Exit.PASS
     from orchestrator.fingerprint.classes import grouped_json
-    from orchestrator.fingerprinting import chosen, take
+    from orchestrator.questions.fingerprinting import chosen, take
 
     known = {device.name: device for device in inventory_of(inventory).devices}
     for name in names or []:
@@ -117,7 +117,7 @@ def classes(
     from orchestrator.fingerprint.classes import grouped_json, of_families
     from orchestrator.fingerprint.hypothesis import as_json as as_json_
     from orchestrator.fingerprint.hypothesis import lines
-    from orchestrator.fingerprinting import tested
+    from orchestrator.questions.fingerprinting import tested
     from orchestrator.store.database import Store
 
     unreadable: dict[str, InputError] = {}

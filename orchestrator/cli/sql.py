@@ -79,7 +79,7 @@ def sql(
         raise InputError("E-USAGE", f"{both} exclude each other", mend="choose one")
     from orchestrator.columns.ask import Limits, ask, wanted
     from orchestrator.columns.parquet import new_folder
-    from orchestrator.export import Export
+    from orchestrator.questions.export import Export
     from orchestrator.store.database import Store
 
     names = wanted(question)
@@ -100,7 +100,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     from orchestrator.columns.parquet import new_folder
-    from orchestrator.export import Export
+    from orchestrator.questions.export import Export
     from orchestrator.store.database import Store
 
     with Store.open(store_folder(store), readonly=True) as opened, new_folder(parquet) as folder:

@@ -72,7 +72,7 @@ def _kept(run: str | None, folder: Path | None) -> dict[str, Any]:
 def _causes(document: dict[str, Any], folder: Path | None) -> list[dict[str, Any]]:
     """Why the pairs that are shown differ, or why that cannot be told of a pair ("error")."""
     from orchestrator.errors import AssayError
-    from orchestrator.explain import Explainer
+    from orchestrator.questions.explain import Explainer
     from orchestrator.reports.variance import differing
     from orchestrator.store.database import Store
 

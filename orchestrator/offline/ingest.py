@@ -27,6 +27,7 @@ from orchestrator.offline.unpack import form, unpack
 from orchestrator.orders import record
 from orchestrator.queue.states import CellState
 from orchestrator.store import packs
+from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json
 
@@ -88,12 +89,16 @@ class _Received:
         pairs = list(zip(self._result.answers, manifest.jobs, strict=True))
         for answer, packed in pairs:
             check_answer(answer, packed, folder)
-        records = {
-            answer.attempt: record(_finished(answer, packed, manifest, folder), store.artefacts)
-            for answer, packed in pairs
-        }
+
+        def both() -> dict[str, CellState]:
+            records = {
+                answer.attempt: record(_finished(answer, packed, manifest, folder), store.artefacts)
+                for answer, packed in pairs
+            }
+            return packs.finish(store, manifest.nonce, records)
+
         try:
-            settled = packs.finish(store, manifest.nonce, records)
+            settled = put_and_commit(both)
         except InfraError as error:
             if error.id != "E-LEASE-STALE":
                 raise

@@ -7,15 +7,33 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from orchestrator.errors import InfraError
 from orchestrator.store.faults import file_fault
 from orchestrator.store.records import Blob
 
 CHUNK = 1 << 20
+MISSING = "E-ARTEFACT-MISSING"
+T = TypeVar("T")
+
+
+def put_and_commit(both: Callable[[], T], tries: int = 5) -> T:
+    """Call ``both``, which puts files and then commits a record of them, until it succeeds.
+
+    A put finds a file of the same content there and leaves it; before the commit, a compaction
+    (store/compact.py) may delete that file, to which nothing refers yet. Then it is put anew.
+    Raises InfraError E-ARTEFACT-MISSING after so many tries, and what ``both`` raises.
+    """
+    for _ in range(tries - 1):
+        try:
+            return both()
+        except InfraError as error:
+            if error.id != MISSING:
+                raise
+    return both()
 
 
 class Artefacts:
@@ -44,13 +62,7 @@ class Artefacts:
         """Where the file is. Raises InfraError E-ARTEFACT-MISSING."""
         path = self.place(sha256)
         if not path.is_file():
-            raise InfraError(
-                "E-ARTEFACT-MISSING",
-                "an artefact is not there",
-                where=str(path),
-                mend="restore it from a backup, or run the cell again",
-                retryable=False,
-            )
+            raise _missing(path)
         return path
 
     def read(self, sha256: str, *, verify: bool = True) -> bytes:
@@ -58,6 +70,8 @@ class Artefacts:
         path = self.path(sha256)
         try:
             data = path.read_bytes()
+        except FileNotFoundError:
+            raise _missing(path) from None
         except OSError as error:
             raise file_fault(error, path) from error
         if verify and (found := hashlib.sha256(data).hexdigest()) != sha256:
@@ -159,6 +173,16 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _missing(path: Path) -> InfraError:
+    return InfraError(
+        MISSING,
+        "an artefact is not there",
+        where=str(path),
+        mend="restore it from a backup, or run the cell again",
+        retryable=False,
+    )
 
 
 def _corrupt(path: Path, found: str, expect: str | None = None) -> InfraError:

@@ -16,6 +16,8 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
+from orchestrator.errors import InfraError
+from orchestrator.store.artefacts import MISSING
 from orchestrator.store.engine import insert_missing
 from orchestrator.store.faults import file_fault
 from orchestrator.store.series import LATENCY, TELEMETRY, files, latency_table, telemetry_table
@@ -24,6 +26,7 @@ from orchestrator.store.tables import Artefact, Attempt, AttemptArtefact
 if TYPE_CHECKING:
     from orchestrator.store.database import Store
 
+TableOf = Callable[[bytes, str], Any]
 ROWS = 1 << 20
 """Rows buffered for one Parquet row group."""
 
@@ -33,20 +36,35 @@ def compact(store: Store, run: str) -> int:
 
     Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT, E-DISK-FULL.
     """
-    count = 0
-    for role, table_of in ((LATENCY, latency_table), (TELEMETRY, telemetry_table)):
-        loose = [(attempt, sha) for attempt, sha, packed in files(store, run, role) if not packed]
-        if loose:
-            count += _pack(store, role, loose, table_of)
+    count = sum(
+        _pack_all(store, run, role, table_of)
+        for role, table_of in ((LATENCY, latency_table), (TELEMETRY, telemetry_table))
+    )
     _sweep(store, run)
     return count
+
+
+def _pack_all(store: Store, run: str, role: str, table_of: TableOf) -> int:
+    """Pack what is loose, unless another coordinator of the run does so meanwhile."""
+    before = None
+    while loose := [
+        (attempt, sha) for attempt, sha, packed in files(store, run, role) if not packed
+    ]:
+        try:
+            return _pack(store, role, loose, table_of)
+        except InfraError as error:
+            # It packed some of them and deleted their files between the two lines above.
+            if error.id != MISSING or loose == before:
+                raise
+            before = loose
+    return 0
 
 
 def _pack(
     store: Store,
     role: str,
     loose: Sequence[tuple[str, str]],
-    table_of: Callable[[bytes, str], Any],
+    table_of: TableOf,
 ) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq

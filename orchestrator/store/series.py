@@ -18,6 +18,7 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from orchestrator.errors import InfraError
+from orchestrator.store.artefacts import MISSING
 from orchestrator.store.records import Reading
 from orchestrator.store.tables import Attempt, AttemptArtefact
 
@@ -41,9 +42,10 @@ class Series:
     """The files of one role of a run's finished attempts. Not thread-safe."""
 
     def __init__(self, store: Store, run: str, role: str) -> None:
-        self._artefacts, self._role = store.artefacts, role
+        self._store, self._run, self._role = store, run, role
+        self._artefacts = store.artefacts
         self._table_of = {LATENCY: latency_table, TELEMETRY: telemetry_table}[role]
-        self._files = {attempt: (sha, packed) for attempt, sha, packed in files(store, run, role)}
+        self._files = self._listed()
         self._packs: dict[str, _Pack | InfraError] = {}
 
     @property
@@ -57,15 +59,27 @@ class Series:
         KeyError for one that is not in ``attempts``. Raises InfraError E-ARTEFACT-MISSING,
         E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT.
         """
-        sha, packed = self._files[attempt]
-        if packed is None:
-            return self._table_of(self._artefacts.read(sha), attempt).select(COLUMNS[self._role])
+        if self._files[attempt][1] is None:
+            try:
+                data = self._artefacts.read(self._files[attempt][0])
+                return self._table_of(data, attempt).select(COLUMNS[self._role])
+            except InfraError as error:
+                self._files = self._listed()
+                # Deleted because it was packed since these were listed: it is in the pack.
+                if error.id != MISSING or self._files[attempt][1] is None:
+                    raise
+        packed = self._files[attempt][1]
+        assert packed is not None
         if packed not in self._packs:
             self._packs[packed] = self._opened(packed)
         pack = self._packs[packed]
         if isinstance(pack, InfraError):
             raise pack
         return pack.table(attempt)
+
+    def _listed(self) -> dict[str, tuple[str, str | None]]:
+        listed = files(self._store, self._run, self._role)
+        return {attempt: (sha, packed) for attempt, sha, packed in listed}
 
     def _opened(self, packed: str) -> _Pack | InfraError:
         import pyarrow as pa

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from orchestrator.columns.ask import Limits, ask
-from orchestrator.export import Export
+from orchestrator.questions.export import Export
 from orchestrator.store.database import Store
 from tests.benchmarks.kit import Call, Spread, Table, interleave, ratios, scaled
 from tests.support.answered import CLASSES, answer, digests, queued, tiny_of

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.columns import parquet
 from orchestrator.columns.tables import TABLES
-from orchestrator.export import Export
+from orchestrator.questions.export import Export
 from orchestrator.store.database import Store
 from tests.integration.store_kit import OK, add_devices, cells, lease_of
 from tests.support.answered import CLASSES, answer, put, queued, tiny_of

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import InfraError
-from orchestrator.store.artefacts import Artefacts
+from orchestrator.queue.states import CellState
+from orchestrator.store.artefacts import Artefacts, put_and_commit
 from orchestrator.store.database import Store
-from orchestrator.store.records import Blob, Reading
+from orchestrator.store.records import Blob, Finish, Reading
+from orchestrator.store.series import LATENCY, Series
 from tests.integration.store_kit import OK, add_devices, cells, lease_of, samples
 
 
@@ -195,3 +197,80 @@ def test_latency_must_be_whole_numbers_in_one_row(store: Store) -> None:
     finish(store, run, {"latency_ns": store.artefacts.put_bytes(stream.getvalue())})
     with pytest.raises(InfraError, match=r"float64\[2, 2\]"):
         store.latency(run)
+
+
+def test_two_coordinators_pack_the_same_run(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one packs and deletes between this one's list and its reading."""
+    run = queue(store, 3)
+    finish(store, run, *(samples(store, n) for n in range(3)))
+    before, read = answers(store, run), Artefacts.read
+    with Store.open(tmp_path) as other:
+        calls: list[int] = []
+
+        def beaten(self: Artefacts, sha256: str, *, verify: bool = True) -> bytes:
+            if not calls:
+                calls.append(1)
+                calls.append(other.compact(run))
+            return read(self, sha256, verify=verify)
+
+        monkeypatch.setattr(Artefacts, "read", beaten)
+        assert store.compact(run) == 0
+    assert calls == [1, 6]
+    assert answers(store, run) == before
+
+
+def test_packed_by_another_while_it_is_read(store: Store) -> None:
+    run = queue(store, 2)
+    attempts = finish(store, run, *(samples(store, n) for n in range(2)))
+    series = Series(store, run, LATENCY)
+    before = series.table(attempts[0])
+    store.compact(run)
+    assert series.table(attempts[0]).equals(before)
+    assert series.table(attempts[1]).num_rows == before.num_rows
+
+
+def test_a_loose_file_that_is_gone_is_told(store: Store) -> None:
+    run = queue(store, 1)
+    content = samples(store, 0)
+    attempts = finish(store, run, content)
+    store.artefacts.remove(content["latency_ns"].sha256)
+    with pytest.raises(InfraError, match="is not there"):
+        Series(store, run, LATENCY).table(attempts[0])
+    with pytest.raises(InfraError, match="is not there"):
+        store.compact(run)
+
+
+def test_a_file_swept_between_its_put_and_its_commit_is_put_anew(store: Store) -> None:
+    """Two attempts with the same telemetry, say none: the other's compaction takes the file."""
+    first, second = queue(store, 1), queue(store, 1)
+    content = samples(store, 0)
+    finish(store, first, content)
+    lease = lease_of(store, "pi")
+    claim = store.claim(second, lease)
+    assert claim is not None
+    tries: list[int] = []
+
+    def both() -> Finish:
+        kept = samples(store, 0)
+        if not tries:
+            store.compact(first)
+        tries.append(1)
+        return store.finish(claim.attempt, lease.token, replace(OK, artefacts=kept))
+
+    assert put_and_commit(both).cell is CellState.DONE
+    assert len(tries) == 2
+    assert store.latency(second)[claim.attempt].tolist() == [0, 1000, 2000, 3000, 4000]
+
+
+def test_what_stays_away_is_told_after_some_tries() -> None:
+    tries: list[int] = []
+
+    def never() -> None:
+        tries.append(1)
+        raise InfraError("E-ARTEFACT-MISSING", "it is not there", retryable=False)
+
+    with pytest.raises(InfraError, match="not there"):
+        put_and_commit(never, tries=3)
+    assert len(tries) == 3

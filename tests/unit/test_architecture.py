@@ -25,6 +25,7 @@ FLOW = [
     "variance",
     "fingerprint",
     "layers",
+    "attribution",
     "signoff",
     "columns",
     "reports",

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.errors import AssayError, InfraError, InputError
 from orchestrator.observe import DAMAGED, array
-from orchestrator.standings import Answer, Standing, every_run, standings
+from orchestrator.questions.standings import Answer, Standing, every_run, standings
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json
 from orchestrator.variance import changes

@@ -11,7 +11,6 @@ from typing import Any
 
 from orchestrator.checkup import Reservations
 from orchestrator.devices.session import Limits
-from orchestrator.differing import Candidate, Question, find
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.layers import plans, prefixes, taps
 from orchestrator.layers.found import NOT_LOCALISABLE, Found
@@ -19,7 +18,8 @@ from orchestrator.layers.graph import Array, NotLocalisableError
 from orchestrator.layers.sides import Pair, Side, Trial, Tried
 from orchestrator.observe import array
 from orchestrator.orders import runtime_spec
-from orchestrator.pieces import BUDGET, DeviceSide
+from orchestrator.questions.differing import Candidate, Question, find
+from orchestrator.questions.pieces import BUDGET, DeviceSide
 from orchestrator.store.database import Store
 from orchestrator.visit import Visit, visit
 

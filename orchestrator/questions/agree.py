@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 
 from orchestrator.errors import AssayError, InfraError, InputError, NotAvailableError
 from orchestrator.observe import DAMAGED, array
-from orchestrator.raters import Reader, Subject, subject_of
-from orchestrator.standings import Standing, every_run, standings
+from orchestrator.questions.raters import Reader, Subject, subject_of
+from orchestrator.questions.standings import Standing, every_run, standings
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json, RunInfo
 from orchestrator.variance import agreement as aaa

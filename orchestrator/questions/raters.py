@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from orchestrator.observe import array, outputs, task_of
-from orchestrator.standings import Answer, Standing
+from orchestrator.questions.standings import Answer, Standing
 from orchestrator.store.database import Store
 from orchestrator.variance import answers as reading
 from orchestrator.variance import tasks

@@ -20,7 +20,7 @@ from orchestrator.fingerprint.hypothesis import Said, Tested, configuration, cou
 from orchestrator.fingerprint.identify import identify
 from orchestrator.fingerprint.pack import archive, probes, wide
 from orchestrator.matrix.inventory import Device
-from orchestrator.standings import every_run, standings
+from orchestrator.questions.standings import every_run, standings
 from orchestrator.store import fingerprints
 from orchestrator.store.database import Store
 from orchestrator.visit import Visit, visit
