@@ -10,7 +10,7 @@ from orchestrator.errors import InfraError, InputError
 from orchestrator.matrix.inventory import Inventory, bundle_name
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import Cell
-from orchestrator.staging import StagedBundle, Staging
+from orchestrator.staged import StagedBundle, Staging
 from orchestrator.store.artefacts import Artefacts
 
 

@@ -12,17 +12,20 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.baseline import Baseline
 from orchestrator.devices.worker import clock_note
 from orchestrator.frozen import FrozenRun
+from orchestrator.matrix.by_class import CLEAN, ByClass
+from orchestrator.matrix.conditions import parse_condition
 from orchestrator.observe import observation, truth
 from orchestrator.queue.states import CellState
 from orchestrator.reports import document
 from orchestrator.signoff.judge import judge
 from orchestrator.signoff.policy import Policy
 from orchestrator.store.database import Store
-from orchestrator.store.records import AttemptInfo, CellInfo, Json, sha256_of
+from orchestrator.store.records import AttemptInfo, CellInfo, Json, Reading, sha256_of
 from orchestrator.variance.observation import Observation, Truth
 
 MEASURED_ONLY = Policy.model_validate({"name": "(no policy: measured only)", "reference": []})
@@ -53,9 +56,11 @@ def conclude(
         (model, inputs): truth(store, frozen, model, inputs, parents.get((model, inputs)))
         for model, inputs in sorted({(c.model, c.inputs) for c in cells})
     }
-    signoff = compute(_judge, policy or frozen.policy, observations, truths).result()
+    signoff = compute(
+        _judge, policy or frozen.policy, observations, truths, frozen.by_class
+    ).result()
     rows = {a: row["id"] for row in signoff["rows"] for a in row["attempts"]}
-    run = store.run(run_id)
+    run, latency = store.run(run_id), store.latency(run_id)
     environments = {
         e: store.environment_data(e)
         for e in sorted({a.environment for a in attempts.values() if a.environment})
@@ -70,8 +75,8 @@ def conclude(
         },
         signoff=signoff,
         coverage=_coverage(cells),
-        latency=_latency(store, run_id, rows, cells, attempts, observations),
-        traces=_traces(store, run_id, rows, cells),
+        latency=_latency(latency, rows, cells, attempts, observations),
+        traces=_traces(latency, store.telemetry(run_id), rows, cells),
         attempts=[_attempt(a) for a in attempts.values()],
         environments=environments,
         compiled={
@@ -84,6 +89,7 @@ def conclude(
             for key, model in sorted(frozen.staging.models.items())
             if model.lineage is not None
         },
+        by_class=_by_class(frozen.by_class, signoff["rows"], latency),
     )
     if policy is None:
         store.save_verdict(run_id, result)
@@ -94,8 +100,9 @@ def _judge(
     policy: Policy | None,
     observations: Sequence[Observation],
     truths: Mapping[tuple[str, str], Truth],
+    by_class: ByClass | None,
 ) -> Json:
-    return judge(policy or MEASURED_ONLY, observations, truths).to_json()
+    return judge(policy or MEASURED_ONLY, observations, truths, by_class).to_json()
 
 
 def _coverage(cells: Sequence[CellInfo]) -> dict[str, int]:
@@ -103,20 +110,41 @@ def _coverage(cells: Sequence[CellInfo]) -> dict[str, int]:
     return {"planned": len(cells), **count}
 
 
+def _by_class(
+    planned: ByClass | None, rows: Sequence[Json], latency: Mapping[str, NDArray[np.int64]]
+) -> Json | None:
+    """What spot checks came to. ``saved_s``: at the mean latency of each unit's own spot check."""
+    if planned is None:
+        return None
+    told = [(row, s) for row in rows if (s := row["by_class"])]
+    covered = [(row, s) for row, s in told if s["standing"] == "covered"]
+    not_run = [(row, s["of"] - s["drawn"], latency[s["spot"]].mean()) for row, s in covered]
+    return {
+        "confidence": planned.confidence,
+        "share": planned.share,
+        **{
+            name: sum(s["standing"] == name for _, s in told)
+            for name in ("representative", "covered", "left", "alone")
+        },
+        "saved_inferences": sum(count for _, count, _ in not_run),
+        "saved_s": round(sum(count * float(ns) for _, count, ns in not_run) / 1e9, 3),
+        "emulated": any(row["emulated"] for row, _, _ in not_run),
+    }
+
+
 def _latency(
-    store: Store,
-    run_id: str,
+    latency: Mapping[str, NDArray[np.int64]],
     rows: Mapping[str, str],
     cells: Sequence[CellInfo],
     attempts: Mapping[str, AttemptInfo],
     observations: Sequence[Observation],
 ) -> dict[str, Json]:
     """Percentiles over the clean cell's first pass, microseconds."""
-    clean = _clean(cells)
+    timed = _timed(cells)
     emulated = {o.attempt: o.row.emulated for o in observations}
     found: dict[str, Json] = {}
-    for attempt, series in store.latency(run_id).items():
-        if attempt not in clean or attempt not in rows or not len(series):
+    for attempt, series in latency.items():
+        if attempt not in timed or attempt not in rows or not len(series):
             continue
         p50, p90, p99 = np.percentile(np.asarray(series) / 1000.0, (50, 90, 99))
         found[rows[attempt]] = {
@@ -131,10 +159,13 @@ def _latency(
 
 
 def _traces(
-    store: Store, run_id: str, rows: Mapping[str, str], cells: Sequence[CellInfo]
+    latency: Mapping[str, NDArray[np.int64]],
+    telemetry: Mapping[str, list[Reading]],
+    rows: Mapping[str, str],
+    cells: Sequence[CellInfo],
 ) -> list[Json]:
-    latency, telemetry, traces = store.latency(run_id), store.telemetry(run_id), []
-    for attempt in sorted(_clean(cells) & set(rows) & set(latency), key=lambda a: rows[a]):
+    traces = []
+    for attempt in sorted(_timed(cells) & set(rows) & set(latency), key=lambda a: rows[a]):
         readings = telemetry.get(attempt, [])
         times = sorted({r.t_s for r in readings})
         at = {t: i for i, t in enumerate(times)}
@@ -157,8 +188,14 @@ def _traces(
     return traces
 
 
-def _clean(cells: Sequence[CellInfo]) -> set[str]:
-    return {c.attempt for c in cells if c.attempt is not None and c.condition == "clean"}
+def _timed(cells: Sequence[CellInfo]) -> set[str]:
+    """Attempts whose latencies are their row's: of the clean cell, or of what ran in its place."""
+    found: dict[tuple[str, ...], str] = {}
+    for c in sorted(cells, key=lambda c: c.condition == CLEAN):
+        kind = parse_condition(c.condition).kind
+        if c.attempt is not None and kind in ("clean", "spot"):
+            found[c.slot, c.model, c.file, c.inputs, c.runtime] = c.attempt
+    return set(found.values())
 
 
 def _attempt(attempt: AttemptInfo) -> Json:

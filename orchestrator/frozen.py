@@ -8,22 +8,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import InputError
+from orchestrator.matrix.by_class import ByClass
 from orchestrator.matrix.frozen import freeze, thaw
 from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.model import Matrix
 from orchestrator.signoff.policy import Policy
-from orchestrator.staging import Staging
+from orchestrator.staged import Staging
 
 
 @dataclass(frozen=True)
 class FrozenRun:
-    """``slots``: slot -> names of the units that may take it."""
+    """``slots``: slot -> names of the units that may take it. ``by_class``: of a run whose
+
+    equivalence classes are each represented by one of their units.
+    """
 
     matrix: Matrix
     inventory: Inventory
     policy: Policy | None
     staging: Staging
     slots: dict[str, tuple[str, ...]]
+    by_class: ByClass | None = None
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -41,6 +46,7 @@ class FrozenRun:
             **data,
             "staging": self.staging.model_dump(mode="json"),
             "slots": {slot: list(units) for slot, units in self.slots.items()},
+            "by_class": self.by_class.model_dump(mode="json") if self.by_class else None,
         }
 
 
@@ -54,6 +60,7 @@ def load_run(data: dict[str, Any]) -> FrozenRun:
             policy=None if thawed.policy is None else Policy.model_validate(thawed.policy),
             staging=Staging.model_validate(data["staging"]),
             slots={slot: tuple(units) for slot, units in data["slots"].items()},
+            by_class=ByClass.model_validate(data["by_class"]) if data.get("by_class") else None,
         )
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
         raise InputError("E-FROZEN", f"the recorded run is damaged: {error}") from None

@@ -18,7 +18,7 @@ from orchestrator.devices.worker import emulated
 from orchestrator.errors import InfraError
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.queue.states import AttemptState, CellState
-from orchestrator.staging import StagedOutput
+from orchestrator.staged import StagedOutput
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json
 from orchestrator.variance import tasks
@@ -100,6 +100,8 @@ def observation(
         soak=_soak(result.get("soak")),
         power=result.get("power"),
         order=_order(result.get("order")),
+        version=(environment.get("runtime") or {}).get("version"),
+        samples=samples_of(store, frozen, cell),
     )
 
 
@@ -130,6 +132,12 @@ def outputs(
     """What an attempt that is ok put out. Raises as ``observation``."""
     staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
     return tuple(_output(store, attempt, i, lattice) for i, lattice in enumerate(staged.outputs))
+
+
+def samples_of(store: Store, frozen: FrozenRun, cell: CellInfo) -> NDArray[np.int64] | None:
+    """As ``Observation.samples``. Raises as ``observation``."""
+    sha256 = frozen.staging.spots.get(f"{cell.inputs}/{cell.condition}")
+    return None if sha256 is None else array(store, sha256)
 
 
 def _order(told: Json | None) -> Order | None:

@@ -66,7 +66,11 @@ def job_for(
     """What the device is told: model and tensor by hash, and how to run them."""
     matrix, condition = frozen.matrix, parse_condition(cell.condition)
     whole = frozen.staging.job(
-        attempt, f"{cell.model}.{cell.file}", cell.inputs, runtime_spec(config, device)
+        attempt,
+        f"{cell.model}.{cell.file}",
+        cell.inputs,
+        runtime_spec(config, device),
+        cell.condition,
     )
     few = condition.kind in ("repeat", "soak")
     return replace(

@@ -6,15 +6,17 @@ matrix → plan → stage → queue → lease → fan-out → results → store 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator import representatives
 from orchestrator.bundles import find_bundles, keep_bundles
 from orchestrator.devices.bundle import BundleFile
-from orchestrator.errors import NotAvailableError
+from orchestrator.errors import InputError, NotAvailableError
 from orchestrator.fanout.executor import Executor
 from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.by_class import ByClass
 from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.loader import load_matrix
 from orchestrator.matrix.model import Matrix
@@ -22,6 +24,7 @@ from orchestrator.matrix.plan import Cell, expand, select
 from orchestrator.matrix.yamlfile import load
 from orchestrator.offline.outstanding import outstanding
 from orchestrator.reports.progress import Progress
+from orchestrator.representatives import Wanted
 from orchestrator.signoff.policy import Policy
 from orchestrator.staging import Compute, check_unchanged, stage
 from orchestrator.store.database import Store
@@ -32,13 +35,17 @@ from orchestrator.work_off import Stop, work_off
 
 @dataclass(frozen=True)
 class Planned:
-    """``devices``: units that any of the cells may go to. ``bundles``: those that they need."""
+    """``devices``: units that any of the cells may go to. ``bundles``: those that they need.
+
+    ``by_class``: where one unit of each equivalence class stands for the others.
+    """
 
     matrix: Matrix
     inventory: Inventory
     policy: Policy | None
     cells: tuple[Cell, ...]
     bundles: tuple[BundleFile, ...] = ()
+    by_class: ByClass | None = None
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -54,13 +61,25 @@ def plan(path: Path, patterns: Sequence[str]) -> Planned:
     return Planned(loaded.matrix, loaded.inventory, policy, cells, bundles)
 
 
+def divide(
+    store: Store, planned: Planned, wanted: Wanted, unreadable: dict[str, InputError]
+) -> tuple[Planned, tuple[str, ...]]:
+    """The plan by equivalence class, and who has no fingerprint for it (representatives.divide)."""
+    found = representatives.divide(
+        *(store, planned.matrix, planned.inventory, planned.policy, planned.cells),
+        wanted,
+        unreadable,
+    )
+    return replace(planned, cells=found.cells, by_class=found.by_class), found.unknown
+
+
 def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
     """Stage the artefacts, then queue the cells; the run's ID. Nothing is queued on an error."""
     matrix, inventory, cells = planned.matrix, planned.inventory, planned.cells
     bundles = keep_bundles(planned.bundles, store.artefacts)
     staging = stage(matrix, cells, store.artefacts, compute).model_copy(update={"bundles": bundles})
     slots = {cell.slot: cell.candidates for cell in cells}
-    frozen = FrozenRun(matrix, inventory, planned.policy, staging, slots)
+    frozen = FrozenRun(matrix, inventory, planned.policy, staging, slots, planned.by_class)
     data = frozen.dump()
     check_unchanged(matrix, staging, data["files"])
     known = {device.name: device for device in store.devices()}
@@ -74,18 +93,7 @@ def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
         frozen=data,
         retry_infra=matrix.retry.infra,
         cells=[
-            CellSpec(
-                id=cell.id,
-                slot=cell.slot,
-                candidates=cell.candidates,
-                model=cell.model,
-                file=cell.file,
-                inputs=cell.inputs,
-                condition=cell.condition,
-                runtime=cell.runtime,
-                env_key=matrix.runtime(cell.runtime).runtime,
-                position=position,
-            )
+            CellSpec(**vars(cell), env_key=matrix.runtime(cell.runtime).runtime, position=position)
             for position, cell in enumerate(cells)
         ],
     )
@@ -99,7 +107,8 @@ def finish(
     Raises NotAvailableError E-PACK-OUTSTANDING when all that is left are cells that were packed.
     """
     frozen = load_run(store.frozen(run_id))
-    work_off(store, fan, run_id, frozen, progress, stop, this_process())
+    more = representatives.Representatives(store, run_id, frozen, progress).more
+    work_off(store, fan, run_id, frozen, progress, stop, this_process(), more)
     if stop.draining.is_set():
         return None
     stop.worked_off.set()

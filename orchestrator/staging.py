@@ -12,144 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from device_worker import wire
 from orchestrator.errors import AssayError, InputError
+from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.loader import sha256_file
 from orchestrator.matrix.model import InputSpec, Layout, Matrix, Parent
 from orchestrator.matrix.plan import Cell
+from orchestrator.staged import (
+    Compiled,
+    Lineage,
+    StagedModel,
+    StagedOutput,
+    StagedSet,
+    StagedTensor,
+    Staging,
+)
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import Blob
-
-
-class _Staged(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StagedTensor(_Staged):
-    """A .npy in the artefact store, [samples, ...] exactly as the model takes it."""
-
-    sha256: str
-    size: int
-    dtype: str
-    shape: tuple[int, ...]
-
-
-class StagedOutput(_Staged):
-    """One output of a model; the lattice of its values where one is known."""
-
-    name: str
-    scale: float | None = None
-    zero_point: int | None = None
-    code_min: int | None = None
-    code_max: int | None = None
-
-
-class Compiled(_Staged):
-    """What an Edge TPU takes of a compiled file, read from the file itself.
-
-    ``partitions``: operators that run on it, ``bytes``: of their programs; ``cpu``: kind -> count
-    of the operators left to the CPU. ``source``: name and sha256 of the file it was compiled from,
-    where the matrix says so.
-    """
-
-    partitions: int
-    bytes: int
-    cpu: dict[str, int]
-    source: str | None = None
-    source_sha256: str | None = None
-
-    def text(self) -> str:
-        """Its coverage in words, and where it comes from."""
-        cpu = ", ".join(f"{kind} ×{n}" for kind, n in sorted(self.cpu.items()))
-        count = sum(self.cpu.values())
-        parts = [
-            f"Edge TPU: {self.partitions} partition{'' if self.partitions == 1 else 's'}",
-            f"{count} operator{'' if count == 1 else 's'} on the CPU{f': {cpu}' if cpu else ''}",
-        ]
-        origin = (
-            f"compiled from {self.source} (sha256 {(self.source_sha256 or '')[:12]})"
-            if self.source
-            else "its source model is not named"
-        )
-        return f"{', '.join(parts)}; {origin}"
-
-
-class Lineage(_Staged):
-    """What `orchestrator.lineage` says of a file and its FP32 parent, tables left out."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    verdict: str
-    reason: str
-    tensors: int = 0
-    matched: int = 0
-    weights: int = 0
-    within: int = 0
-    worst: float | None = None
-    correlation: float | None = None
-
-
-class StagedModel(_Staged):
-    """``compiled``: None unless the file is for an accelerator. ``lineage``: None for a parent and
-
-    for a file without one. ``saturable``, ``operators``: as in ModelInfo.
-    """
-
-    sha256: str
-    size: int
-    format: str
-    input_name: str
-    outputs: tuple[StagedOutput, ...]
-    compiled: Compiled | None = None
-    lineage: Lineage | None = None
-    saturable: int = 0
-    operators: dict[str, int] = Field(default_factory=dict)
-
-
-class StagedSet(_Staged):
-    """An input set as the user gave it: ``x``, ``labels`` and ``slices`` (name -> ...) are
-
-    artefacts (.npy). Runs of an older Assay kept no slices.
-    """
-
-    n: int
-    x: str
-    labels: str | None
-    slices: dict[str, str] = Field(default_factory=dict)
-
-
-class StagedBundle(_Staged):
-    """A hermetic bundle (.tar.gz) in the artefact store."""
-
-    sha256: str
-    size: int
-
-
-class Staging(_Staged):
-    """Keys: "model.file" and "model" (its FP32 parent), each with "/inputs" for its tensors.
-
-    ``bundles``: name -> the one that every device of the run gets under that name.
-    """
-
-    models: dict[str, StagedModel]
-    tensors: dict[str, StagedTensor]
-    sets: dict[str, StagedSet]
-    bundles: dict[str, StagedBundle] = Field(default_factory=dict)
-
-    def job(self, attempt: str, key: str, inputs: str, runtime: wire.RuntimeSpec) -> wire.Job:
-        """One pass of a staged model over all samples of a staged input set."""
-        model, tensor = self.models[key], self.tensors[f"{key}/{inputs}"]
-        blob = wire.Blob(tensor.sha256, tensor.size)
-        return wire.Job(
-            attempt=attempt,
-            model=wire.Blob(model.sha256, model.size),
-            model_format=model.format,
-            inputs=[wire.InputTensor(model.input_name, blob, tensor.dtype, list(tensor.shape))],
-            runtime=runtime,
-            samples=tensor.shape[0],
-        )
 
 
 class Compute(Protocol):
@@ -197,6 +75,18 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
         f"{key}/{name}": compute(prepare_tensor, sets[name].x, files[key].layout, infos[key])
         for key, name in wanted
     }
+    spots = {
+        f"{cell.inputs}/{cell.condition}": draw(len(sets[cell.inputs].x), cell.condition)
+        for cell in cells
+        if parse_condition(cell.condition).drawn is not None
+    }
+    whole = {key: future.result() for key, future in tensors.items()}
+    drawn = {
+        f"{key}/{cell.condition}": whole[key][spots[f"{cell.inputs}/{cell.condition}"]]
+        for cell in cells
+        if f"{cell.inputs}/{cell.condition}" in spots
+        for key in [f"{cell.model}.{cell.file}/{cell.inputs}"]
+    }
     return Staging(
         models={
             key: _keep_model(
@@ -208,8 +98,9 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
             )
             for key, file in files.items()
         },
-        tensors={key: _keep_tensor(future.result(), artefacts) for key, future in tensors.items()},
+        tensors={key: _keep_tensor(x, artefacts) for key, x in {**whole, **drawn}.items()},
         sets={name: _keep_set(dataset, artefacts) for name, dataset in sets.items()},
+        spots={key: _put(positions, artefacts).sha256 for key, positions in spots.items()},
     )
 
 
@@ -273,6 +164,15 @@ def check_source(compiled: Inspected, source: Inspected) -> None:
     from orchestrator.inputs.inspect import check_compiled
 
     check_compiled(compiled.info, source.info)
+
+
+def draw(total: int, condition: str) -> Any:
+    """int64[n], ascending: the positions that ``spot:N@SEED`` draws of ``total``, none twice."""
+    import numpy as np
+
+    asked = parse_condition(condition)
+    order = np.random.default_rng(asked.seed).permutation(total)
+    return np.sort(order[: asked.drawn]).astype(np.int64)
 
 
 def _compiled(

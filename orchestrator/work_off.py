@@ -35,6 +35,7 @@ GIVE_UP_AFTER = 3
 REST_S = 1.0
 """Pause after a device's first failure, three times as long after the next: a board may reboot."""
 
+More = Callable[[], int]
 NOT_DELIVERED = frozenset({"E-LEASE-STALE", "E-ATTEMPT-UNKNOWN", "E-ATTEMPT-FINAL", "E-HUB-SPOOL"})
 
 
@@ -71,9 +72,14 @@ def work_off(
     progress: Progress,
     stop: Stop,
     owner: Owner,
+    more: More = lambda: 0,
 ) -> None:
-    """Return when every cell of the run is done or packed, or when told to stop."""
-    _Coordinator(store, fan, run_id, frozen, progress, stop, owner).work_off()
+    """Return when every cell of the run is done or packed, or when told to stop.
+
+    ``more`` queues what the answers so far call for and returns how much; it is asked after every
+    answer, by every coordinator of the run, so what it does must be safe to repeat.
+    """
+    _Coordinator(store, fan, run_id, frozen, progress, stop, owner, more).work_off()
 
 
 class _Coordinator:
@@ -86,9 +92,10 @@ class _Coordinator:
         progress: Progress,
         stop: Stop,
         owner: Owner,
+        more: More,
     ) -> None:
         self._store, self._fan, self._run, self._frozen = store, fan, run_id, frozen
-        self._progress, self._stop, self._owner = progress, stop, owner
+        self._progress, self._stop, self._owner, self._more = progress, stop, owner, more
         self._units = {d: _Unit(d) for d in frozen.devices}
         self._flying: dict[Future[Finished], _Unit] = {}
         self._watch = LeaseWatch()
@@ -138,6 +145,8 @@ class _Coordinator:
             done, _ = wait(self._flying, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in done:
                 self._land(future, self._flying.pop(future))
+            if done:
+                self._more()
             if self._stop.now.is_set():
                 self._abandon()
             return True
@@ -308,11 +317,11 @@ class _Coordinator:
 
     def _wait_for_others(self) -> bool:
         """Nothing of ours is running. Others may hold units or cells we need, alive or dead."""
-        packed = {cell for pack in self._store.packs(self._run) for cell in pack.out.values()}
-        cells = self._store.cells(self._run)
-        open_cells = [c for c in cells if c.state is not CellState.DONE and c.id not in packed]
+        open_cells = self._open_cells()
         if not open_cells:
-            return False
+            # The last answer may have been another coordinator's, who may be dead by now.
+            self._more()
+            return bool(self._open_cells())
         if time.monotonic() >= self._queue_deadline:
             late = AttemptRecord(
                 AttemptState.TIMEOUT,
@@ -324,6 +333,12 @@ class _Coordinator:
         if not (self._close_orphans() or self._expire_dead()):
             self._stop.draining.wait(POLL_S)
         return True
+
+    def _open_cells(self) -> list[CellInfo]:
+        """Cells that are neither done nor packed."""
+        packed = {cell for pack in self._store.packs(self._run) for cell in pack.out.values()}
+        cells = self._store.cells(self._run)
+        return [c for c in cells if c.state is not CellState.DONE and c.id not in packed]
 
     def _expire_dead(self) -> int:
         return expire_dead(self._store, self._watch, set(self._units), self._progress.message)

@@ -100,4 +100,5 @@ VERDICT_EXIT = {
     "error": Exit.INFRA,
     "timeout": Exit.TIMEOUT,
     "inconclusive": Exit.INCONCLUSIVE,
+    "covered-by-class": Exit.INCONCLUSIVE,
 }

@@ -54,6 +54,22 @@ ReportFile = Annotated[
     ),
 ]
 
+ByClassFlag = Annotated[
+    bool,
+    typer.Option(
+        "--by-class",
+        help="One device of each equivalence class (assay classes) in full, spot checks of others.",
+    ),
+]
+Confidence = Annotated[
+    float,
+    typer.Option(min=0.5, max=0.9999, help="With --by-class: that a spot check sees --share."),
+]
+Share = Annotated[
+    float,
+    typer.Option(min=0.0001, max=0.5, help="With --by-class: share of differing samples to see."),
+]
+
 
 def register(app: typer.Typer) -> None:
     app.command(help=_PLAN)(plan)
@@ -63,6 +79,8 @@ def register(app: typer.Typer) -> None:
 
 
 _PLAN = """Print the cells of a matrix and the total work; touch nothing.
+
+With --by-class also who would stand for whom, by the fingerprints in the store, and what is saved.
 
 Example: assay plan matrices/quickstart.yaml --select '*-repeat:*'
 """
@@ -80,7 +98,20 @@ Example: assay resume 20261121
 """
 
 
-def plan(matrix: MatrixFile, select: Select = None, as_json: AsJson = False) -> None:
+def plan(
+    matrix: MatrixFile,
+    select: Select = None,
+    by_class: ByClassFlag = False,
+    confidence: Confidence = 0.95,
+    share: Share = 0.01,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    if by_class:
+        from orchestrator.cli.by_class import show
+
+        show(matrix, select or [], confidence, share, store_folder(store), as_json)
+        return
     from orchestrator.matrix.loader import load_matrix
     from orchestrator.matrix.plan import expand
     from orchestrator.matrix.plan import select as choose
@@ -102,11 +133,15 @@ def plan(matrix: MatrixFile, select: Select = None, as_json: AsJson = False) -> 
 def run(
     matrix: MatrixFile,
     select: Select = None,
+    by_class: ByClassFlag = False,
+    confidence: Confidence = 0.95,
+    share: Share = 0.01,
     store: StoreFolder = None,
     executor: ExecutorKind = Engine.RAY,
     report: ReportFile = None,
     as_json: AsJson = False,
 ) -> int:
+    from orchestrator.cli.by_class import divided
     from orchestrator.cli.look import check_report
     from orchestrator.run import enqueue, finish
     from orchestrator.run import plan as plan_run
@@ -118,6 +153,8 @@ def run(
         Store.open(store_folder(store)) as opened,
         _fan(executor, planned.inventory, planned.devices, store_folder(store)) as fan,
     ):
+        if by_class:
+            planned = divided(opened, planned, confidence, share)
         run_id = enqueue(opened, planned, fan.compute)
         with _interruptible() as stop, _progress(len(planned.cells)) as progress:
             progress.message(f"run {run_id}")
@@ -126,8 +163,15 @@ def run(
 
 
 def submit(
-    matrix: MatrixFile, select: Select = None, store: StoreFolder = None, as_json: AsJson = False
+    matrix: MatrixFile,
+    select: Select = None,
+    by_class: ByClassFlag = False,
+    confidence: Confidence = 0.95,
+    share: Share = 0.01,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
 ) -> None:
+    from orchestrator.cli.by_class import divided
     from orchestrator.run import enqueue
     from orchestrator.run import plan as plan_run
     from orchestrator.staging import here
@@ -135,6 +179,8 @@ def submit(
 
     planned = plan_run(matrix, select or [])
     with Store.open(store_folder(store)) as opened:
+        if by_class:
+            planned = divided(opened, planned, confidence, share)
         run_id = enqueue(opened, planned, here)
     if as_json:
         print_json({"schema": "assay.submitted/1", "run": run_id, "cells": len(planned.cells)})

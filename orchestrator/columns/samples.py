@@ -54,11 +54,12 @@ def sample_rows(
     where outputs, labels, baseline or the two series do not fit the task or each other.
     """
     task, n = truth.task, len(tasks.tensor(truth.task, seen.outputs).values)
+    positions = np.arange(n) if seen.samples is None else seen.samples
     if seen.row.condition != CLEAN:
-        truth, fp32 = _first(n, truth, fp32)
+        truth, fp32 = _those(_fits(positions, (n,), "positions"), truth, fp32)
     decided = tasks.decisions(task, seen.outputs, truth.inputs)
     found: dict[str, Any] = {
-        "sample": np.arange(n, dtype=np.int32),
+        "sample": positions.astype(np.int32),
         "decision": _classes(task, decided),
         "margin_lsb": tasks.margins(task, seen.outputs),
     }
@@ -88,12 +89,19 @@ def telemetry_rows(readings: pa.Table, constants: Mapping[str, Any]) -> pa.Table
     return _table(TELEMETRY, readings.num_rows, found, constants)
 
 
-def _first(n: int, truth: Truth, fp32: Parent | None) -> tuple[Truth, Parent | None]:
-    """What is known of the first ``n`` samples: repeats and soaks run no more than those."""
-    labels, inputs = (None if x is None else x[:n] for x in (truth.labels, truth.inputs))
+def _those(
+    positions: NDArray[np.int64], truth: Truth, fp32: Parent | None
+) -> tuple[Truth, Parent | None]:
+    """What is known of the samples there: repeats, soaks and spot checks run no more than some."""
+
+    def there(x: Array | None) -> Array | None:
+        return None if x is None else x[positions[positions < len(x)]]
+
+    labels, inputs = there(truth.labels), there(truth.inputs)
     if fp32 is not None:
-        right = None if fp32.correct is None else fp32.correct[:n]
-        fp32 = Parent(fp32.decisions[:n], right)
+        decisions, right = there(fp32.decisions), there(fp32.correct)
+        assert decisions is not None
+        fp32 = Parent(decisions, right)
     return replace(truth, labels=labels, inputs=inputs), fp32
 
 

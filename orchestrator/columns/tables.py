@@ -66,7 +66,9 @@ _WHAT = (
     Column("file", "text", "name of the model's INT8 file in the matrix"),
     Column("inputs", "text", "input set's name in the matrix"),
 )
-_CONDITION = Column("condition", "text", "clean, repeat:N, soak:75C/60s or power:MODE")
+_CONDITION = Column(
+    "condition", "text", "clean, repeat:N, soak:75C/60s, power:MODE, order:SEED or spot:N@SEED"
+)
 _RUNTIME = Column("runtime", "text", "name of the runtime configuration in the matrix")
 _DEVICE = Column("device", "text", "unit, null where none ever took the cell")
 _CLASS = Column("device_class", "text", "device class of the unit")
@@ -176,7 +178,7 @@ ROWS = Table(
         _RUNTIME,
         Column("attempt", "text", "its clean attempt, which the figures come from"),
         Column("status", "text", "gravest outcome among its cells"),
-        Column("verdict", "text", "pass, fail, inconclusive, error or timeout"),
+        Column("verdict", "text", "pass, fail, inconclusive, covered-by-class, error or timeout"),
         Column("reason", "text", "first reason of the verdict"),
         Column("is_reference", "bool", "whether others are compared with it"),
         Column("reference", "text", "the row it is compared with"),

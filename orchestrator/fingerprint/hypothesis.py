@@ -9,7 +9,6 @@ from itertools import combinations
 from math import comb
 from typing import Any
 
-from orchestrator.variance.factors import Factors
 from orchestrator.variance.intervals import upper_bound
 
 
@@ -48,24 +47,31 @@ class Tested:
         return upper_bound(self.pairs - self.confirmed, self.pairs) if self.pairs else None
 
 
-def configuration(found: Factors) -> str:
+def configuration(runtime: str, kernels: str) -> str:
     """Under which name a fingerprint of such a row is kept; no such name exists for others.
 
-    Kernels that fell back, delegates and options have names of their own here, and none there.
+    Kernels (as ``Factors.kernels``) that fell back, delegates and options have names of their own
+    here, and none there.
     """
-    plain = found.runtime == "onnxruntime" and found.kernels == "default"
-    return found.runtime if plain else f"{found.runtime}/{found.kernels}"
+    plain = runtime == "onnxruntime" and kernels == "default"
+    return runtime if plain else f"{runtime}/{kernels}"
+
+
+def apart(answers: Iterable[Said]) -> frozenset[frozenset[str]]:
+    """Every two of one fingerprint (by ``who``) that gave different answers to one question."""
+    return frozenset(
+        frozenset((a.who, b.who))
+        for group in _asked(answers)
+        for a, b in combinations(group, 2)
+        if a.outputs != b.outputs
+    )
 
 
 def counted(answers: Iterable[Said]) -> Tested:
     """``answers`` oldest first: of each who and question the last one counts."""
-    newest = {(a.fingerprint, a.question, a.who): a for a in answers}
-    asked: dict[tuple[str, tuple[str, ...]], list[Said]] = defaultdict(list)
-    for (fingerprint, question, _), answer in newest.items():
-        asked[fingerprint, question].append(answer)
     pairs = confirmed = 0
     apart: list[tuple[Said, Said]] = []
-    for group in asked.values():
+    for group in _asked(answers):
         alike: dict[tuple[str, ...], list[Said]] = defaultdict(list)
         for answer in group:
             alike[answer.outputs].append(answer)
@@ -73,6 +79,15 @@ def counted(answers: Iterable[Said]) -> Tested:
         confirmed += sum(comb(len(same), 2) for same in alike.values())
         apart += combinations([same[0] for same in alike.values()], 2)
     return Tested(pairs, confirmed, tuple(apart))
+
+
+def _asked(answers: Iterable[Said]) -> list[list[Said]]:
+    """The newest answers of each fingerprint to each question, one for each who."""
+    newest = {(a.fingerprint, a.question, a.who): a for a in answers}
+    asked: dict[tuple[str, tuple[str, ...]], list[Said]] = defaultdict(list)
+    for (fingerprint, question, _), answer in newest.items():
+        asked[fingerprint, question].append(answer)
+    return list(asked.values())
 
 
 def lines(found: Tested) -> Iterator[str]:

@@ -16,11 +16,12 @@ HEAT_S = 900.0
 
 MAX_SEED = 2**31 - 1
 
-Kind = Literal["clean", "repeat", "soak", "power", "order"]
+Kind = Literal["clean", "repeat", "soak", "power", "order", "spot"]
 
 _REPEAT = re.compile(r"repeat:([1-9][0-9]{0,5})")
 _SOAK = re.compile(r"soak:([0-9]{2,3}(?:\.[0-9]+)?)C(?:/([1-9][0-9]{0,4})s)?")
 _ORDER = re.compile(r"order:(0|[1-9][0-9]{0,9})")
+_SPOT = re.compile(r"spot:([1-9][0-9]{0,8})@(0|[1-9][0-9]{0,9})")
 _POWER = re.compile(rf"power:({NAME_PATTERN})")
 
 
@@ -29,7 +30,7 @@ class Condition:
     """``repeat``: passes of ``repeat:N``. ``target_c``, ``hold_s``: of ``soak:75C/60s``; the
 
     matrix' ``gate.heat_s`` says how long heating up may take. ``mode``: of ``power:MODE``.
-    ``seed``: of ``order:SEED``.
+    ``seed``: of ``order:SEED`` and ``spot:N@SEED``, which draws ``drawn`` samples and runs no more.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Condition:
     hold_s: float = HOLD_S
     mode: str | None = None
     seed: int | None = None
+    drawn: int | None = None
 
     def above(self, ceiling_c: float | None) -> str | None:
         """Why a device that is stopped at ``ceiling_c`` can never soak like this, or None."""
@@ -47,7 +49,9 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """``clean``, ``repeat:N``, ``soak:75C`` (``/Ns`` to hold), ``power:MODE``, ``order:SEED``.
+    """``clean``, ``repeat:N``, ``soak:75C`` (``/Ns`` to hold), ``power:MODE``, ``order:SEED``,
+
+    ``spot:N@SEED``.
 
     All else is refused. Raises what a pydantic validator may raise: E-MATRIX-CONDITION.
     """
@@ -63,9 +67,17 @@ def parse_condition(text: str) -> Condition:
         return Condition("power", mode=match[1])
     if (match := _ORDER.fullmatch(text)) and int(match[1]) <= MAX_SEED:
         return Condition("order", seed=int(match[1]))
+    if (match := _SPOT.fullmatch(text)) and int(match[2]) <= MAX_SEED:
+        return Condition("spot", drawn=int(match[1]), seed=int(match[2]))
     raise problem(
         "E-MATRIX-CONDITION",
         f"{text!r:.40} is not a known condition",
         mend=f"'clean'; 'repeat:N', N from 2 to {MAX_REPEATS}; 'soak:75C' or 'soak:75C/60s', "
-        f"{SOAK_RANGE_C[0]:g} to {SOAK_RANGE_C[1]:g} °C; 'power:MODE'; 'order:SEED', SEED from 0",
+        f"{SOAK_RANGE_C[0]:g} to {SOAK_RANGE_C[1]:g} °C; 'power:MODE'; 'order:SEED', SEED from 0; "
+        "'spot:N@SEED'",
     )
+
+
+def spot(drawn: int, seed: int) -> str:
+    """The text of the condition under which ``drawn`` samples are drawn by ``seed``."""
+    return f"spot:{drawn}@{seed}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from orchestrator.errors import InputError
@@ -44,6 +44,15 @@ class Cell:
     inputs: str
     condition: str
     runtime: str
+
+    def under(self, condition: str) -> Cell:
+        """The same cell under another condition."""
+        id = cell_id(self.slot, self.model, self.file, self.inputs, condition, self.runtime)
+        return replace(self, id=id, condition=condition)
+
+
+def cell_id(slot: str, model: str, file: str, inputs: str, condition: str, runtime: str) -> str:
+    return f"{slot}-{model}.{file}-{inputs}-{condition}-{runtime}"
 
 
 @dataclass(frozen=True)
@@ -118,17 +127,9 @@ def _cells(matrix: Matrix, slots: Sequence[Slot]) -> Iterator[Cell]:
                         continue
                     for inputs in model.inputs:
                         for condition in matrix.conditions:
-                            yield Cell(
-                                f"{slot.name}-{model.name}.{file.name}-{inputs}"
-                                f"-{condition}-{runtime.name}",
-                                slot.name,
-                                slot.candidates,
-                                model.name,
-                                file.name,
-                                inputs,
-                                condition,
-                                runtime.name,
-                            )
+                            names = (model.name, file.name, inputs, condition, runtime.name)
+                            id = cell_id(slot.name, *names)
+                            yield Cell(id, slot.name, slot.candidates, *names)
 
 
 def _slots(select: DeviceSelect, devices: Sequence[Device]) -> Iterator[Slot]:

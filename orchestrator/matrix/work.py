@@ -64,6 +64,8 @@ def total_work(matrix: Matrix, cells: Sequence[Cell]) -> Work:
 
 def _inferences(matrix: Matrix, samples: int, cell: Cell) -> int:
     condition = parse_condition(cell.condition)
+    if condition.drawn is not None:
+        return min(samples, condition.drawn)
     if condition.kind not in ("repeat", "soak"):
         return samples + (condition.kind == "order")  # one is run again at the end
     return min(samples, matrix.repeat_samples) * (condition.repeat or 1)

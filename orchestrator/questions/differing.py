@@ -10,6 +10,7 @@ from orchestrator.errors import InputError, NotAvailableError
 from orchestrator.frozen import FrozenRun
 from orchestrator.layers.graph import Array
 from orchestrator.layers.samples import choose, distances
+from orchestrator.matrix.conditions import parse_condition
 from orchestrator.observe import array, outputs
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.database import Store
@@ -100,7 +101,8 @@ def _answered(
         attempt = attempts.get(cell.attempt or "")
         device = (attempt.device if attempt else None) or cell.unit or cell.slot
         row = found.setdefault(f"{device}/{cell.runtime}", {})
-        if attempt is not None and attempt.state is AttemptState.OK:
+        spot = parse_condition(cell.condition).kind == "spot"  # over other samples
+        if attempt is not None and attempt.state is AttemptState.OK and not spot:
             row.setdefault((cell.model, cell.file, cell.inputs), Place(device, cell))
     return found
 

@@ -158,7 +158,8 @@ class Explainer:
             for c in self._cells.get((file, row), [])
         ]
         clean = next((o for o in seen if o.status == "ok" and o.row.condition == "clean"), None)
-        usable = clean or next((o for o in seen if o.status == "ok"), None)
+        # A spot check answered for other samples than the other row's first ones.
+        usable = clean or next((o for o in seen if o.status == "ok" and o.samples is None), None)
         if usable is None:
             why = next((f": {o.error}" for o in seen if o.error), "")
             raise NotAvailableError(
@@ -177,7 +178,9 @@ class Explainer:
             read(known.task, usable.outputs, known.labels, known.inputs),
             found,
             _side(row, found, spec, attempt, environment, seen),
-            self._probed.get((usable.row.device, configuration(found), found.version)),
+            self._probed.get(
+                (usable.row.device, configuration(found.runtime, found.kernels), found.version)
+            ),
         )
 
     def _truth(self, model: str, inputs: str) -> Truth:

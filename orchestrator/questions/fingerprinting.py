@@ -98,18 +98,23 @@ def take(
 
 
 def tested(store: Store, unreadable: dict[str, InputError]) -> Tested:
-    """Every pair of answers in the store whose devices have equal fingerprints, newest answers.
+    """Every pair of answers in the store whose devices have equal fingerprints, newest answers."""
+    return counted(said(store, unreadable))
+
+
+def said(store: Store, unreadable: dict[str, InputError]) -> list[Said]:
+    """Whole answers in the store of devices with a fingerprint, oldest first.
 
     A fingerprint speaks for the version of the runtime it was taken of. Runs whose record is
     damaged are told to ``unreadable`` by their IDs, and the others still count.
     """
     known = {(f.device, f.configuration, f.version): f.sha256 for f in store.fingerprints()}
-    said: list[Said] = []
-    for found in standings(store, every_run(store)[::-1], unreadable) if known else ():
-        answer = found.answer
+    found: list[Said] = []
+    for standing in standings(store, every_run(store)[::-1], unreadable) if known else ():
+        answer = standing.answer
         if answer is None or answer.factors.condition != "clean":
             continue
-        name = configuration(answer.factors)
+        name = configuration(answer.factors.runtime, answer.factors.kernels)
         sha = known.get((answer.factors.unit, name, answer.factors.version))
         if sha is None:
             continue
@@ -121,8 +126,8 @@ def tested(store: Store, unreadable: dict[str, InputError]) -> Tested:
             str(answer.factors.threads),
         )
         who = f"{answer.factors.unit}:{name}"
-        said.append(Said(sha, who, answer.attempt.id, question, answer.outputs))
-    return counted(said)
+        found.append(Said(sha, who, answer.attempt.id, question, answer.outputs))
+    return found
 
 
 def _all(

@@ -35,6 +35,7 @@ def build(
     environments: Mapping[str, Mapping[str, Any]] | None = None,
     compiled: Mapping[str, Mapping[str, Any]] | None = None,
     lineage: Mapping[str, Mapping[str, Any]] | None = None,
+    by_class: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The result document.
 
@@ -45,6 +46,7 @@ def build(
     ``environments``: what their ``environment`` (a sha256) stands for, each once.
     ``compiled``: "model.file" → what an accelerator takes of it and where it comes from.
     ``lineage``: "model.file" → whether its weights come from its FP32 parent.
+    ``by_class``: what spot checks came to, where the run was planned by equivalence class.
     Raises KeyError when the sign-off lacks one of its parts.
     """
     return {
@@ -60,6 +62,7 @@ def build(
         "environments": {sha256: dict(facts) for sha256, facts in (environments or {}).items()},
         "compiled": {file: dict(facts) for file, facts in (compiled or {}).items()},
         "lineage": {file: dict(told) for file, told in (lineage or {}).items()},
+        "by_class": dict(by_class) if by_class is not None else None,
     }
 
 

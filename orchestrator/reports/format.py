@@ -17,6 +17,7 @@ MARKS: Mapping[str, str] = {
     "pass": "✓",
     "fail": "✗",
     "inconclusive": "?",
+    "covered-by-class": "≈",
     "error": "!",
     "timeout": "!",
     "not_available": "∅",

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from orchestrator.reports import charts
+from orchestrator.reports import by_class, charts
 from orchestrator.reports import format as fmt
 from orchestrator.reports.document import COVERAGE
 from orchestrator.reports.headline import available, emulated_devices, headline
@@ -49,6 +49,7 @@ def render(document: Mapping[str, Any]) -> str:
         "traces": _traces(document, notes),
         "traces_open": len(document["traces"]) <= OPEN_TRACES,
         "power": _power(document),
+        "by_class": list(by_class.lines(document)),
         "environments": _environments(document),
     }
     return environment.get_template("report.html.j2").render(view)

@@ -25,6 +25,9 @@ class Progress(Protocol):
 
     def start(self, total: int) -> None: ...
 
+    def grow(self, count: int) -> None:
+        """So many cells more than it started with."""
+
     def cell_started(self, id: str, device: str) -> None: ...
 
     def cell_finished(
@@ -46,6 +49,9 @@ class NullProgress:
     """Shows nothing."""
 
     def start(self, total: int) -> None:
+        pass
+
+    def grow(self, count: int) -> None:
         pass
 
     def cell_started(self, id: str, device: str) -> None:
@@ -87,6 +93,10 @@ class PlainProgress:
             self._total, self._done = total, set()
             self._write(f"{total} cells")
 
+    def grow(self, count: int) -> None:
+        with self._lock:
+            self._total += count
+
     def cell_started(self, id: str, device: str) -> None:
         pass
 
@@ -127,6 +137,7 @@ class RichProgress:
         self._lock = threading.Lock()
         self._running: dict[str, tuple[str, float]] = {}
         self._done: set[str] = set()
+        self._total = 0
         self._bar = RichBar(
             TextColumn("cells"),
             BarColumn(),
@@ -140,8 +151,14 @@ class RichProgress:
         )
 
     def start(self, total: int) -> None:
+        self._total = total
         self._bar.update(self._task, total=total, completed=0)
         self._live.start()
+
+    def grow(self, count: int) -> None:
+        with self._lock:
+            self._total += count
+            self._bar.update(self._task, total=self._total)
 
     def cell_started(self, id: str, device: str) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.reports import by_class
 from orchestrator.reports import format as fmt
 from orchestrator.reports.headline import available, headline
 
@@ -18,6 +19,7 @@ STYLES: Mapping[str, str] = {
     "pass": "green",
     "fail": "bold red",
     "inconclusive": "yellow",
+    "covered-by-class": "cyan",
     "error": "magenta",
     "timeout": "magenta",
     fmt.NOT_AVAILABLE: "dim",
@@ -53,6 +55,8 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     for row in document["rows"]:
         if (order := row.get("order")) and order["finding"]:
             _line(console, f"{row['id']}: {order['finding']}: {_reordered(order)}", "bold red")
+    for line in by_class.lines(document):
+        _line(console, line)
     for line in _timing(document):
         _line(console, line, "dim")
     _line(console)

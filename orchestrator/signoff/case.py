@@ -123,6 +123,8 @@ def _case(id: str, cells: list[Observation], truth: Truth) -> Case:
 def _clean(cells: list[Observation]) -> tuple[Observation | None, str]:
     clean = next((o for o in cells if o.row.condition == CLEAN), None)
     if clean is None:
+        if any(o.samples is not None for o in cells):
+            return None, "only some of its samples were run, as a spot check"
         return None, "the matrix has no 'clean' cell for it"
     if clean.status != "ok":
         return None, f"its clean cell is {clean.status}"

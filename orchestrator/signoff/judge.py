@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.matrix.by_class import ByClass
 from orchestrator.signoff import gates, tables
 from orchestrator.signoff.case import Baseline, Case, Group, baseline, cases
 from orchestrator.signoff.policy import GATES, Policy
@@ -24,6 +25,7 @@ from orchestrator.signoff.result import (
     VsReference,
     worst,
 )
+from orchestrator.signoff.standing import Standing, covered, standings
 from orchestrator.variance import device
 from orchestrator.variance.device import AgainstFp32
 from orchestrator.variance.intervals import holm
@@ -34,6 +36,8 @@ from orchestrator.variance.tasks import TaskError
 # Display intervals are two-sided 95 % whatever confidence a policy gates with.
 DISPLAY = 0.95
 PAIR_GATES = ("G6", "G7")
+BY_CODES = ("G3", "G5", "G6", "G7")
+"""Gates that need all answers: those of its representative, where a row is covered."""
 
 OF_STATUS: dict[str, Verdict] = {
     "model_error": "fail",
@@ -63,14 +67,25 @@ class _Evidence:
     repeat: Repeat | None
     order: Reorder | None
     gates: list[GateResult]
+    standing: Standing | None = None
+
+    @property
+    def covered_by(self) -> str | None:
+        """ID of the row that stands for this one."""
+        told = self.standing
+        return told.by if told and told.standing == "covered" else None
 
 
 def judge(
-    policy: Policy, observations: Sequence[Observation], truths: Mapping[tuple[str, str], Truth]
+    policy: Policy,
+    observations: Sequence[Observation],
+    truths: Mapping[tuple[str, str], Truth],
+    by_class: ByClass | None = None,
 ) -> SignOff:
     """Every row against FP32 and its reference, then device classes, then the whole.
 
-    ``truths`` maps (model, inputs) to what is known of it. Raises ValueError or KeyError for
+    ``truths`` maps (model, inputs) to what is known of it; ``by_class``: how the run was divided,
+    where rows stand for others. Raises ValueError or KeyError for
     observations that contradict each other or have no truth: the caller's mistakes, not the user's.
     """
     all_cases = cases(observations, truths)
@@ -81,6 +96,7 @@ def judge(
     for case in all_cases:
         groups[case.group].append(case)
         named[case.group[:3]].append(case)
+    stand = standings(by_class, observations, all_cases)
     choices = {key: choose(policy, rows, named[key[:3]]) for key, rows in groups.items()}
     evidence = [
         _weigh(
@@ -89,11 +105,15 @@ def judge(
             choices[case.group],
             baselines[(case.row.model, case.row.inputs)],
             compare,
+            stand.get(case.id),
         )
         for case in all_cases
     ]
     _correct_for_many_pairs(policy, evidence)
-    rows = tuple(_row(policy, e) for e in evidence)
+    own = {e.case.id: _row(policy, e) for e in evidence if e.covered_by is None}
+    rows = tuple(
+        _row(policy, e, own[e.covered_by]) if e.covered_by else own[e.case.id] for e in evidence
+    )
     pairs: list[PairResult] = []
     fleet: list[FleetResult] = []
     for _, members in sorted(groups.items()):
@@ -113,7 +133,12 @@ def judge(
 
 
 def _weigh(
-    policy: Policy, case: Case, choice: Choice, base: Baseline, compare: tables.Compare
+    policy: Policy,
+    case: Case,
+    choice: Choice,
+    base: Baseline,
+    compare: tables.Compare,
+    standing: Standing | None,
 ) -> _Evidence:
     g, confidence = policy.gates, policy.confidence
     found = {"G0": [gates.provenance(g.G0, case)]}
@@ -130,13 +155,16 @@ def _weigh(
         found["G5"] = [gates.behaviour(g.G5, fp32, confidence, attempts)]
     versus, more = _against_reference(policy, case, choice, compare)
     found |= more
+    if standing and standing.standing == "covered":
+        for name in BY_CODES:
+            found[name] = [gates.not_applicable(name, f"{standing.by} stands for it")]
     results: list[GateResult] = []
     for name in GATES:
         if getattr(g, name).enabled:
             results += found[name]
         else:
             results.append(gates.not_applicable(name, "switched off by the policy"))
-    return _Evidence(case, choice, fp32, versus, repeat, _order(case), results)
+    return _Evidence(case, choice, fp32, versus, repeat, _order(case), results, standing)
 
 
 def _order(case: Case) -> Reorder | None:
@@ -198,9 +226,9 @@ def _correct_for_many_pairs(policy: Policy, evidence: list[_Evidence]) -> None:
                 e.gates[i] = replace(gate, verdict="inconclusive", reason=reason)
 
 
-def _row(policy: Policy, e: _Evidence) -> RowResult:
+def _row(policy: Policy, e: _Evidence, stands_for_it: RowResult | None = None) -> RowResult:
     case, r = e.case, e.case.row
-    verdict, reasons = _verdict(policy, e)
+    verdict, reasons = _verdict(policy, e, stands_for_it)
     answers = case.answers
     return RowResult(
         id=case.id,
@@ -237,10 +265,13 @@ def _row(policy: Policy, e: _Evidence) -> RowResult:
             )
             for c in case.cells
         ),
+        by_class=e.standing,
     )
 
 
-def _verdict(policy: Policy, e: _Evidence) -> tuple[Verdict, list[str]]:
+def _verdict(
+    policy: Policy, e: _Evidence, stands_for_it: RowResult | None
+) -> tuple[Verdict, list[str]]:
     case = e.case
     reasons = [
         f"{c.row.condition}: {MEANING[c.status]}" + (f" ({c.error})" if c.error else "")
@@ -260,7 +291,11 @@ def _verdict(policy: Policy, e: _Evidence) -> tuple[Verdict, list[str]]:
     reasons += [g.reason for v in shown for g in decided if g.verdict == v]
     if case.answers and case.answers.nonfinite:
         reasons.append(f"{case.answers.nonfinite} samples have NaN or infinite outputs")
-    if not decided:
+    if stands_for_it and e.standing:
+        accepted = policy.accept_covered_by_class
+        verdicts.append(stands_for_it.verdict if accepted else "covered-by-class")
+        reasons.append(covered(e.standing, stands_for_it.verdict))
+    elif not decided:
         verdicts.append("inconclusive")
         reasons.append("the policy gates nothing that applies to it")
     if case.row.emulated and not policy.accept_emulated:

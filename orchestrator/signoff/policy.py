@@ -100,11 +100,16 @@ class Gates(Spec):
 
 
 class Policy(Spec):
-    """A sign-off policy file. ``reference``: the first candidate that ran wins, per model file."""
+    """A sign-off policy file. ``reference``: the first candidate that ran wins, per model file.
+
+    ``accept_covered_by_class``: a row that another of its equivalence class stands for has that
+    one's verdict.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
     accept_emulated: bool = False
+    accept_covered_by_class: bool = False
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     reference: tuple[Candidate, ...] = Field(default=(), strict=False)
     gates: Gates = Gates()

@@ -9,20 +9,24 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from orchestrator.errors import Exit
+from orchestrator.signoff.standing import Standing
 from orchestrator.variance.device import AgainstFp32
 from orchestrator.variance.fleet import Fleet
 from orchestrator.variance.intervals import Rate
 from orchestrator.variance.observation import Soak
 
-Verdict = Literal["fail", "error", "timeout", "inconclusive", "pass"]
+Verdict = Literal["fail", "error", "timeout", "inconclusive", "covered-by-class", "pass"]
 GateVerdict = Literal["pass", "fail", "inconclusive", "not_applicable"]
 
-PRECEDENCE: tuple[Verdict, ...] = ("fail", "error", "timeout", "inconclusive", "pass")
+PRECEDENCE: tuple[Verdict, ...] = (
+    *("fail", "error", "timeout", "inconclusive", "covered-by-class", "pass"),
+)
 EXITS: dict[Verdict, Exit] = {
     "fail": Exit.FAIL,
     "error": Exit.INFRA,
     "timeout": Exit.TIMEOUT,
     "inconclusive": Exit.INCONCLUSIVE,
+    "covered-by-class": Exit.INCONCLUSIVE,
     "pass": Exit.PASS,
 }
 
@@ -127,6 +131,7 @@ class RowResult:
     nonfinite: int | None
     gates: tuple[GateResult, ...]
     cells: tuple[Cell, ...]
+    by_class: Standing | None = None
 
 
 @dataclass(frozen=True)

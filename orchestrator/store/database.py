@@ -145,6 +145,16 @@ class Store(Reader):
                 connection.execute(insert(Cell), [_cell_row(run, cell) for cell in cells])
         return run
 
+    def add_cells(self, run: str, cells: Sequence[CellSpec]) -> int:
+        """Queue more cells of slots that the run has; how many were not there yet."""
+        with self.database.write() as connection:
+            known = select(col(Cell.id)).where(col(Cell.run) == run)
+            there = set(connection.execute(known).scalars())
+            new = [_cell_row(run, cell) for cell in cells if cell.id not in there]
+            if new:
+                connection.execute(insert(Cell), new)
+        return len(new)
+
     def set_run_state(self, run: str, state: RunState) -> None:
         """Move the run on; setting the state it has is allowed, so that resume may repeat it.
 

@@ -80,7 +80,7 @@ def factors(
         version=_version(used),
         build=used.get("native_sha256"),
         threads=environment.get("threads") or spec.threads,
-        kernels=_kernels(spec, environment.get("delegate"), fallbacks),
+        kernels=kernels(spec, environment.get("delegate"), fallbacks),
         condition="clean" if row.condition.startswith("repeat:") else row.condition,
     )
 
@@ -152,7 +152,8 @@ def _version(used: Mapping[str, Any]) -> str | None:
     return str(used["version"]) if other in usual else f"{other} {used['version']}"
 
 
-def _kernels(spec: RuntimeSpec, delegate: Any, fallbacks: tuple[str, ...]) -> str:
+def kernels(spec: RuntimeSpec, delegate: Any = None, fallbacks: tuple[str, ...] = ()) -> str:
+    """As ``Factors.kernels``; ``delegate``: as a worker described it."""
     asked = [] if spec.kernels == "default" else [spec.kernels]
     asked += [p for p in spec.providers if p != CPU]
     if spec.delegate is not None:

@@ -44,23 +44,28 @@ def repeated(cell: Observation) -> Repeated | None:
 
 @dataclass(frozen=True)
 class Unlike:
-    """``k`` of the first ``n`` samples have other output bytes."""
+    """``k`` of ``n`` samples have other output bytes."""
 
     k: int
     n: int
 
 
 def unlike(cell: Observation, clean: Observation) -> Unlike | None:
-    """A cell against the clean one of the same row; None where they cannot be compared."""
-    n = min((len(o.values) for o in (*cell.outputs, *clean.outputs)), default=0)
-    if not n or len(cell.outputs) != len(clean.outputs):
+    """A cell against a clean one, over the samples that both ran; None where there are none."""
+    if not cell.outputs or len(cell.outputs) != len(clean.outputs):
+        return None
+    n, all_of_them = (min(len(o.values) for o in side.outputs) for side in (cell, clean))
+    positions = np.arange(n) if cell.samples is None else cell.samples[:n]
+    positions = positions[positions < all_of_them]
+    n = len(positions)
+    if not n:
         return None
     different = np.zeros(n, dtype=bool)
     for mine, other in zip(cell.outputs, clean.outputs, strict=True):
         a, b = mine.values, other.values
         if (a.dtype, a.shape[1:]) != (b.dtype, b.shape[1:]):
             return Unlike(n, n)
-        different |= (bits(mine)[:n] != bits(other)[:n]).any(axis=1)
+        different |= (bits(mine)[:n] != bits(other)[positions]).any(axis=1)
     return Unlike(int(different.sum()), n)
 
 

@@ -13,9 +13,9 @@ __all__ = ["Observation", "Order", "Output", "Row", "Soak", "Truth"]
 
 @dataclass(frozen=True)
 class Row:
-    """Who answered. ``condition``: "clean", "repeat:N", "soak:75C/60s", "power:MODE" or
+    """Who answered. ``condition``: "clean", "repeat:N", "soak:75C/60s", "power:MODE",
 
-    "order:SEED".
+    "order:SEED" or "spot:N@SEED".
     """
 
     model: str
@@ -64,7 +64,9 @@ class Observation:
     ``repeats`` passes over ``repeat_samples`` samples gave ``repeat_mismatches`` outputs whose
     bytes differ from the first pass. ``soak``: of a soak cell, over the samples of ``outputs``.
     ``power``: the mode the device was in. ``order``: of an order cell; ``outputs`` are in the
-    samples' own order all the same. ``isa``: the device's instruction-set flags.
+    samples' own order all the same. ``isa``: the device's instruction-set flags. ``version``: of
+    the runtime. ``samples`` [n]: positions in the input set of the samples of ``outputs``; None:
+    they are its first ones.
     """
 
     row: Row
@@ -86,6 +88,8 @@ class Observation:
     soak: Soak | None = None
     power: str | None = None
     order: Order | None = None
+    version: str | None = None
+    samples: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)

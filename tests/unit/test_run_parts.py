@@ -22,7 +22,8 @@ from orchestrator.matrix.model import Gate
 from orchestrator.orders import blobs_of, order_for, record
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.run import Planned, plan
-from orchestrator.staging import Staging, check_unchanged, find_lineage, here, stage
+from orchestrator.staged import Staging
+from orchestrator.staging import check_unchanged, find_lineage, here, stage
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import CellInfo, Claim
 from tests.support.tiny import MODELS, Tiny

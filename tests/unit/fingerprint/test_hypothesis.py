@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.fingerprint.hypothesis import Said, as_json, configuration, counted, lines
-from orchestrator.variance.factors import Factors
+from orchestrator.fingerprint.hypothesis import Said, apart, as_json, configuration, counted, lines
 
 ONE = Said("f" * 64, "one:litert/default", "a1", ("model", "x", "8", "1"), ("out",))
 TWO = replace(ONE, who="two:litert/default", attempt="a2")
@@ -49,9 +49,21 @@ def test_every_pair_is_counted_once(outputs: list[str]) -> None:
 
 
 def test_kernels_that_fell_back_have_no_fingerprint() -> None:
-    plain = Factors("c", "k", "u", "s", "litert", "2.3", "b", 1, "default", "clean")
-    assert configuration(plain) == "litert/default"
-    assert configuration(replace(plain, kernels="reference")) == "litert/reference"
-    assert configuration(replace(plain, runtime="onnxruntime")) == "onnxruntime"
-    lost = replace(plain, kernels="fallback: XNNPACK not applied")
-    assert configuration(lost) == "litert/fallback: XNNPACK not applied"
+    assert configuration("litert", "default") == "litert/default"
+    assert configuration("litert", "reference") == "litert/reference"
+    assert configuration("onnxruntime", "default") == "onnxruntime"
+    lost = "fallback: XNNPACK not applied"
+    assert configuration("litert", lost) == f"litert/{lost}"
+    assert configuration("onnxruntime", "x=1") == "onnxruntime/x=1"
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=8))
+def test_whoever_answered_differently_is_apart(outputs: list[str]) -> None:
+    answers = [replace(ONE, who=str(n), outputs=(o,)) for n, o in enumerate(outputs)]
+    pairs = itertools.combinations(enumerate(outputs), 2)
+    expected = {frozenset((str(i), str(j))) for (i, a), (j, b) in pairs if a != b}
+    assert apart(answers) == expected
+
+
+def test_an_answer_that_was_given_anew_sets_nobody_apart() -> None:
+    assert apart([replace(ONE, outputs=("old",)), TWO, ONE]) == frozenset()

@@ -1,0 +1,102 @@
+"""--by-class of plan, run and submit: who stands for whom, and what that saves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from orchestrator.cli.options import print_json, print_text
+
+if TYPE_CHECKING:
+    from orchestrator.errors import InputError
+    from orchestrator.questions.pace import Saved
+    from orchestrator.run import Planned
+    from orchestrator.store.database import Store
+
+
+def divided(store: Store, planned: Planned, confidence: float, share: float) -> Planned:
+    """The plan by class; who has no fingerprint is said on stderr, and runs in full.
+
+    The day (UTC) draws the samples, so that nightly runs come to see different ones.
+    """
+    from orchestrator.representatives import Wanted
+    from orchestrator.run import divide
+
+    unreadable: dict[str, InputError] = {}
+    seed = int(time.strftime("%Y%m%d", time.gmtime()))
+    found, unknown = divide(store, planned, Wanted(confidence, share, seed), unreadable)
+    _say_left_out(unreadable)
+    if unknown:
+        devices = " ".join(dict.fromkeys(name.partition(":")[0] for name in unknown))
+        typer.echo(
+            f"assay: no fingerprint of {', '.join(unknown)}: in full"
+            f" (mend: assay fingerprint {devices})",
+            err=True,
+        )
+    return found
+
+
+def show(
+    matrix: Path, select: Sequence[str], confidence: float, share: float, root: Path, as_json: bool
+) -> None:
+    """Print the plan by class."""
+    from orchestrator.matrix.work import total_work
+    from orchestrator.questions import pace
+    from orchestrator.run import plan
+    from orchestrator.store.database import Store
+
+    in_full = plan(matrix, select)
+    with Store.open(root, readonly=True) as store:
+        planned = divided(store, in_full, confidence, share)
+        saved = pace.saved(store, in_full, planned)
+    assert planned.by_class is not None
+    before = total_work(planned.matrix, in_full.cells)
+    work = total_work(planned.matrix, planned.cells)
+    if as_json:
+        rows = [{**vars(c), "inferences": work.inferences[c.id]} for c in planned.cells]
+        print_json(
+            {
+                "schema": "assay.plan/1",
+                "cells": rows,
+                "inferences": work.total,
+                "by_class": {
+                    **planned.by_class.model_dump(mode="json"),
+                    "saved_inferences": before.total - work.total,
+                    "saved_device_hours": saved.hours,
+                    "timed": saved.timed,
+                    "spots": saved.spots,
+                    "emulated": saved.emulated,
+                },
+            }
+        )
+        return
+    for cell in planned.cells:
+        print_text(cell.id)
+    slot = {cell.id: cell.slot for cell in in_full.cells}
+    for group in planned.by_class.groups:
+        first, *others = group.members
+        print_text(f"{first.full} stands for {', '.join(slot[m.full] for m in others)}")
+    print_text(
+        f"{len(planned.cells)} cells on {len({c.slot for c in planned.cells})} devices,"
+        f" {work.total:,} inferences instead of {before.total:,}"
+    )
+    if saved.spots:
+        print_text(_hours(saved))
+
+
+def _hours(saved: Saved) -> str:
+    if not saved.timed:
+        return "device-hours saved: unknown, the store has no latency of these devices and files"
+    untimed = saved.spots - saved.timed
+    of = f", {untimed} of {saved.spots} spot checks left out for want of one" if untimed else ""
+    note = " (emulated, which says nothing of hardware)" if saved.emulated else ""
+    return f"{saved.hours:.3g} device-hours saved at the pace of earlier runs{of}{note}"
+
+
+def _say_left_out(unreadable: Mapping[str, InputError]) -> None:
+    for id, error in unreadable.items():
+        typer.echo(f"assay: run {id} is left out: {error}", err=True)

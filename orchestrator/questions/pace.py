@@ -1,0 +1,83 @@
+"""How long an inference took last time, and what a plan by class therefore saves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from orchestrator.errors import InputError
+from orchestrator.matrix.loader import sha256_file
+from orchestrator.matrix.work import total_work
+from orchestrator.orders import runtime_spec
+from orchestrator.questions.standings import every_run, standings
+from orchestrator.run import Planned
+from orchestrator.store.database import Store
+from orchestrator.store.series import LATENCY, Series
+from orchestrator.variance.factors import kernels
+
+
+class Way(NamedTuple):
+    """One way of computing one file. ``kernels`` as ``variance.factors.Factors.kernels``."""
+
+    unit: str
+    file_sha256: str
+    runtime: str
+    threads: int
+    kernels: str
+
+
+def paces(
+    store: Store, wanted: Collection[Way], unreadable: dict[str, InputError]
+) -> dict[Way, float]:
+    """Mean seconds of an inference in the newest answer of each way that has one.
+
+    Runs whose record is damaged are told to ``unreadable``. Raises InfraError E-ARTEFACT-*.
+    """
+    found: dict[Way, float] = {}
+    series: dict[str, Series] = {}
+    for standing in standings(store, every_run(store), unreadable) if wanted else ():
+        answer = standing.answer
+        if answer is None or not standing.row.condition.startswith(("clean", "spot:")):
+            continue  # heat, power and endless repeats have a pace of their own
+        f = answer.factors
+        way = Way(f.unit, answer.file_sha256, f.runtime, f.threads, f.kernels)
+        if way not in wanted or way in found:
+            continue
+        run = standing.run.id
+        if run not in series:
+            series[run] = Series(store, run, LATENCY)
+        if answer.attempt.id in series[run].attempts:
+            ns = series[run].table(answer.attempt.id)["ns"].to_numpy()
+            if len(ns):
+                found[way] = float(ns.mean()) / 1e9
+    return found
+
+
+class Saved(NamedTuple):
+    """Device-hours that ``timed`` of ``spots`` spot checks save; of the others no pace is known."""
+
+    hours: float
+    timed: int
+    spots: int
+    emulated: bool
+
+
+def saved(store: Store, in_full: Planned, by_class: Planned) -> Saved:
+    """What running ``by_class`` in place of ``in_full`` saves, at the pace of earlier runs."""
+    matrix, inventory = in_full.matrix, in_full.inventory
+    before = total_work(matrix, in_full.cells).inferences
+    after = total_work(matrix, by_class.cells).inferences
+    less: list[tuple[Way, int]] = []
+    for full, cell in zip(in_full.cells, by_class.cells, strict=True):
+        if cell.id == full.id:
+            continue
+        unit = cell.candidates[0]
+        spec = runtime_spec(matrix.runtime(cell.runtime), inventory.device(unit))
+        sha256 = sha256_file(matrix.file(cell.model, cell.file).path)
+        way = Way(unit, sha256, spec.runtime, spec.threads, kernels(spec))
+        less.append((way, before[full.id] - after[cell.id]))
+    pace = paces(store, {way for way, _ in less}, {})
+    emulated = {d.name for d in store.devices() if d.emulated}
+    seconds = [pace[way] * count for way, count in less if way in pace]
+    of_emulated = any(way.unit in emulated for way in pace)
+    return Saved(sum(seconds) / 3600, len(seconds), len(less), of_emulated)
