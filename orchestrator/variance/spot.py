@@ -7,6 +7,7 @@ as in E. G. Schilling, D. V. Neubauer: Acceptance Sampling in Quality Control).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from math import ceil
 
 
@@ -26,9 +27,11 @@ def sample_size(total: int, share: float, confidence: float) -> int:
 
 def at_most(total: int, drawn: int, confidence: float) -> int:
     """Upper bound on D at this one-sided ``confidence`` when none of the ``drawn`` is different."""
-    missed = 1.0
-    for different in range(1, total + 1):
-        missed *= max(total - drawn - different + 1, 0) / (total - different + 1)
-        if missed <= 1 - confidence:
-            return different - 1
-    return total
+
+    def met(different: int) -> bool:
+        missed = 1.0
+        for n in range(drawn):
+            missed *= max(total - different - n, 0) / (total - n)
+        return missed <= 1 - confidence
+
+    return bisect_left(range(1, total + 1), True, key=met)

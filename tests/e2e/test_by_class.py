@@ -153,9 +153,10 @@ def test_a_counterexample_leaves_its_class_and_runs_in_full(desk: Desk) -> None:
     assert rows(document)["odd"]["accuracy"]["n"] == SAMPLES
     assert {rows(document)[d]["by_class"]["standing"] for d in ("one", "three")} == {"covered"}
     assert document["by_class"]["left"] == 1
-    assert f"{told['differing']} of {DRAWN} samples drawn differ from two" in assay(
-        "signoff", store=desk.store
-    ).out
+    assert (
+        f"{told['differing']} of {DRAWN} samples drawn differ from two"
+        in assay("signoff", store=desk.store).out
+    )
 
     # The record of the hypothesis has it, and no later plan lets the two stand for each other.
     record = assay("classes", "--json", store=desk.store).json["tested"]
@@ -218,5 +219,3 @@ def test_resume_goes_on_with_what_was_planned(desk: Desk) -> None:
     assert desk.run("submit", "--by-class").code == 0
     done = assay("resume", "--json", "--executor", "inprocess", store=desk.store)
     assert rows(done.json)["odd"]["by_class"]["standing"] == "left", done.err
-
-
