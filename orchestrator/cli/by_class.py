@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from orchestrator.cli.options import print_json, print_text
 
 if TYPE_CHECKING:
     from orchestrator.errors import InputError
+    from orchestrator.matrix.by_class import ByClass
+    from orchestrator.matrix.plan import Cell
     from orchestrator.questions.pace import Saved
     from orchestrator.run import Planned
     from orchestrator.store.database import Store
@@ -76,16 +78,25 @@ def show(
         return
     for cell in planned.cells:
         print_text(cell.id)
-    slot = {cell.id: cell.slot for cell in in_full.cells}
-    for group in planned.by_class.groups:
-        first, *others = group.members
-        print_text(f"{first.full} stands for {', '.join(slot[m.full] for m in others)}")
+    for line in _stands(planned.by_class, {cell.id: cell for cell in in_full.cells}):
+        print_text(line)
     print_text(
         f"{len(planned.cells)} cells on {len({c.slot for c in planned.cells})} devices,"
         f" {work.total:,} inferences instead of {before.total:,}"
     )
     if saved.spots:
         print_text(_hours(saved))
+
+
+def _stands(by_class: ByClass, cells: Mapping[str, Cell]) -> Iterator[str]:
+    """One line for all that one unit stands for the same others in."""
+    found: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for group in by_class.groups:
+        first, *others = (cells[member.full] for member in group.members)
+        key = first.slot, first.runtime, tuple(cell.slot for cell in others)
+        found.setdefault(key, []).append(f"{first.model}.{first.file} on {first.inputs}")
+    for (slot, runtime, stood_for), asked in found.items():
+        yield f"{slot} stands for {', '.join(stood_for)} in {runtime}: {', '.join(asked)}"
 
 
 def _hours(saved: Saved) -> str:

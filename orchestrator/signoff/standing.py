@@ -90,7 +90,7 @@ def _group(
 def covered(standing: Standing, verdict: str) -> str:
     """The reason of a covered row; ``verdict``: of the row that stands for it."""
     return (
-        f"covered-by-class: {standing.by} ({verdict}) stands for it: none of {standing.drawn}"
+        f"{standing.by} ({verdict}) stands for it: none of {standing.drawn}"
         f" samples drawn differs, so at most {standing.at_most} of {standing.of} do"
         f" ({100 * standing.confidence:g} % confidence)"
     )

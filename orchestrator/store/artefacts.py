@@ -177,7 +177,7 @@ def _sync(folder: Path) -> None:
 
 def _missing(path: Path) -> InfraError:
     return InfraError(
-        MISSING,
+        "E-ARTEFACT-MISSING",
         "an artefact is not there",
         where=str(path),
         mend="restore it from a backup, or run the cell again",

@@ -95,7 +95,7 @@ def test_the_plan_says_who_stands_for_whom_and_what_is_saved(desk: Desk) -> None
     assert lines[0].startswith(f"one-cnn.u8s8-digits-spot:{DRAWN}@20")
     # The policy's reference is the one that the others are gated against, so it runs in full.
     assert lines[1] == "two-cnn.u8s8-digits-clean-ort"
-    assert lines[4] == "two-cnn.u8s8-digits-clean-ort stands for one, three, odd"
+    assert lines[4] == "two stands for one, three, odd in ort: cnn.u8s8 on digits"
     assert lines[5] == "4 cells on 4 devices, 867 inferences instead of 1,200"
     assert lines[6].startswith("device-hours saved: unknown")
 
@@ -163,7 +163,7 @@ def test_a_counterexample_leaves_its_class_and_runs_in_full(desk: Desk) -> None:
     assert len(record["counterexamples"]) == 1
     plan = desk.run("plan", "--by-class").out.splitlines()
     assert "odd-cnn.u8s8-digits-clean-ort" in plan
-    assert "two-cnn.u8s8-digits-clean-ort stands for one, three" in plan
+    assert "two stands for one, three in ort: cnn.u8s8 on digits" in plan
 
 
 def test_another_takes_the_place_of_a_representative_without_an_answer(desk: Desk) -> None:

@@ -44,7 +44,7 @@ def test_covered(accept: bool, verdict: str) -> None:
     assert row.verdict == found.verdict == verdict
     assert found.exit_code == (Exit.PASS if accept else Exit.INCONCLUSIVE)
     assert row.reasons == (
-        "covered-by-class: net.int8@ref/ort (pass) stands for it: none of 250 samples drawn"
+        "net.int8@ref/ort (pass) stands for it: none of 250 samples drawn"
         " differs, so at most 10 of 1000 do (95 % confidence)",
     )
     assert {g.gate: g.verdict for g in row.gates} == {
