@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from orchestrator.baseline import Baseline
 from orchestrator.devices.worker import clock_note
+from orchestrator.errors import InfraError
 from orchestrator.frozen import FrozenRun
 from orchestrator.matrix.by_class import CLEAN, ByClass
 from orchestrator.matrix.conditions import parse_condition
-from orchestrator.observe import observation, truth
+from orchestrator.observe import known_truth, observation_or_error
 from orchestrator.queue.states import CellState
 from orchestrator.reports import document
 from orchestrator.signoff.judge import judge
@@ -47,20 +48,35 @@ def conclude(
 ) -> Json:
     """The result document (``assay.result/1``) of a run as it stands.
 
+    A damaged artefact costs what it held, no more: a row's outputs (the row is then an error), an
+    FP32 baseline, an attempt's latency or telemetry. The document names each.
     Kept as the run's verdict, unless it was asked for under another ``policy`` than the run's own.
     """
     cells, attempts = store.cells(run_id), {a.id: a for a in store.attempts(run_id)}
     devices = {d.name: d for d in store.devices()}
-    observations = [observation(store, frozen, c, attempts, devices) for c in cells]
+    damaged: dict[str, InfraError] = {}
+    observations = [
+        observation_or_error(store, frozen, c, attempts, devices, damaged.__setitem__)
+        for c in cells
+    ]
     truths = {
-        (model, inputs): truth(store, frozen, model, inputs, parents.get((model, inputs)))
+        (model, inputs): known_truth(
+            *(store, frozen, model, inputs, parents.get((model, inputs))), damaged.__setitem__
+        )
         for model, inputs in sorted({(c.model, c.inputs) for c in cells})
     }
     signoff = compute(
         _judge, policy or frozen.policy, observations, truths, frozen.by_class
     ).result()
     rows = {a: row["id"] for row in signoff["rows"] for a in row["attempts"]}
-    run, latency = store.run(run_id), store.latency(run_id)
+    series: dict[str, dict[str, InfraError]] = {"latency": {}, "telemetry": {}}
+    run, latency = store.run(run_id), store.latency(run_id, series["latency"])
+    telemetry = store.telemetry(run_id, series["telemetry"])
+    damaged |= {
+        f"{name} of {attempts[attempt].cell}": error
+        for name, found in series.items()
+        for attempt, error in found.items()
+    }
     environments = {
         e: store.environment_data(e)
         for e in sorted({a.environment for a in attempts.values() if a.environment})
@@ -76,7 +92,7 @@ def conclude(
         signoff=signoff,
         coverage=_coverage(cells),
         latency=_latency(latency, rows, cells, attempts, observations),
-        traces=_traces(latency, store.telemetry(run_id), rows, cells),
+        traces=_traces(latency, telemetry, rows, cells),
         attempts=[_attempt(a) for a in attempts.values()],
         environments=environments,
         compiled={
@@ -90,6 +106,10 @@ def conclude(
             if model.lineage is not None
         },
         by_class=_by_class(frozen.by_class, signoff["rows"], latency),
+        damaged=[
+            {"what": what, "error_id": error.id, "error": str(error)}
+            for what, error in damaged.items()
+        ],
     )
     if policy is None:
         store.save_verdict(run_id, result)
@@ -118,7 +138,7 @@ def _by_class(
         return None
     told = [(row, s) for row in rows if (s := row["by_class"])]
     covered = [(row, s) for row, s in told if s["standing"] == "covered"]
-    not_run = [(row, s["of"] - s["drawn"], latency[s["spot"]].mean()) for row, s in covered]
+    timed = [(s, latency[s["spot"]].mean()) for _, s in covered if s["spot"] in latency]
     return {
         "confidence": planned.confidence,
         "share": planned.share,
@@ -126,9 +146,9 @@ def _by_class(
             name: sum(s["standing"] == name for _, s in told)
             for name in ("representative", "covered", "left", "alone")
         },
-        "saved_inferences": sum(count for _, count, _ in not_run),
-        "saved_s": round(sum(count * float(ns) for _, count, ns in not_run) / 1e9, 3),
-        "emulated": any(row["emulated"] for row, _, _ in not_run),
+        "saved_inferences": sum(s["of"] - s["drawn"] for _, s in covered),
+        "saved_s": round(sum((s["of"] - s["drawn"]) * float(ns) for s, ns in timed) / 1e9, 3),
+        "emulated": any(row["emulated"] for row, _ in covered),
     }
 
 

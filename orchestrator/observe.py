@@ -21,10 +21,10 @@ from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.staged import StagedOutput
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json
+from orchestrator.store.series import DAMAGED
 from orchestrator.variance import tasks
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 
-DAMAGED = ("E-ARTEFACT-MISSING", "E-ARTEFACT-CORRUPT", "E-ARTEFACT-FORMAT")
 Damage = Callable[[str, InfraError], None]
 
 
@@ -49,7 +49,7 @@ def observations(
             continue
         key = cell.model, cell.inputs
         if key not in known:
-            known[key] = _known(store, frozen, *key, parents.get(key), damage)
+            known[key] = known_truth(store, frozen, *key, parents.get(key), damage)
         try:
             found = observation(store, frozen, cell, attempts, devices)
         except InfraError as error:
@@ -103,6 +103,28 @@ def observation(
         version=(environment.get("runtime") or {}).get("version"),
         samples=samples_of(store, frozen, cell),
     )
+
+
+def observation_or_error(
+    store: Store,
+    frozen: FrozenRun,
+    cell: CellInfo,
+    attempts: Mapping[str, AttemptInfo],
+    devices: Mapping[str, DeviceInfo],
+    damage: Damage,
+) -> Observation:
+    """As ``observation``; where what came out is damaged, ``damage`` is told, and it is an error
+
+    of the infrastructure.
+    """
+    try:
+        return observation(store, frozen, cell, attempts, devices)
+    except InfraError as error:
+        if error.id not in DAMAGED:
+            raise
+        damage(cell.id, error)
+        row = row_of(frozen, cell, attempts.get(cell.attempt or ""), {}, devices)
+        return Observation(row, cell.id, "infra_error", cell.attempt, error=str(error))
 
 
 def row_of(
@@ -184,7 +206,7 @@ def truth(
     )
 
 
-def _known(
+def known_truth(
     store: Store,
     frozen: FrozenRun,
     model: str,
@@ -192,6 +214,7 @@ def _known(
     parent: Baseline | None,
     damage: Damage | None,
 ) -> Truth:
+    """As ``truth``; of what is damaged ``damage`` is told, and it is then not known."""
     try:
         return truth(store, frozen, model, inputs, parent)
     except InfraError as error:

@@ -1,17 +1,15 @@
-"""store upgrade."""
+"""store upgrade, store check."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from orchestrator.cli.options import AsJson, StoreFolder, print_json, print_text, store_folder
+from orchestrator.errors import Exit
 
 app = typer.Typer(no_args_is_help=True, help="The database and artefacts of a farm.")
-
-
-@app.callback()
-def group() -> None:
-    """Keeps `upgrade` a subcommand while it is the only one."""
 
 
 @app.command()
@@ -29,3 +27,53 @@ def upgrade(store: StoreFolder = None, as_json: AsJson = False) -> None:
         print_text(f"schema {after}: nothing to do")
     else:
         print_text(f"schema {before or 'none'} -> {after}")
+
+
+@app.command()
+def check(
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Move spoilt files to STORE/quarantine.")
+    ] = False,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> int:
+    """Read every kept file and compare it with its hash; say what needs those that are damaged.
+
+    A spoilt file that was moved away is put anew by the next run that makes the same content.
+
+    Example: assay store check --quarantine
+    """
+    from orchestrator.store.check import check as look
+    from orchestrator.store.database import Store
+
+    with Store.open(store_folder(store), readonly=True) as opened:
+        found = look(opened, quarantine=quarantine)
+    if as_json:
+        print_json(
+            {
+                "schema": "assay.store-check/1",
+                "files": found.files,
+                "bytes": found.bytes,
+                "unused": found.unused,
+                "damaged": [
+                    {
+                        "sha256": d.sha256,
+                        "error_id": d.error.id,
+                        "error": str(d.error),
+                        "needed_by": list(d.needed_by),
+                        "moved": str(d.moved) if d.moved else None,
+                    }
+                    for d in found.damaged
+                ],
+            }
+        )
+    else:
+        for d in found.damaged:
+            print_text(f"{d.error} needed by: {', '.join(d.needed_by) or 'nothing'}")
+            if d.moved:
+                print_text(f"  moved to {d.moved}")
+        print_text(
+            f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB, {found.unused} of them unused;"
+            f" {len(found.damaged)} damaged"
+        )
+    return Exit.INFRA if found.damaged else Exit.PASS

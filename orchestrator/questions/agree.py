@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 
 from orchestrator.errors import AssayError, InfraError, InputError, NotAvailableError
-from orchestrator.observe import DAMAGED, array
+from orchestrator.observe import array
 from orchestrator.questions.raters import Reader, Subject, subject_of
 from orchestrator.questions.standings import Standing, every_run, standings
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json, RunInfo
+from orchestrator.store.series import DAMAGED
 from orchestrator.variance import agreement as aaa
 from orchestrator.variance import tasks
 from orchestrator.variance.agreement import Rater

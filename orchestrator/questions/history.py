@@ -12,10 +12,11 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.errors import AssayError, InfraError, InputError
-from orchestrator.observe import DAMAGED, array
+from orchestrator.observe import array
 from orchestrator.questions.standings import Answer, Standing, every_run, standings
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json
+from orchestrator.store.series import DAMAGED
 from orchestrator.variance import changes
 from orchestrator.variance.intervals import rate
 

@@ -36,6 +36,7 @@ def build(
     compiled: Mapping[str, Mapping[str, Any]] | None = None,
     lineage: Mapping[str, Mapping[str, Any]] | None = None,
     by_class: Mapping[str, Any] | None = None,
+    damaged: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The result document.
 
@@ -47,6 +48,7 @@ def build(
     ``compiled``: "model.file" → what an accelerator takes of it and where it comes from.
     ``lineage``: "model.file" → whether its weights come from its FP32 parent.
     ``by_class``: what spot checks came to, where the run was planned by equivalence class.
+    ``damaged``: what could not be read: what, error_id, error.
     Raises KeyError when the sign-off lacks one of its parts.
     """
     return {
@@ -63,6 +65,7 @@ def build(
         "compiled": {file: dict(facts) for file, facts in (compiled or {}).items()},
         "lineage": {file: dict(told) for file, told in (lineage or {}).items()},
         "by_class": dict(by_class) if by_class is not None else None,
+        "damaged": [dict(told) for told in damaged],
     }
 
 

@@ -55,6 +55,8 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     for row in document["rows"]:
         if (order := row.get("order")) and order["finding"]:
             _line(console, f"{row['id']}: {order['finding']}: {_reordered(order)}", "bold red")
+    for told in document.get("damaged", []):
+        _line(console, f"{told['what']} cannot be read: {told['error']}", "magenta")
     for line in by_class.lines(document):
         _line(console, line)
     for line in _timing(document):

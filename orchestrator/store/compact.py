@@ -17,16 +17,21 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from orchestrator.errors import InfraError
-from orchestrator.store.artefacts import MISSING
 from orchestrator.store.engine import insert_missing
 from orchestrator.store.faults import file_fault
-from orchestrator.store.series import LATENCY, TELEMETRY, files, latency_table, telemetry_table
+from orchestrator.store.series import (
+    DAMAGED,
+    LATENCY,
+    TELEMETRY,
+    files,
+    latency_table,
+    telemetry_table,
+)
 from orchestrator.store.tables import Artefact, Attempt, AttemptArtefact
 
 if TYPE_CHECKING:
     from orchestrator.store.database import Store
 
-TableOf = Callable[[bytes, str], Any]
 ROWS = 1 << 20
 """Rows buffered for one Parquet row group."""
 
@@ -34,58 +39,32 @@ ROWS = 1 << 20
 def compact(store: Store, run: str) -> int:
     """Pack the files of finished attempts that are not packed yet; how many were.
 
-    Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT, E-DISK-FULL.
+    A file that is damaged stays as it is, for whoever reads it to say so; one that is gone was
+    packed and deleted by another coordinator meanwhile, or is for its reader, too. Raises
+    InfraError E-DISK-FULL, E-STORE-*.
     """
-    count = sum(
-        _pack_all(store, run, role, table_of)
-        for role, table_of in ((LATENCY, latency_table), (TELEMETRY, telemetry_table))
-    )
+    count = 0
+    for role, table_of in ((LATENCY, latency_table), (TELEMETRY, telemetry_table)):
+        loose = [(attempt, sha) for attempt, sha, packed in files(store, run, role) if not packed]
+        if loose:
+            count += _pack(store, role, loose, table_of)
     _sweep(store, run)
     return count
-
-
-def _pack_all(store: Store, run: str, role: str, table_of: TableOf) -> int:
-    """Pack what is loose, unless another coordinator of the run does so meanwhile."""
-    before = None
-    while loose := [
-        (attempt, sha) for attempt, sha, packed in files(store, run, role) if not packed
-    ]:
-        try:
-            return _pack(store, role, loose, table_of)
-        except InfraError as error:
-            # It packed some of them and deleted their files between the two lines above.
-            if error.id != MISSING or loose == before:
-                raise
-            before = loose
-    return 0
 
 
 def _pack(
     store: Store,
     role: str,
     loose: Sequence[tuple[str, str]],
-    table_of: TableOf,
+    table_of: Callable[[bytes, str], Any],
 ) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder = store.artefacts.folder
     try:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as scratch:
             path = Path(scratch) / "pack"
-            writer: Any = None
-            waiting: list[Any] = []
-            try:
-                for n, (attempt, sha) in enumerate(loose, 1):
-                    waiting.append(table_of(store.artefacts.read(sha), attempt))
-                    if n == len(loose) or sum(table.num_rows for table in waiting) >= ROWS:
-                        table = pa.concat_tables(waiting)
-                        writer = writer or pq.ParquetWriter(path, table.schema)
-                        writer.write_table(table)
-                        waiting = []
-            finally:
-                if writer is not None:
-                    writer.close()
+            packed = _write(store, path, loose, table_of)
+            if not packed:
+                return 0
             blob = store.artefacts.put_file(path)
     except OSError as error:
         raise file_fault(error, folder) from error
@@ -102,8 +81,48 @@ def _pack(
                 )
                 .values(packed=blob.sha256)
             ).rowcount
-            for attempt, _ in loose
+            for attempt in packed
         )
+
+
+def _write(
+    store: Store,
+    path: Path,
+    loose: Sequence[tuple[str, str]],
+    table_of: Callable[[bytes, str], Any],
+) -> list[str]:
+    """Write the pack; the attempts whose rows are in it. No file where there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    packed: list[str] = []
+    waiting: list[Any] = []
+    writer: Any = None
+
+    def flush() -> None:
+        nonlocal writer
+        table = pa.concat_tables(waiting)
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+        waiting.clear()
+
+    try:
+        for attempt, sha in loose:
+            try:
+                waiting.append(table_of(store.artefacts.read(sha), attempt))
+            except InfraError as error:
+                if error.id not in DAMAGED:
+                    raise
+                continue
+            packed.append(attempt)
+            if sum(table.num_rows for table in waiting) >= ROWS:
+                flush()
+        if waiting:
+            flush()
+    finally:
+        if writer is not None:
+            writer.close()
+    return packed
 
 
 def _sweep(store: Store, run: str) -> None:

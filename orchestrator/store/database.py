@@ -337,17 +337,25 @@ class Store(Reader):
 
         return compact(self, run)
 
-    def latency(self, run: str) -> dict[str, NDArray[np.int64]]:
-        """Attempt -> latency of each sample in ns, [samples]; packed or not."""
+    def latency(
+        self, run: str, damage: dict[str, InfraError] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """Attempt -> latency of each sample in ns, [samples]; packed or not.
+
+        An attempt whose file is damaged is told to ``damage`` and left out; without it the
+        InfraError E-ARTEFACT-* is raised.
+        """
         from orchestrator.store.series import latency
 
-        return latency(self, run)
+        return latency(self, run, damage)
 
-    def telemetry(self, run: str) -> dict[str, list[Reading]]:
-        """Attempt -> telemetry readings in order of time; packed or not."""
+    def telemetry(
+        self, run: str, damage: dict[str, InfraError] | None = None
+    ) -> dict[str, list[Reading]]:
+        """Attempt -> telemetry readings in order of time; packed or not. ``damage`` as above."""
         from orchestrator.store.series import telemetry
 
-        return telemetry(self, run)
+        return telemetry(self, run, damage)
 
     def _select(self, sql: str, values: Mapping[str, Any]) -> list[Row]:
         with self.database.read() as connection:

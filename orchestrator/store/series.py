@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.store.database import Store
 
 LATENCY, TELEMETRY = "latency_ns", "telemetry"
+DAMAGED = (MISSING, "E-ARTEFACT-CORRUPT", "E-ARTEFACT-FORMAT")
 COLUMNS = {LATENCY: ("ns",), TELEMETRY: Reading._fields}
 """What is read; the rows of an attempt's latency are its samples in order."""
 HELD = 256 << 20
@@ -131,21 +132,33 @@ class _Pack:
         return self._groups[number]
 
 
-def latency(store: Store, run: str) -> dict[str, NDArray[np.int64]]:
-    """Attempt -> ns of each sample, [samples]. Raises as ``Series.table``."""
+Damage = dict[str, InfraError]
+
+
+def latency(store: Store, run: str, damage: Damage | None = None) -> dict[str, NDArray[np.int64]]:
+    """Attempt -> ns of each sample, [samples]. Raises as ``Series.table`` without ``damage``."""
     import numpy as np
 
-    series = Series(store, run, LATENCY)
     return {
-        attempt: np.asarray(series.table(attempt)["ns"].to_numpy(), dtype=np.int64)
-        for attempt in series.attempts
+        attempt: np.asarray(table["ns"].to_numpy(), dtype=np.int64)
+        for attempt, table in _tables(Series(store, run, LATENCY), damage)
     }
 
 
-def telemetry(store: Store, run: str) -> dict[str, list[Reading]]:
-    """Attempt -> readings in order of time. Raises as ``Series.table``."""
-    series = Series(store, run, TELEMETRY)
-    return {attempt: _read(series.table(attempt)) for attempt in series.attempts}
+def telemetry(store: Store, run: str, damage: Damage | None = None) -> dict[str, list[Reading]]:
+    """Attempt -> readings in order of time. Raises as ``latency``."""
+    tables = _tables(Series(store, run, TELEMETRY), damage)
+    return {attempt: _read(table) for attempt, table in tables}
+
+
+def _tables(series: Series, damage: Damage | None) -> Iterator[tuple[str, Any]]:
+    for attempt in series.attempts:
+        try:
+            yield attempt, series.table(attempt)
+        except InfraError as error:
+            if damage is None or error.id not in DAMAGED:
+                raise
+            damage[attempt] = error
 
 
 def _read(table: Any) -> list[Reading]:
