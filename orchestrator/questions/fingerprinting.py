@@ -103,7 +103,7 @@ def tested(store: Store, unreadable: dict[str, InputError]) -> Tested:
 
 
 def said(store: Store, unreadable: dict[str, InputError]) -> list[Said]:
-    """Whole answers in the store of devices with a fingerprint, oldest first.
+    """Answers in the store of devices with a fingerprint, oldest first: whole ones, spot checks.
 
     A fingerprint speaks for the version of the runtime it was taken of. Runs whose record is
     damaged are told to ``unreadable`` by their IDs, and the others still count.
@@ -112,7 +112,7 @@ def said(store: Store, unreadable: dict[str, InputError]) -> list[Said]:
     found: list[Said] = []
     for standing in standings(store, every_run(store)[::-1], unreadable) if known else ():
         answer = standing.answer
-        if answer is None or answer.factors.condition != "clean":
+        if answer is None or not answer.factors.condition.startswith(("clean", "spot:")):
             continue
         name = configuration(answer.factors.runtime, answer.factors.kernels)
         sha = known.get((answer.factors.unit, name, answer.factors.version))

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Done, assay
+from tests.support.line import coordinator
+from tests.support.line import done as done_of
 from tests.support.tiny import Tiny
 
 UNITS = ("one", "two", "three", "odd")
@@ -160,7 +162,8 @@ def test_a_counterexample_leaves_its_class_and_runs_in_full(desk: Desk) -> None:
 
     # The record of the hypothesis has it, and no later plan lets the two stand for each other.
     record = assay("classes", "--json", store=desk.store).json["tested"]
-    assert len(record["counterexamples"]) == 1
+    assert record["confirmed"] == 1  # the spot checks of one and three
+    assert len(record["counterexamples"]) == 2  # odd's with theirs, and in full with two
     plan = desk.run("plan", "--by-class").out.splitlines()
     assert "odd-cnn.u8s8-digits-clean-ort" in plan
     assert "two stands for one, three in ort: cnn.u8s8 on digits" in plan
@@ -214,8 +217,33 @@ def test_bad_input(desk: Desk, tmp_path: Path) -> None:
     assert desk.run("plan", "--by-class", "--confidence", "1.5").code == 2
 
 
-def test_resume_goes_on_with_what_was_planned(desk: Desk) -> None:
+@pytest.mark.parametrize("finished", [0, 2, 4])
+def test_a_killed_coordinator_leaves_the_decision_to_the_next(desk: Desk, finished: int) -> None:
+    """At 4 all spot checks are done, and the cell that they call for is queued or is not yet."""
     spoil(desk, "odd")
+    roots = [desk.tiny.root(name) for name in UNITS]
     assert desk.run("submit", "--by-class").code == 0
+    with coordinator("resume", store=desk.store, roots=roots) as first:
+        first.until(lambda run: done_of(run) >= finished)
+        first.kill()
+        first.gone()
     done = assay("resume", "--json", "--executor", "inprocess", store=desk.store)
-    assert rows(done.json)["odd"]["by_class"]["standing"] == "left", done.err
+    document = done.json
+    assert document["coverage"]["planned"] == document["coverage"]["ok"] == 5, done.err
+    assert rows(document)["odd"]["by_class"]["standing"] == "left"
+    assert document["by_class"]["covered"] == 2
+
+
+def test_two_coordinators_decide_alike(desk: Desk) -> None:
+    spoil(desk, "odd")
+    roots = [desk.tiny.root(name) for name in UNITS]
+    assert desk.run("submit", "--by-class").code == 0
+    with (
+        coordinator("resume", store=desk.store, roots=roots) as one,
+        coordinator("resume", store=desk.store, roots=roots) as other,
+    ):
+        ended = one.running.wait(), other.running.wait()
+    for each in ended:
+        assert each.code in (1, 5), each.err
+        assert each.json["coverage"]["planned"] == each.json["coverage"]["ok"] == 5
+        assert each.json["by_class"]["left"] == 1
