@@ -100,12 +100,14 @@ def _stands(by_class: ByClass, cells: Mapping[str, Cell]) -> Iterator[str]:
 
 
 def _hours(saved: Saved) -> str:
+    from orchestrator.reports.by_class import device_time
+
     if not saved.timed:
-        return "device-hours saved: unknown, the store has no latency of these devices and files"
+        return "device-time saved: unknown, the store has no latency of these devices and files"
     untimed = saved.spots - saved.timed
     of = f", {untimed} of {saved.spots} spot checks left out for want of one" if untimed else ""
     note = " (emulated, which says nothing of hardware)" if saved.emulated else ""
-    return f"{saved.hours:.3g} device-hours saved at the pace of earlier runs{of}{note}"
+    return f"{device_time(3600 * saved.hours)} saved at the pace of earlier runs{of}{note}"
 
 
 def _say_left_out(unreadable: Mapping[str, InputError]) -> None:

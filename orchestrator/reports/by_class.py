@@ -36,6 +36,14 @@ def saved(told: Mapping[str, Any]) -> str:
     if not told["covered"]:
         return "by class: nothing saved"
     head = f"by class: {told['saved_inferences']:,} inferences not run"
-    hours = f"{told['saved_s'] / 3600:.3g} device-hours at the pace of the spot checks"
+    hours = f"{device_time(told['saved_s'])} at the pace of the spot checks"
     note = " (emulated, which says nothing of hardware)" if told["emulated"] else ""
     return f"{head}, {hours}{note}"
+
+
+def device_time(seconds: float) -> str:
+    """In the unit that suits it."""
+    for unit, size in (("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} device-{unit}"
+    return f"{seconds:.2g} device-seconds"

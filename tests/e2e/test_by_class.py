@@ -99,7 +99,7 @@ def test_the_plan_says_who_stands_for_whom_and_what_is_saved(desk: Desk) -> None
     assert lines[1] == "two-cnn.u8s8-digits-clean-ort"
     assert lines[4] == "two stands for one, three, odd in ort: cnn.u8s8 on digits"
     assert lines[5] == "4 cells on 4 devices, 867 inferences instead of 1,200"
-    assert lines[6].startswith("device-hours saved: unknown")
+    assert lines[6].startswith("device-time saved: unknown")
 
     found = desk.run("plan", "--by-class", "--json").json["by_class"]
     assert (found["saved_inferences"], found["spots"], found["timed"]) == (333, 3, 0)
@@ -130,8 +130,8 @@ def test_covered_is_not_passed_unless_the_policy_accepts_it(desk: Desk) -> None:
     assert "cnn.u8s8@two/ort stands for 3 rows: 189 samples drawn of each" in shown.out
     assert "by class: 333 inferences not run" in shown.out
 
-    hours = desk.run("plan", "--by-class").out.splitlines()[-1]
-    assert hours.endswith("device-hours saved at the pace of earlier runs"), hours
+    saved = desk.run("plan", "--by-class").out.splitlines()[-1]
+    assert saved.endswith(" device-seconds saved at the pace of earlier runs"), saved
 
     desk.tiny.policy["accept_covered_by_class"] = True
     desk.tiny.write()
