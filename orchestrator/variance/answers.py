@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class Answers:
     def codes(self) -> tuple[NDArray[np.int64] | None, ...]:
         """One int64 [n, elements] or None for each output, made anew."""
         return tuple(None if q is None else q.astype(np.int64) for q in self.narrow)
+
+    @cached_property
+    def sums(self) -> tuple[int | None, ...]:
+        """Exact sum of the codes of each output, or None: what mean differences are made of."""
+        return tuple(None if q is None else _sum(q) for q in self.narrow)
 
 
 def read(
@@ -90,6 +96,11 @@ def _narrow(output: Output) -> NDArray[np.integer[Any]] | None:
     if found is None or not found.size:
         return found
     return found.astype(np.promote_types(*map(np.min_scalar_type, (found.min(), found.max()))))
+
+
+def _sum(codes: NDArray[np.integer[Any]]) -> int:
+    """Sums of 64-bit codes may not fit 64 bits."""
+    return int(codes.sum(dtype=np.int64 if codes.itemsize <= 4 else object))
 
 
 def _nonfinite(outputs: Sequence[Output]) -> int:

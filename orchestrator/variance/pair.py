@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,13 @@ NEAR_TIE_LSB = 2
 HISTOGRAM_LAST = 255
 NEAR = 8
 """Up to this largest distance, counting one value after the other is the fastest histogram."""
-BLOCK = 120 << 10
-"""Bytes of a side that are compared at once: they and what is made of them stay in the cache, and
-
-below the 128 KiB from which malloc maps fresh pages for every array."""
+BLOCK = 240 << 10
+"""Bytes of a side that are compared at once: they and what is made of them stay in the cache."""
+WORD = 8
+SPARSE = 32
+"""Where fewer than one in so many words of a block differ, its samples are looked at one by one."""
+UNSEEN = 15
+"""Blocks after one with more that are compared in full without a look at their words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +66,17 @@ def compare(a: Answers, b: Answers) -> Pair:
         raise TaskError(f"outputs of shapes {shapes[0]} and {shapes[1]} cannot be compared")
     unequal, lsb = np.zeros(a.n, dtype=bool), _Distances(a.n)
     elements, different, lattice_differs = 0, 0, False
-    for x, y, qx, qy in zip(a.outputs, b.outputs, a.narrow, b.narrow, strict=True):
+    for i, (x, y) in enumerate(zip(a.outputs, b.outputs, strict=True)):
+        qx, qy = a.narrow[i], b.narrow[i]
         elements += x.values.size
         on_one = qx is not None and qy is not None and _lattice(x) == _lattice(y)
         lattice_differs |= not on_one and (qx is not None or qy is not None)
         if qx is not None and qy is not None and on_one:
-            lsb.elements += qx.size
+            lsb.signed += (a.sums[i] or 0) - (b.sums[i] or 0)
             if x.values.dtype == y.values.dtype and x.values.dtype.kind in "iu":
-                different += _scan(qx, qy, unequal, lsb)  # the codes are the bytes
+                different += lsb.scan(qx, qy, unequal)  # the codes are the bytes
                 continue
-            _scan(qx, qy, np.zeros(a.n, dtype=bool), lsb)
+            lsb.scan(qx, qy, np.zeros(a.n, dtype=bool))
         if x.values.dtype == y.values.dtype:
             different += _scan(bits(x), bits(y), unequal)
         else:
@@ -103,32 +109,47 @@ class _Distances:
         self.elements = self.signed = 0
         self.histogram = np.zeros(HISTOGRAM_LAST + 2, np.int64)
 
-    def note(self, samples: NDArray[np.intp], p: Array, q: Array, count: int) -> None:
-        """``p`` and ``q``: codes of ``samples``, of which ``count``, one at least, differ."""
-        if p.dtype != q.dtype:
-            p, q = p.astype(np.int64), q.astype(np.int64)
+    def scan(self, x: Array, y: Array, unequal: Mask) -> int:
+        """How many codes of ``x`` and ``y`` [n, elements] differ; marks samples ``unequal``."""
+        if x.dtype != y.dtype:
+            x, y = x.astype(np.int64), y.astype(np.int64)
+        before = int(self.histogram.sum())
+        self.elements += x.size
         # The difference of two integers fits the unsigned type of their width, whatever wraps.
-        distance = (np.maximum(p, q) - np.minimum(p, q)).view(f"u{p.itemsize}")
-        largest = distance.max(axis=1).astype(np.int64)
-        self.largest[samples] = np.maximum(self.largest[samples], largest)
-        top = int(largest.max())
-        if top > NEAR:
-            at = np.flatnonzero(p != q)  # of a mask: faster than of numbers
-            delta = p.ravel()[at].astype(np.int64) - q.ravel()[at]
-            self.signed += int(delta.sum())
-            far = np.minimum(np.abs(delta), HISTOGRAM_LAST + 1)
-            self.histogram += np.bincount(far, minlength=self.histogram.size)
+        largest = np.zeros(len(x), f"u{x.itemsize}")
+        low = np.empty(min(len(x), _rows(x)) * x.shape[1], x.dtype.newbyteorder("="))
+        space = np.empty(-(-low.nbytes // WORD), np.uint64)
+        for samples, p, q in _blocks(x, y):
+            distance = space.view(largest.dtype)[: p.size].reshape(p.shape)
+            np.maximum(p, q, out=distance.view(low.dtype))
+            least = np.minimum(p, q, out=low[: p.size].reshape(p.shape))
+            np.subtract(distance, least.view(distance.dtype), out=distance)
+            largest[samples] = farthest = distance.max(axis=1)
+            words = space[: -(-p.nbytes // WORD)]
+            words.view(np.uint8)[p.nbytes :] = 0
+            self._note(words, distance, int(farthest.max()))
+        unequal |= largest > 0
+        self.largest = np.maximum(self.largest, largest.astype(np.int64))
+        return int(self.histogram.sum()) - before
+
+    def _note(self, words: NDArray[np.uint64], distance: Array, top: int) -> None:
+        """``words``: what ``distance`` lies in, zeros after it; ``top``: its largest."""
+        if top <= NEAR:
+            rest = int(np.count_nonzero(distance))
+            for lsb in range(1, top):
+                found = int(np.count_nonzero(distance == lsb))
+                self.histogram[lsb] += found
+                rest -= found
+            self.histogram[top] += rest
             return
-        for lsb in range(1, top):
-            found = int(np.count_nonzero(distance == lsb))
-            self.histogram[lsb] += found
-            count -= found
-        self.histogram[top] += count
-        if top == 1:
-            self.signed += 2 * int(np.count_nonzero(p > q)) - count
+        # Of words first: of bytes, few of which are not 0, it takes ten times as long.
+        some = _nonzero(words)
+        if distance.itemsize == 1:
+            far = _nonzero(some.view(np.uint16)).view(np.uint8)
         else:
-            wide = np.int16 if p.itemsize == 1 else np.int64
-            self.signed += int(np.subtract(p, q, dtype=wide).sum(axis=0, dtype=np.int64).sum())
+            far = np.minimum(_nonzero(some.view(distance.dtype)), HISTOGRAM_LAST + 1)
+        counts = np.bincount(far.astype(np.int64), minlength=self.histogram.size)
+        self.histogram[1:] += counts[1:]
 
     def counts(self) -> dict[str, int]:
         found = self.histogram.copy()
@@ -137,32 +158,61 @@ class _Distances:
         return {names[i]: int(k) for i, k in enumerate(found) if k}
 
 
-def _scan(x: Array, y: Array, unequal: Mask, lsb: _Distances | None = None) -> int:
-    """How many elements of ``x`` and ``y`` [n, elements] differ; marks samples ``unequal``."""
-    different, rows = 0, max(1, BLOCK // max(1, x.shape[1] * x.itemsize))
-    u, v = (_words(x), _words(y)) if x.dtype == y.dtype else (x, y)
+def _scan(x: Array, y: Array, unequal: Mask) -> int:
+    """How many elements of ``x`` and ``y`` [n, elements], of one type, differ; marks samples."""
+    different = 0
+    for samples, p, q in _blocks(x, y):
+        apart = p != q
+        unequal[samples] |= apart.any(axis=1)
+        different += int(np.count_nonzero(apart))
+    return different
+
+
+def _blocks(x: Array, y: Array) -> Iterator[tuple[Any, Array, Array]]:
+    """Which samples, and both sides of them: all in which ``x`` and ``y``, of one type, differ.
+
+    Equal ones come along where to leave them out is more work than to compare them in full.
+    """
+    # Slices of a mapped file's own class cost more than what is done with them.
+    x, y, rows = np.ascontiguousarray(x), np.ascontiguousarray(y), _rows(x)
+    u, v = _words(x), _words(y)
+    room, unseen = np.empty((rows, u.shape[1]), dtype=bool), 0
+    alone = np.zeros(len(x), dtype=bool)
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
-        apart = u[part] != v[part]
-        if not apart.any():  # as most are: of the whole, for by rows it takes as long again
+        if unseen:
+            unseen -= 1
+            yield part, x[part], y[part]
             continue
-        samples = start + np.flatnonzero(apart.any(axis=1))
-        unequal[samples] = True
-        p, q = x[part], y[part]
-        if 2 * samples.size < len(p):
-            p, q = x[samples], y[samples]
-        else:
-            samples = np.arange(start, start + len(p))
-        count = int(np.count_nonzero(p != q))
-        different += count
-        if lsb is not None:
-            lsb.note(samples, p, q, count)
-    return different
+        apart = np.not_equal(u[part], v[part], out=room[: len(u[part])])
+        count = int(np.count_nonzero(apart))
+        if not count:
+            continue
+        if count < apart.size // SPARSE:
+            alone[start + np.flatnonzero(apart) // u.shape[1]] = True
+            if 2 * np.count_nonzero(alone[part]) < len(apart):
+                continue
+            alone[part] = False
+        unseen = UNSEEN
+        yield part, x[part], y[part]
+    few = np.flatnonzero(alone)
+    for start in range(0, len(few), rows):
+        some = few[start : start + rows]
+        yield some, x[some], y[some]
+
+
+def _rows(x: Array) -> int:
+    wide: int = x.shape[1] * x.itemsize
+    return max(1, BLOCK // max(1, wide))
+
+
+def _nonzero(x: Array) -> Array:
+    """As x[x != 0] of a flat array, which takes twice as long."""
+    return x.take(np.flatnonzero(x != 0))
 
 
 def _words(x: Array) -> Array:
     """The same rows as wider integers: equal words are equal bytes, and fewer to compare."""
-    x = np.ascontiguousarray(x)
     width = next(w for w in (8, 4, 2, 1) if x.shape[1] * x.itemsize % w == 0)
     return x.view(f"u{width}")
 

@@ -224,17 +224,40 @@ def test_blocks_count_what_a_naive_pass_over_wide_integers_counts(kind: Any, dat
     a, b = answers(x), answers(y.astype(kind))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pair, "BLOCK", data.draw(st.sampled_from([1, 23, 1 << 17])))
+        patch.setattr(pair, "SPARSE", data.draw(st.sampled_from([1, 8])))
+        patch.setattr(pair, "UNSEEN", data.draw(st.integers(0, 2)))
         found = pair.compare(a, b)
     delta = a.codes[0].astype(object) - b.codes[0].astype(object)  # type: ignore[union-attr]
     distance = np.abs(delta).astype(np.int64)
     assert found.sample_lsb is not None
     assert found.sample_lsb.tolist() == distance.max(axis=1).tolist()
     assert found.max_lsb == distance.max()
-    assert found.mean_signed_lsb == pytest.approx(float(delta.sum()) / delta.size, rel=1e-12)
+    assert found.mean_signed_lsb == int(delta.sum()) / delta.size
     assert found.bit_exact == (distance == 0).all(axis=1).sum()
     assert found.elements_different == (distance > 0).sum()
     keys = [str(d) if d <= 255 else ">255" for d in distance.ravel().tolist()]
     assert found.lsb_histogram == {k: keys.count(k) for k in set(keys)}
+
+
+def test_many_blocks_of_every_sort_count_as_a_naive_pass_does() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.integers(-128, 128, (20_000, 37), dtype=np.int8)
+    y = x.copy()
+    y[3000:6000] = np.clip(x[3000:6000].astype(int) + rng.integers(-3, 4, (3000, 37)), -128, 127)
+    y[9000:16_000:97, 5] ^= 1
+    y[17_000:18_000] = rng.integers(-128, 128, (1000, 37))
+    delta = x.astype(int) - y
+    counts = np.bincount(np.abs(delta).ravel())
+    expected = {str(d): int(k) for d, k in enumerate(counts) if k}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair, "BLOCK", 4 << 10)
+        for a, b in ((x, y), (np.asfortranarray(x), y), (x.astype(">i2"), y.astype(">i2"))):
+            found = pair.compare(answers(a), answers(b))
+            assert found.lsb_histogram == expected
+            assert found.mean_signed_lsb == int(delta.sum()) / delta.size
+            assert found.bit_exact == (delta == 0).all(axis=1).sum()
+            assert found.sample_lsb is not None
+            assert found.sample_lsb.tolist() == np.abs(delta).max(axis=1).tolist()
 
 
 def test_codes_of_several_outputs_and_types_count_together() -> None:
