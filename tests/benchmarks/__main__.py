@@ -27,6 +27,7 @@ NAMES = (
     "lineage",
     "columns",
     "pairwise",
+    "early",
 )
 
 
