@@ -17,11 +17,14 @@ _HELP = """How rows, pairs and the fleet differ, from what the store holds of a 
 Plain: rows that are bit-identical, and the pairs that are not. --by: accuracy, calibration and
 confidence of every row with their intervals, and the spread within each group; by slice, where
 INT8 loses. --pair: everything about two rows, which patterns choose by device, class, runtime,
-"device/runtime" or ID.
+"device/runtime" or ID, with the samples to look at. --across-runs: the same of every run; an answer
+that a unit gives again is one row, another answer another one, and a pair may be of two runs.
 
 Example: assay variance --by slice
 
-Example: assay variance --pair 'qemu-a72*' 'qemu-haswell*'
+Example: assay variance --pair 'qemu-a72*' 'qemu-haswell*' --samples 20
+
+Example: assay variance --across-runs --pair pi4 pi4
 """
 
 
@@ -42,12 +45,35 @@ def variance(
     pair: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="Two rows, in full.")
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="List so many samples, worst first: of a pair, or of each row against FP32."
+            " [default: 10 of a pair]",
+        ),
+    ] = None,
+    across_runs: Annotated[
+        bool,
+        typer.Option(
+            "--across-runs",
+            help="All runs that answered what RUN asked; without RUN, all there is.",
+        ),
+    ] = False,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
     if by is not None and pair is not None:
         raise InputError("E-USAGE", "--by and --pair are two questions", mend="ask one at a time")
-    document = _kept(run, store) if by is None and pair is None else _view(run, store, by, pair)
+    if samples is not None and pair is None and by in (None, By.SLICE):
+        raise InputError(
+            "E-USAGE",
+            "--samples lists samples of a pair or of rows",
+            mend="add --pair A B, or --by device",
+        )
+    plain = by is None and pair is None and not across_runs
+    document = _kept(run, store) if plain else _view(run, store, by, pair, samples, across_runs)
     if as_json:
         print_json(document)
         return
@@ -56,8 +82,7 @@ def variance(
     from orchestrator.reports import variance as kept
     from orchestrator.reports import views
 
-    render = kept.render if by is None and pair is None else views.render
-    render(document, Console())
+    (kept.render if plain else views.render)(document, Console())
 
 
 def _kept(run: str | None, folder: Path | None) -> dict[str, Any]:
@@ -97,16 +122,26 @@ def _causes(document: dict[str, Any], folder: Path | None) -> list[dict[str, Any
 
 
 def _view(
-    run: str | None, folder: Path | None, by: By | None, pair: tuple[str, str] | None
+    run: str | None,
+    folder: Path | None,
+    by: By | None,
+    pair: tuple[str, str] | None,
+    samples: int | None,
+    across: bool,
 ) -> dict[str, Any]:
     from orchestrator.store.database import Store
+    from orchestrator.views.across import load_across
+    from orchestrator.views.alike import alike
     from orchestrator.views.groups import grouped
     from orchestrator.views.load import load
     from orchestrator.views.pairs import paired
+    from orchestrator.views.samples import SHOWN
     from orchestrator.views.slices import sliced
 
     with Store.open(store_folder(folder), readonly=True) as store:
-        loaded = load(store, run)
+        loaded = load_across(store, run) if across else load(store, run)
     if pair is not None:
-        return paired(loaded, *pair)
-    return sliced(loaded) if by is By.SLICE else grouped(loaded, by or By.DEVICE)
+        return paired(loaded, *pair, SHOWN if samples is None else samples)
+    if by is None:
+        return alike(loaded)
+    return sliced(loaded) if by is By.SLICE else grouped(loaded, by, samples or 0)

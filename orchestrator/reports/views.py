@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.reports import format as fmt
+from orchestrator.reports import samples
 from orchestrator.reports.columns import columns
 
 Json = Mapping[str, Any]
@@ -17,15 +19,38 @@ INTERVALS = "intervals: 95 %"
 
 def render(document: Json, console: Console) -> None:
     """One block per (model file, input set), then what gave no answer and why."""
-    told = {"slice": _slices, "pair": _pairs}
+    told = {"slice": _slices, "pair": _pairs, "answer": _alike}
     show: Callable[[Json, Console], None] = told.get(document["by"], _groups)
     for one in document["sets"]:
         head = f"{one['model']}.{one['file']} on {one['inputs']}: {one['n']} samples; {INTERVALS}"
+        if document["across_runs"]:
+            head += f"; {len(document['runs'])} runs"
         _line(console, head, "bold")
         show(one, console)
         _line(console)
     for problem in document["problems"]:
         _line(console, f"no answer: {problem['what']}: {problem['problem']}")
+
+
+def _alike(one: Json, console: Console) -> None:
+    given: dict[tuple[str, str], list[Json]] = defaultdict(list)
+    for row in one["rows"]:
+        given[row["device"], row["runtime"]].append(row)
+    for (device, runtime), rows in given.items():
+        times = sum(len(row["runs"]) for row in rows)
+        told = "the same bytes" if len(rows) == 1 else f"{len(rows)} different answers"
+        _line(console, f"  {device}/{runtime}: {told} in {times} run{'s' * (times > 1)}")
+    if len(one["rows"]) > 1:
+        _line(console, f"  all rows: {_spread(one['fleet'])}")
+    for ids in one["identical"]:
+        _line(console, f"  bit-identical: {', '.join(map(_short, ids))}")
+    for pair in one["pairs"]:
+        told = pair["problem"] or (
+            f"bit-exact {fmt.rate(pair['bit_exact'], level=False)},"
+            f" max LSB {fmt.number(pair['max_lsb'])},"
+            f" decided otherwise {fmt.rate(pair['disagreement'], level=False)}"
+        )
+        _line(console, f"  {_short(pair['a'])} / {_short(pair['b'])}: {told}")
 
 
 def _groups(one: Json, console: Console) -> None:
@@ -50,6 +75,10 @@ def _groups(one: Json, console: Console) -> None:
     for row in rows:
         if row.get("problem"):
             _line(console, f"  {_who(row)}: {row['problem']}")
+    for row in one["rows"]:
+        if row["same_as"] is None and row.get("samples"):
+            _line(console, f"  samples of {_who(row)} to look at, against FP32:")
+            samples.of_row(row["samples"], console)
     heads = dict.fromkeys(
         f"{row['head']}: {row['head_why']}" for row in rows if not row.get("problem")
     )
@@ -145,6 +174,8 @@ def _pairs(one: Json, console: Console) -> None:
             [("cannot be compared", pair["problem"])] if pair["problem"] else _of(pair)
         ):
             _line(console, f"    {name:<22}{text}")
+        if pair.get("samples"):
+            samples.of_pair(pair["samples"], console)
 
 
 def _of(pair: Json) -> list[tuple[str, str]]:
@@ -174,13 +205,28 @@ def _of(pair: Json) -> list[tuple[str, str]]:
             if real
             else fmt.DASH,
         ),
-        ("samples to look at", ", ".join(map(str, pair["samples"])) or "none differs"),
+        ("MMD² of p", _mmd(sure.get("mmd"))),
+        ("fail certain after", _early(pair["early"])),
     ]
     for output, (a, b) in pair["lattices"].items():
         told.append(
             (f"lattice of {output}", f"{a} and {b} (scale/zero point): compared in real units only")
         )
     return told
+
+
+def _mmd(found: Json | None) -> str:
+    return fmt.DASH if found is None else f"{found['mmd2']:.3g} (permutation p {found['p']:.3g})"
+
+
+def _early(found: Json) -> str:
+    limit = f"{fmt.percent(found['limit'])} %"
+    if found["near_ties_first"] is None:
+        return f"{fmt.DASH} (no fail at a limit of {limit})"
+    return (
+        f"{found['near_ties_first']} of {found['n']} samples near ties first,"
+        f" {found['own_order']} in their own order (limit {limit})"
+    )
 
 
 def _estimate(value: Json | None) -> str:
@@ -200,7 +246,7 @@ def _change(change: Json | None) -> str:
 
 
 def _who(row: Json) -> str:
-    return f"{row['device']}/{row['runtime']}" if row["device"] else fmt.DASH
+    return _short(row["id"]) if row["device"] else fmt.DASH
 
 
 def _short(row_id: str) -> str:

@@ -11,7 +11,7 @@ from scipy.stats import wasserstein_distance
 from orchestrator.variance import sample
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.bootstrap import bootstrap
-from orchestrator.variance.drift import psi
+from orchestrator.variance.drift import Mmd, mmd, psi
 from orchestrator.variance.head import Head
 from orchestrator.variance.intervals import Difference, Estimate, mcnemar, mean, paired
 from orchestrator.variance.kappa import cohen
@@ -20,6 +20,8 @@ from orchestrator.variance.tasks import Regression, TaskError
 
 BLOCK = 1 << 18
 """Elements whose real values are held at once."""
+MMD_SAMPLES = 500
+"""Of each side: time and memory grow with their square."""
 
 Floats = NDArray[np.float64]
 
@@ -29,13 +31,16 @@ class Confidences:
     """``jsd`` mean Jensen-Shannon divergence of the samples' probabilities, nats, 0 to ln 2.
 
     Of the largest probability p1 over all samples: ``w1`` Wasserstein-1 distance, ``ks``
-    Kolmogorov-Smirnov statistic (both 0 to 1; paired bootstrap), ``psi`` (no interval).
+    Kolmogorov-Smirnov statistic (both 0 to 1; paired bootstrap), ``psi`` (no interval). ``mmd`` of
+    all probabilities, over MMD_SAMPLES spread evenly over the set; its p takes the two for
+    independent, and being of the same samples they are nearer, so it errs to the large side.
     """
 
     jsd: Estimate
     w1: Estimate
     ks: Estimate
     psi: float
+    mmd: Mmd | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,16 @@ def confidences(a: Head, b: Head, seed: int) -> Confidences | None:
         w1=bootstrap(lambda i: float(wasserstein_distance(x[i], y[i])), n, seed),
         ks=bootstrap(lambda i: kolmogorov_smirnov(x[i], y[i]), n, seed),
         psi=psi(x, y),
+        mmd=_mmd(a.p[finite], b.p[finite], seed),
     )
+
+
+def _mmd(p: Floats, q: Floats, seed: int) -> Mmd | None:
+    """None of fewer than two samples."""
+    if len(p) < 2:
+        return None
+    some = np.unique(np.linspace(0, len(p) - 1, min(len(p), MMD_SAMPLES)).astype(np.intp))
+    return mmd(p[some], q[some], seed)
 
 
 def kolmogorov_smirnov(x: Floats, y: Floats) -> float:

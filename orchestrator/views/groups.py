@@ -25,6 +25,7 @@ from orchestrator.views.load import (
     document,
     named,
 )
+from orchestrator.views.samples import Samples
 
 GROUPINGS: Mapping[str, Callable[[Row], str]] = {
     "device": lambda row: row.device,
@@ -33,41 +34,47 @@ GROUPINGS: Mapping[str, Callable[[Row], str]] = {
 }
 
 
-def grouped(loaded: Loaded, by: str) -> Json:
-    """``by``: a key of GROUPINGS. Each set's rows with their numbers, and each group's
+def grouped(loaded: Loaded, by: str, samples: int = 0) -> Json:
+    """``by``: a key of GROUPINGS. Each set's rows with their numbers and so many ``samples``, and
 
-    spread.
+    each group's spread.
     """
-    return document(loaded, by, [_grouped(s, GROUPINGS[by]) for s in loaded.sets])
+    return document(loaded, by, [_grouped(s, GROUPINGS[by], samples) for s in loaded.sets])
 
 
-def _grouped(s: Set, of: Callable[[Row], str]) -> Json:
-    labels = s.truth.labels
+def _grouped(s: Set, of: Callable[[Row], str], shown: int) -> Json:
+    labels, samples = s.truth.labels, Samples(s, shown)
     known: dict[str, Json] = {}  # most rows of a file hold equal bytes
     rows, groups = [], defaultdict(list)
     for case, answers in s.rows:
         if answers.digest not in known:
-            known[answers.digest] = _stats(answers, s.parent, labels)
+            known[answers.digest] = _stats(answers, s.parent, labels, samples if shown else None)
         rows.append({**described(s, case, answers), "group": of(case.row), **known[answers.digest]})
         groups[of(case.row)].append((case, answers))
     return {
         **named(s),
-        "fp32": None if s.parent is None else _stats(s.parent[0], None, labels),
+        "fp32": None if s.parent is None else _stats(s.parent[0], None, labels, None),
         "rows": rows,
-        "groups": [{"group": name, **_spread(members)} for name, members in sorted(groups.items())],
-        "fleet": _spread(s.rows),
+        "groups": [{"group": name, **spread(members)} for name, members in sorted(groups.items())],
+        "fleet": spread(s.rows),
     }
 
 
-def _stats(answers: Answers, parent: tuple[Answers, Head] | None, labels: Array | None) -> Json:
+def _stats(
+    answers: Answers,
+    parent: tuple[Answers, Head] | None,
+    labels: Array | None,
+    samples: Samples | None,
+) -> Json:
     try:
         found = device.stats(answers, head(answers), parent, labels, SEED)
+        telling = samples.of_row(answers) if samples else []
     except TaskError as error:
         return {"problem": error.what}
-    return dataclasses.asdict(found)
+    return {**dataclasses.asdict(found), "samples": telling}
 
 
-def _spread(rows: Rows) -> Json:
+def spread(rows: Rows) -> Json:
     """``vote_entropy``: mean and largest of the samples, nats. ``worst_pair``: by disagreement."""
     answers = [found for _, found in rows]
     told: Json = {"rows": [case.id for case, _ in rows], "problem": None}

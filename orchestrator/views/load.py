@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 from orchestrator.errors import InfraError, NotAvailableError
+from orchestrator.frozen import load_run
 from orchestrator.observe import observations
 from orchestrator.signoff.case import CLEAN, Case, baseline, cases
+from orchestrator.signoff.policy import Policy
 from orchestrator.signoff.result import plain
 from orchestrator.store.database import Store
 from orchestrator.variance.answers import Answers
@@ -20,14 +23,19 @@ from orchestrator.variance.observation import Truth
 SCHEMA = "assay.variance/1"
 SEED = 0
 CONFIDENCE = 0.95
+DEFAULT = Policy(name="defaults")
 
 Json = dict[str, Any]
 Rows = Sequence[tuple[Case, Answers]]
+Given = Mapping[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class Set:
-    """Rows that may be compared: one model file on one input set, and what is known of it."""
+    """Rows that may be compared: one model file on one input set, and what is known of it.
+
+    ``given``, over several runs: row ID -> (run, attempt) each time it was given, newest first.
+    """
 
     model: str
     file: str
@@ -35,15 +43,22 @@ class Set:
     rows: Rows
     parent: tuple[Answers, Head] | None
     truth: Truth
+    given: Given
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """``problems``: rows and cells without an answer, each with its reason."""
+    """``run``: the one that was asked of, all None where none was. ``problems``: rows, cells and
+
+    runs without an answer, each with its reason. ``policy``: whose limits are asked about.
+    ``runs``: where the rows are of several.
+    """
 
     run: Json
     sets: tuple[Set, ...]
     problems: tuple[Json, ...]
+    policy: Policy = DEFAULT
+    runs: tuple[str, ...] = ()
 
 
 def load(store: Store, run: str | None) -> Loaded:
@@ -71,14 +86,17 @@ def load(store: Store, run: str | None) -> Loaded:
         )
     sets = tuple(set_of(key, rows, truths[key[0], key[2]]) for key, rows in groups.items())
     told = {"id": info.id, "name": info.name, "state": info.state.value}
-    return Loaded(told, sets, tuple(problems))
+    policy = load_run(store.frozen(info.id)).policy
+    return Loaded(told, sets, tuple(problems), policy or DEFAULT)
 
 
-def set_of(key: tuple[str, str, str, str], rows: Rows, truth: Truth) -> Set:
+def set_of(
+    key: tuple[str, str, str, str], rows: Rows, truth: Truth, given: Given = MappingProxyType({})
+) -> Set:
     """``key``: the rows' common `Case.group`; one row at least."""
     parent = baseline(truth).answers
     with_head = None if parent is None else (parent, head(parent))
-    return Set(key[0], key[1], key[2], rows, with_head, truth)
+    return Set(key[0], key[1], key[2], rows, with_head, truth, given)
 
 
 def document(loaded: Loaded, by: str, sets: Sequence[Json]) -> Json:
@@ -89,6 +107,8 @@ def document(loaded: Loaded, by: str, sets: Sequence[Json]) -> Json:
             {
                 "schema": SCHEMA,
                 "run": loaded.run,
+                "across_runs": bool(loaded.runs),
+                "runs": list(loaded.runs) or [loaded.run["id"]],
                 "by": by,
                 "seed": SEED,
                 "resamples": RESAMPLES,
@@ -105,7 +125,11 @@ def named(s: Set) -> Json:
 
 
 def described(s: Set, case: Case, answers: Answers) -> Json:
-    """Who a row is, and what its numbers come from; ``same_as``: the first row of equal bytes."""
+    """Who a row is, and what its numbers come from; ``same_as``: the first row of equal bytes.
+
+    ``runs``: over several, those in which the unit gave this answer, newest first.
+    """
+    times = s.given.get(case.id, ())
     first = next(row.id for row, found in s.rows if found.digest == answers.digest)
     r = case.row
     return {
@@ -114,6 +138,7 @@ def described(s: Set, case: Case, answers: Answers) -> Json:
         "device_class": r.device_class,
         "emulated": r.emulated,
         "runtime": r.runtime,
-        "attempts": list(case.clean_attempts),
+        "runs": [run for run, _ in times],
+        "attempts": [attempt for _, attempt in times] or list(case.clean_attempts),
         "same_as": None if first == case.id else first,
     }

@@ -7,51 +7,58 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from itertools import combinations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from orchestrator.errors import InputError
 from orchestrator.signoff.case import Case
+from orchestrator.signoff.policy import Policy
 from orchestrator.signoff.tables import vs_reference
 from orchestrator.variance import pair
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.between import between
+from orchestrator.variance.early import early
 from orchestrator.variance.head import head
 from orchestrator.variance.tasks import TaskError, disagree
 from orchestrator.views.load import CONFIDENCE, SEED, Json, Loaded, Set, document, named
+from orchestrator.views.samples import SHOWN, Samples
 
-SHOWN_SAMPLES = 10
+SHOWN_NAMES = 20
 
 
-def paired(loaded: Loaded, a: str, b: str) -> Json:
-    """Every pair of rows of which one fits ``a`` and the other ``b``.
+def paired(loaded: Loaded, a: str, b: str, samples: int = SHOWN) -> Json:
+    """Every pair of rows of which one fits ``a`` and the other ``b``, with so many ``samples``.
 
-    A pattern (with ``*``, ``?``) fits a row by its device, class, runtime, "device/runtime" or ID.
-    Raises InputError E-VARIANCE-PAIR where no pair is left.
+    A pattern (with ``*``, ``?``) fits a row by its device, class, runtime, "device/runtime" or ID,
+    and by "device/runtime of RUN" over several runs. Raises InputError E-VARIANCE-PAIR where no
+    pair is left.
     """
-    sets = [{**named(s), "pairs": _pairs(s, a, b)} for s in loaded.sets]
+    policy = loaded.policy
+    sets = [{**named(s), "pairs": _pairs(s, a, b, samples, policy)} for s in loaded.sets]
     if not any(s["pairs"] for s in sets):
-        known = sorted({_who(case) for s in loaded.sets for case, _ in s.rows})
+        known = sorted(
+            {name for s in loaded.sets for case, _ in s.rows for name in _whole(s, case)}
+        )
         raise InputError(
             "E-VARIANCE-PAIR",
             f"no two rows of one model file fit {a!r} and {b!r}",
             where=loaded.run["id"],
-            mend=f"there are {', '.join(known)}",
+            mend=f"there are {', '.join(known[:SHOWN_NAMES])}"
+            + (f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""),
         )
     return document(loaded, "pair", [s for s in sets if s["pairs"]])
 
 
-def _pairs(s: Set, a: str, b: str) -> list[Json]:
-    found = []
+def _pairs(s: Set, a: str, b: str, shown: int, policy: Policy) -> list[Json]:
+    found, samples = [], Samples(s, shown)
     for x, y in combinations(s.rows, 2):
-        if _fits(a, x[0]) and _fits(b, y[0]):
-            found.append(_pair(x, y))
-        elif _fits(a, y[0]) and _fits(b, x[0]):
-            found.append(_pair(y, x))
+        if _fits(a, s, x[0]) and _fits(b, s, y[0]):
+            found.append(_pair(x, y, samples, policy))
+        elif _fits(a, s, y[0]) and _fits(b, s, x[0]):
+            found.append(_pair(y, x, samples, policy))
     return found
 
 
-def _pair(x: tuple[Case, Answers], y: tuple[Case, Answers]) -> Json:
+def _pair(
+    x: tuple[Case, Answers], y: tuple[Case, Answers], samples: Samples, policy: Policy
+) -> Json:
     (left, a), (right, b) = x, y
     told = {
         "a": left.id,
@@ -60,8 +67,11 @@ def _pair(x: tuple[Case, Answers], y: tuple[Case, Answers]) -> Json:
     }
     try:
         codes = pair.compare(a, b)
-        more = between(a, b, (head(a), head(b)), SEED)
+        heads = head(a), head(b)
+        more = between(a, b, heads, SEED)
         differ = disagree(a.task, a.decisions, b.decisions)
+        soon = early(a, differ, policy.gates.G6.max_disagreement, policy.confidence)
+        telling = samples.of_pair((a, heads[0]), (b, heads[1]), codes.sample_lsb)
     except TaskError as error:
         return {**told, "problem": error.what}
     return {
@@ -70,21 +80,20 @@ def _pair(x: tuple[Case, Answers], y: tuple[Case, Answers]) -> Json:
         **dataclasses.asdict(vs_reference(codes, CONFIDENCE)),
         "lattice_differs": codes.lattice_differs,
         **dataclasses.asdict(more),
-        "samples": _telling(codes, differ),
+        "early": dataclasses.asdict(soon),
+        "samples": telling,
     }
 
 
-def _telling(codes: pair.Pair, differ: NDArray[np.bool_]) -> list[int]:
-    """Samples to look at: those decided otherwise first, then by distance in LSB; no equal ones."""
-    distance = np.zeros(codes.n, np.int64) if codes.sample_lsb is None else codes.sample_lsb
-    order = np.lexsort((-distance, ~differ))[:SHOWN_SAMPLES]
-    return [int(i) for i in order if differ[i] or distance[i]]
-
-
-def _fits(pattern: str, case: Case) -> bool:
+def _fits(pattern: str, s: Set, case: Case) -> bool:
     r = case.row
     names: Iterable[str] = (r.device, r.device_class, r.runtime, _who(case), case.id)
-    return any(name == pattern or fnmatchcase(name, pattern) for name in names)
+    return any(name == pattern or fnmatchcase(name, pattern) for name in (*names, *_whole(s, case)))
+
+
+def _whole(s: Set, case: Case) -> list[str]:
+    """How a row is told from all others: over several runs, in each that it comes from."""
+    return [f"{_who(case)} of {run}" for run, _ in s.given.get(case.id, ())] or [_who(case)]
 
 
 def _who(case: Case) -> str:

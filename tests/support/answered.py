@@ -62,8 +62,12 @@ def answer(
     outputs: Codes,
     hashes: NDArray[np.uint8] | None = None,
     latency_ns: NDArray[np.int64] | None = None,
+    inputs: str = "0" * 64,
 ) -> str:
-    """The attempt's ID. ``outputs`` [samples, CLASSES]; ``hashes`` spares hashing them again."""
+    """The attempt's ID. ``outputs`` [samples, CLASSES]; ``hashes`` spares hashing them again;
+
+    ``inputs``: sha256 of the input tensor, as the device would have told it.
+    """
     lease = store.acquire_lease(device, this_process())
     assert lease is not None
     claim = store.claim(run, lease)
@@ -73,6 +77,7 @@ def answer(
         latency_ns = np.arange(1, len(outputs) + 1, dtype=np.int64) * 1000
     result = {
         "model_sha256": "0" * 64,
+        "input_sha256": [inputs],
         "outputs": [{"blob": vars(output)}],
         "backend": {"planned": "cpu", "fallbacks": []},
         "repeats": {"count": 1, "samples": 0, "mismatches": 0},

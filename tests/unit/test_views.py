@@ -7,11 +7,12 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from orchestrator.reports.views import render
 from orchestrator.signoff.case import cases
-from orchestrator.variance.observation import Observation, Truth
+from orchestrator.variance.observation import Observation, Output, Truth
 from orchestrator.variance.tasks import Regression, Task
 from orchestrator.views.groups import grouped
 from orchestrator.views.load import Loaded, set_of
@@ -119,3 +120,76 @@ def test_slices_claim_once_for_equal_bytes() -> None:
     short = truth(80, labels=labels, slices={"part": part[:5]})
     (broken,) = sliced(loaded(clean("a", q), known=short))["sets"]
     assert "shape" in broken["rows"][0]["problem"]
+
+
+def test_samples_that_differ_come_decided_otherwise_first_then_by_distance() -> None:
+    labels = np.zeros(8, np.int64)
+    a, b = codes(8), codes(8)
+    b[5] = (40, 80)  # decides 1, 80 steps off
+    b[2, 1] += 3
+    b[6, 1] += 7
+    known = truth(8, labels=labels)
+    document = paired(loaded(clean("a", a), clean("b", b), known=known), "a", "b")
+    (pair,) = document["sets"][0]["pairs"]
+    assert [(x["sample"], x["differ"], x["lsb"]) for x in pair["samples"]] == [
+        (5, True, 80),
+        (6, False, 7),
+        (2, False, 3),
+    ]
+    first = pair["samples"][0]
+    assert (first["a"]["decision"], first["b"]["decision"], first["a"]["label"]) == (0, 1, 0)
+    assert (first["a"]["margin"], first["b"]["margin"]) == (40, 40)
+    assert first["b"]["top"] == [1, 0]
+    assert first["b"]["c_to_i"]
+    p = 1 / (1 + np.exp(-20))  # 40 steps of 0.5
+    assert first["a"]["p1"] == np.float64(p)
+    assert first["a"]["nll"] == -np.log(p)
+    assert "decision a / b" in text(document)
+    for shown, expected in ((0, []), (1, [5])):
+        few = paired(loaded(clean("a", a), clean("b", b)), "a", "b", shown)
+        assert [x["sample"] for x in few["sets"][0]["pairs"][0]["samples"]] == expected
+
+
+def test_samples_of_a_row_are_those_that_leave_fp32() -> None:
+    labels = np.zeros(8, np.int64)
+    labels[3] = 1  # FP32 decides 0 everywhere
+    q = codes(8)
+    q[3] = q[6] = (40, 80)
+    q[1, 1] += 30
+    found = loaded(clean("a", q), known=truth(8, labels=labels))
+    (row,) = grouped(found, "device", 2)["sets"][0]["rows"]
+    flips = [(x["sample"], x["c_to_i"], x["i_to_c"]) for x in row["samples"]]
+    assert flips == [(6, True, False), (3, False, True)]
+    shown = text(grouped(found, "device", 3))
+    assert "C→I" in shown
+    assert "I→C" in shown
+    (row,) = grouped(loaded(clean("a", q)), "device", 3)["sets"][0]["rows"]
+    assert row["samples"] == []  # no parent
+    assert grouped(found, "device")["sets"][0]["rows"][0]["samples"] == []
+
+
+def test_floats_off_any_lattice_are_ordered_by_their_distance() -> None:
+    a = f32([[0.1, 0.9], [0.2, 0.8], [0.3, 0.71]])
+    b = a + f32([[0, 0], [0.01, 0], [0.02, 0]])
+    found = loaded(
+        clean("a", outputs=(Output("p", a),)),
+        clean("b", outputs=(Output("p", b),)),
+        known=truth(3, labels=None, fp32=None),
+    )
+    (pair,) = paired(found, "a", "b")["sets"][0]["pairs"]
+    assert [x["sample"] for x in pair["samples"]] == [2, 1]
+    assert pair["samples"][0]["max_abs"] == pytest.approx(0.02, abs=1e-6)
+    assert "max |a-b|" in text(paired(found, "a", "b"))
+
+
+def test_a_pair_says_after_how_many_samples_its_fail_was_certain() -> None:
+    reference = codes(100)
+    reference[40:, 0] = np.arange(60)[::-1]  # the last samples are the nearest ties
+    other = reference.copy()
+    other[95:, 1] = 80
+    found = paired(loaded(clean("a", reference), clean("b", other), known=truth(100)), "a", "b")
+    (pair,) = found["sets"][0]["pairs"]
+    assert pair["early"]["needed"] == 3
+    assert (pair["early"]["near_ties_first"], pair["early"]["own_order"]) == (3, 98)
+    assert "3 of 100 samples near ties first, 98 in their own order" in text(found)
+    assert pair["confidences"]["mmd"]["p"] <= 1
