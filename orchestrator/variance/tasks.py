@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
 from orchestrator.variance.lattice import Array, Output, codes, real
+from orchestrator.variance.lead import lead
 
 NO_DECISION = -1
 Mask = NDArray[np.bool_]
@@ -155,26 +156,16 @@ def margins(task: Task, outputs: Sequence[Output]) -> NDArray[np.float64] | None
     """
     output = tensor(task, outputs)
     if isinstance(task, Classification) and output.values.dtype.kind in "iu":
-        return _lead(output.values.reshape(len(output.values), -1))
+        return lead(output.values.reshape(len(output.values), -1))
     q = codes(output)
     if q is None or isinstance(task, Regression):
         return None
     if isinstance(task, Classification):
-        return _lead(q)
+        return lead(q)
     if task.score == "mse_to_input":
         return None
     step = float(np.float32(output.scale)) if output.scale is not None else 1.0
     return np.abs(_scores(task, real(output), None) - task.threshold) / step
-
-
-def _lead(q: Array) -> NDArray[np.float64]:
-    """Largest minus second largest of each row; in blocks, for partitions are copies."""
-    found, rows = np.empty(len(q)), max(1, (1 << 18) // max(1, q.shape[1]))
-    for start in range(0, len(q), rows):
-        part = q[start : start + rows]
-        two = np.partition(part, part.shape[1] - 2, axis=1)[:, -2:].astype(np.int64)
-        found[start : start + rows] = two[:, 1] - two[:, 0]
-    return found
 
 
 def _scores(task: Anomaly, values: NDArray[np.float64], inputs: Array | None) -> Array:
