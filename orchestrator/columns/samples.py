@@ -112,7 +112,7 @@ def _classes(task: tasks.Task, decided: Array) -> pa.Array | None:
 
 
 def _first_64_bits(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    return np.ascontiguousarray(hashes[:, :8]).view(">u8").ravel().astype(np.uint64)
+    return np.ascontiguousarray(hashes).view(">u8")[:, 0].astype(np.uint64)
 
 
 def _fits(series: Array, shape: tuple[int, ...], what: str) -> Array:

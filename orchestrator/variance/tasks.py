@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
 from orchestrator.variance.lattice import Array, Output, codes, real
-from orchestrator.variance.lead import lead
+from orchestrator.variance.lead import largest, lead
 
 NO_DECISION = -1
 Mask = NDArray[np.bool_]
@@ -106,9 +106,9 @@ def _largest(output: Output) -> Array:
     values = output.values.reshape(len(output.values), -1) if ordered else real(output)
     if values.shape[1] < 2:
         raise TaskError("the largest of fewer than two values decides nothing")
-    found: Array = np.argmax(values, axis=1).astype(np.int64)
     if values.dtype.kind in "iu":
-        return found
+        return largest(values)
+    found: Array = np.argmax(values, axis=1).astype(np.int64)
     return np.where(np.isfinite(values).all(axis=1), found, NO_DECISION)
 
 
@@ -125,8 +125,14 @@ def check_labels(task: Task, labels: Array, outputs: Sequence[Output]) -> None:
             raise TaskError("labels hold NaN or infinity")
         return
     classes = elements if isinstance(task, Classification) else 2
-    if labels.size != n or not np.isin(labels, np.arange(classes)).all():
+    if labels.size != n or not _among(labels, classes):
         raise TaskError(f"labels must be one integer of 0..{classes - 1} for each sample")
+
+
+def _among(labels: Array, classes: int) -> bool:
+    if labels.dtype.kind in "iu":
+        return bool(labels.min() >= 0 and labels.max() < classes)
+    return bool(np.isin(labels, np.arange(classes)).all())
 
 
 def correct(task: Task, decided: Array, labels: Array) -> Mask:
