@@ -16,7 +16,8 @@ _HELP = """How rows, pairs and the fleet differ, from what the store holds of a 
 
 Plain: rows that are bit-identical, and the pairs that are not. --by: accuracy, calibration and
 confidence of every row with their intervals, and the spread within each group; by slice, where
-INT8 loses. --pair: everything about two rows, which patterns choose by device, class, runtime,
+INT8 loses; by layer, what quantisation does to each (devices are asked again, those of --pair alone
+if given). --pair: everything about two rows, which patterns choose by device, class, runtime,
 "device/runtime" or ID, with the samples to look at. --across-runs: the same of every run; an answer
 that a unit gives again is one row, another answer another one, and a pair may be of two runs.
 
@@ -33,6 +34,7 @@ class By(StrEnum):
     CLASS = "class"
     RUNTIME = "runtime"
     SLICE = "slice"
+    LAYER = "layer"
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 def variance(
     run: RunId = None,
-    by: Annotated[By | None, typer.Option(help="Group rows, or slice each.")] = None,
+    by: Annotated[By | None, typer.Option(help="Group rows, slice each, or by layer.")] = None,
     pair: Annotated[
         tuple[str, str] | None, typer.Option(metavar="A B", help="Two rows, in full.")
     ] = None,
@@ -51,7 +53,7 @@ def variance(
             min=0,
             metavar="N",
             help="List so many samples, worst first: of a pair, or of each row against FP32."
-            " [default: 10 of a pair]",
+            " By layer: look into so many. [default: 10 of a pair, 8 by layer]",
         ),
     ] = None,
     across_runs: Annotated[
@@ -64,6 +66,9 @@ def variance(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
+    if by is By.LAYER:
+        _show(_layers(run, store, pair, samples, across_runs), as_json)
+        return
     if by is not None and pair is not None:
         raise InputError("E-USAGE", "--by and --pair are two questions", mend="ask one at a time")
     if samples is not None and pair is None and by in (None, By.SLICE):
@@ -74,6 +79,10 @@ def variance(
         )
     plain = by is None and pair is None and not across_runs
     document = _kept(run, store) if plain else _view(run, store, by, pair, samples, across_runs)
+    _show(document, as_json, plain=plain)
+
+
+def _show(document: dict[str, Any], as_json: bool, *, plain: bool = False) -> None:
     if as_json:
         print_json(document)
         return
@@ -83,6 +92,23 @@ def variance(
     from orchestrator.reports import views
 
     (kept.render if plain else views.render)(document, Console())
+
+
+def _layers(
+    run: str | None,
+    folder: Path | None,
+    pair: tuple[str, str] | None,
+    samples: int | None,
+    across: bool,
+) -> dict[str, Any]:
+    from orchestrator.questions.by_layer import MOST, by_layer
+
+    if across:
+        what = "--by layer asks the devices of one run"
+        raise InputError("E-USAGE", what, mend="leave out --across-runs")
+    if samples == 0:
+        raise InputError("E-USAGE", "--by layer looks into a sample at least", mend="--samples 1")
+    return by_layer(store_folder(folder), run, pair, MOST if samples is None else samples)
 
 
 def _kept(run: str | None, folder: Path | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Form = tuple[str, Sequence[int]]
+"""Dtype and shape of a tensor."""
 
 
 class NotLocalisableError(Exception):
@@ -58,6 +60,19 @@ class Piece:
     model: bytes = field(repr=False)
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Meanings:
+    """Tensors of an optimised graph. ``stands_for``: which of the FP32 parent's each stands for.
+
+    ``lattices``: of integer tensors, where one is known. ``dequantised``: tensor of reals -> the
+    integer tensor that it was made from.
+    """
+
+    stands_for: Mapping[str, str]
+    lattices: Mapping[str, Lattice]
+    dequantised: Mapping[str, str]
 
 
 def same_bits(a: Array, b: Array) -> bool:

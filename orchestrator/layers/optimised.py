@@ -38,7 +38,7 @@ def read(data: bytes) -> Graph:
         tuple(
             Operator(
                 node.op_type,
-                _name(node),
+                node_name(node),
                 tuple(dict.fromkeys(t for t in _reads(node) if t not in constants)),
                 tuple(t for t in node.output if t),
             )
@@ -88,7 +88,7 @@ def compare(a: bytes, b: bytes) -> PlanDifference:
     sides = [onnx.load_from_string(data).graph.node for data in (a, b)]
     kinds = [Counter(node.op_type for node in nodes) for nodes in sides]
     named = [
-        {_name(n): n.op_type for n in nodes if n.op_type not in (_QUANTISE, _DEQUANTISE)}
+        {node_name(n): n.op_type for n in nodes if n.op_type not in (_QUANTISE, _DEQUANTISE)}
         for nodes in sides
     ]
     layers = [
@@ -104,7 +104,7 @@ def compare(a: bytes, b: bytes) -> PlanDifference:
     )
 
 
-def _name(node: Any) -> str:
+def node_name(node: Any) -> str:
     """The operator of the model that the node came from, as far as its name still tells."""
     return _RENAMED.sub("", node.name) or str(node.output[0])
 

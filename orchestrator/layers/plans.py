@@ -25,23 +25,23 @@ def localise(model: bytes, inputs: Sequence[Array], pair: Pair) -> Found:
     """
     given = tuple(inputs)
     ((on_a,), (on_b,)) = pair.run([Trial("whole", model, given, graph=True)])
-    graph_a, graph_b = _graph(on_a, pair.a), _graph(on_b, pair.b)
-    tapped = surgery.tap_optimised(graph_a)
+    graph_a, graph_b = saved_graph(on_a, pair.a), saved_graph(on_b, pair.b)
+    (tapped,) = surgery.tap_optimised(graph_a)
     ran = pair.run([Trial("tapped", tapped.model, given)], optimise=False)
     on_both = [must(ran[0][0], pair.a, "its own plan with all tensors out"), ran[1][0]]
-    _reproduced(on_both[0], on_a, pair.a)
+    reproduced(on_both[0], on_a, pair.a)
     plan: PlanDifference | None = None
     matters: bool | None = None
     if on_a.plan != on_b.plan:
         plan = surgery.compare_optimised(graph_a, graph_b)
-        _reproduced(_as_it_is(graph_b, given, pair.b), on_b, pair.b)
+        reproduced(_as_it_is(graph_b, given, pair.b), on_b, pair.b)
         if on_both[1].error is None:
             matters = not _equal(on_both[1].outputs, on_b.outputs)
         else:
             why = f"{pair.b.name} cannot run the plan of {pair.a.name}: {on_both[1].error}"
             return Found(PLAN, plan=plan, reason=why)
     else:
-        _reproduced(must(on_both[1], pair.b, "its plan with all tensors out"), on_b, pair.b)
+        reproduced(must(on_both[1], pair.b, "its plan with all tensors out"), on_b, pair.b)
     tensors = [dict(zip(tapped.outputs, one.outputs, strict=True)) for one in on_both]
     operators = _operators(graph_a, dict(zip(tapped.inputs, given, strict=True)), tensors, pair)
     differs = any(o.guilty or (o.accumulated and o.accumulated.different) for o in operators)
@@ -69,7 +69,8 @@ def _operators(
     return tuple(found)
 
 
-def _graph(tried: Tried, side: Side) -> bytes:
+def saved_graph(tried: Tried, side: Side) -> bytes:
+    """Raises NotLocalisableError."""
     if must(tried, side, "the whole model").graph is None:
         raise NotLocalisableError(f"{side.name} compiles part of it, which cannot be looked into")
     assert tried.graph is not None
@@ -81,7 +82,8 @@ def _as_it_is(graph: bytes, given: Outputs, side: Side) -> Tried:
     return must(tried, side, "its own plan")
 
 
-def _reproduced(tried: Tried, whole: Tried, side: Side) -> None:
+def reproduced(tried: Tried, whole: Tried, side: Side) -> None:
+    """Raises NotLocalisableError unless the graph, run as it is, gives the ordinary answer."""
     if not _equal(tried.outputs, whole.outputs):
         raise NotLocalisableError(f"the saved plan of {side.name} does not give its usual answer")
 

@@ -45,20 +45,28 @@ def localise(model: bytes, inputs: Sequence[Array], pair: Pair, at_once: int) ->
     return search.found()
 
 
-def prefix_tensors(model: bytes, graph: Graph, inputs: Sequence[Array], side: Side) -> Tensors:
-    """Every tensor that one device computes of a model, taken from its prefixes."""
-    tensors: Tensors = dict(zip(graph.inputs, inputs, strict=True))
-    pieces = surgery.cut_tflite(model, [(0, end) for end in range(len(graph.operators))])
-    able = [piece for piece in pieces if piece.inputs]
-    trials = [
-        Trial(str(i), piece.model, tuple(_given(t, tensors) for t in piece.inputs))
-        for i, piece in enumerate(able)
-    ]
-    for piece, tried in zip(able, side.run(trials), strict=True):
-        must(tried, side, "a prefix of the model")
-        for tensor, value in zip(piece.outputs, tried.outputs, strict=True):
-            tensors.setdefault(tensor, value)
-    return tensors
+class Prefixes:
+    """All prefixes of a model, to be run on one device."""
+
+    def __init__(self, model: bytes) -> None:
+        """Raises NotLocalisableError; InputError E-MODEL-UNREADABLE."""
+        self.graph: Graph = surgery.read_tflite(model)
+        ends = range(len(self.graph.operators))
+        pieces = surgery.cut_tflite(model, [(0, end) for end in ends])
+        self._able = [piece for piece in pieces if piece.inputs]
+
+    def tensors(self, inputs: Sequence[Array], side: Side) -> Tensors:
+        """Every tensor that the device computes. Raises NotLocalisableError, what a device does."""
+        tensors: Tensors = dict(zip(self.graph.inputs, inputs, strict=True))
+        trials = [
+            Trial(str(i), piece.model, tuple(_given(t, tensors) for t in piece.inputs))
+            for i, piece in enumerate(self._able)
+        ]
+        for piece, tried in zip(self._able, side.run(trials), strict=True):
+            must(tried, side, "a prefix of the model")
+            for tensor, value in zip(piece.outputs, tried.outputs, strict=True):
+                tensors.setdefault(tensor, value)
+        return tensors
 
 
 class _Search:

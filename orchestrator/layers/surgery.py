@@ -18,9 +18,15 @@ from typing import Any
 from orchestrator.errors import InputError
 from orchestrator.inputs.inspect import TIMEOUT
 from orchestrator.layers.found import Layer, PlanDifference
-from orchestrator.layers.graph import Graph, Lattice, NotLocalisableError, Operator, Piece
-
-Form = tuple[str, Sequence[int]]
+from orchestrator.layers.graph import (
+    Form,
+    Graph,
+    Lattice,
+    Meanings,
+    NotLocalisableError,
+    Operator,
+    Piece,
+)
 
 
 def read_tflite(model: bytes) -> Graph:
@@ -37,9 +43,9 @@ def read_optimised(graph: bytes) -> Graph:
     return _graph(_ask("read_optimised", [graph])[0])
 
 
-def tap_optimised(graph: bytes) -> Piece:
-    (piece,) = _pieces(*_ask("tap_optimised", [graph]))
-    return piece
+def tap_optimised(*graphs: bytes) -> list[Piece]:
+    """Each with every tensor that it computes as an output, its own outputs first."""
+    return _pieces(*_ask("tap_optimised", graphs))
 
 
 def alone_optimised(graph: bytes, tensors: Mapping[str, Form]) -> list[Piece]:
@@ -52,6 +58,25 @@ def compare_optimised(a: bytes, b: bytes) -> PlanDifference:
     told = _ask("compare_optimised", [a, b])[0]
     layers = tuple(Layer(**layer) for layer in told["layers"])
     return PlanDifference(layers, told["a"], told["b"], told["same"])
+
+
+def compare_with_parent(
+    file: bytes, graph: bytes, forms: Mapping[str, Form], parent: Mapping[str, Sequence[int]]
+) -> tuple[Graph, Meanings, list[Piece]]:
+    """Of a file's optimised graph: what is in it, what that stands for in the parent (see
+
+    `meanings.read`), and every operator as a model of its own.
+    """
+    told, models = _ask(
+        "compare_with_parent",
+        [file, graph],
+        tensors={name: [dtype, list(shape)] for name, (dtype, shape) in forms.items()},
+        parent={name: list(shape) for name, shape in parent.items()},
+    )
+    means = told["meanings"]
+    lattices = {name: Lattice(**lattice) for name, lattice in means["lattices"].items()}
+    meanings = Meanings(means["stands_for"], lattices, means["dequantised"])
+    return _graph(told["graph"]), meanings, _pieces(told["pieces"], models)
 
 
 def _ask(what: str, files: Sequence[bytes], **arguments: Any) -> tuple[Any, list[bytes]]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.inputs.inspect_child import limit
-from orchestrator.layers.graph import Graph, NotLocalisableError, Piece
+from orchestrator.layers.graph import Form, Graph, NotLocalisableError, Piece
 from orchestrator.layers.surgery import unpacked
 
 Told = tuple[Any, list[bytes]]
@@ -37,20 +37,29 @@ def _read_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
 def _tap_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
     from orchestrator.layers import optimised
 
-    return _pieces([optimised.tap(files[0])])
+    return _pieces([optimised.tap(file) for file in files])
 
 
 def _alone_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
     from orchestrator.layers import optimised
 
-    forms = {name: (dtype, shape) for name, (dtype, shape) in asked["tensors"].items()}
-    return _pieces(optimised.alone(files[0], forms))
+    return _pieces(optimised.alone(files[0], _forms(asked)))
 
 
 def _compare_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
     from orchestrator.layers import optimised
 
     return asdict(optimised.compare(*files)), []
+
+
+def _compare_with_parent(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import meanings
+
+    file, graph = files
+    found = meanings.read(file, graph, _forms(asked), asked["parent"])
+    pieces, models = _alone_optimised([graph], asked)
+    read = _read_optimised([graph], asked)[0]
+    return {"graph": read, "meanings": asdict(found), "pieces": pieces}, models
 
 
 DO: Mapping[str, Callable[[Sequence[bytes], Mapping[str, Any]], Told]] = {
@@ -60,6 +69,7 @@ DO: Mapping[str, Callable[[Sequence[bytes], Mapping[str, Any]], Told]] = {
     "tap_optimised": _tap_optimised,
     "alone_optimised": _alone_optimised,
     "compare_optimised": _compare_optimised,
+    "compare_with_parent": _compare_with_parent,
 }
 
 
@@ -85,6 +95,10 @@ def main() -> int:
     answers.write(b"".join([json.dumps(told).encode(), b"\n", *files]))
     answers.close()
     return 0
+
+
+def _forms(asked: Mapping[str, Any]) -> dict[str, Form]:
+    return {name: (dtype, shape) for name, (dtype, shape) in asked["tensors"].items()}
 
 
 def _graph(graph: Graph) -> Told:

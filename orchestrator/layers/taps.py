@@ -1,43 +1,80 @@
-"""TFLite: every operator's output, quantised against the FP32 parent's. Pure but for the device.
+"""Every layer of a quantised model against the FP32 parent's, on one device. Pure but for it.
 
-Both files run as prefixes on one device. *Accumulated* is what the quantised model has there;
-*local* is what the operator makes of the parent's own tensors, rounded to the lattices it reads:
-the golden inputs. Operators are matched by their order, so parent and file must hold the same ones.
+*Accumulated* is what the quantised model has there; *local* is what the layer makes of the parent's
+own tensors, rounded to the lattices it reads: the golden inputs. Samples come in blocks, and of a
+block only sums are kept, so memory does not grow with their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from orchestrator.layers import surgery
-from orchestrator.layers.graph import Array, Graph, Lattice, NotLocalisableError
-from orchestrator.layers.prefixes import prefix_tensors
-from orchestrator.layers.sides import Side, Trial
+from orchestrator.layers.graph import Array, Lattice, NotLocalisableError
 from orchestrator.variance.lattice import Output
-from orchestrator.variance.layer import LayerStats, amplification, layer_stats
+from orchestrator.variance.layer import LayerStats, LayerSums, amplification
 
-MOVES = ("QUANTIZE", "DEQUANTIZE")
-"""Operators of quantised files alone, which change the form of a tensor and not what it says."""
 CLIP, SQNR_DB, USED = 0.01, 20.0, 0.1
 """What docs/guides/layers.md calls too much clipping, too little signal, too few codes."""
+BLOCK = 64 << 20
+"""Bytes of the tensors of one block."""
 RANGE_COLLAPSE, CASCADE = "dynamic range collapse", "saturation cascade"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor of the model that the parent has too, as ``twin``: output of operator ``index``, or
+
+    an input of the model.
+    """
+
+    index: int | None
+    kind: str
+    name: str
+    twin: str
+    lattice: Lattice | None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A place on some samples, all arrays [samples, *shape] of one shape: what the parent has
+
+    there, what the model has, and what the operator makes of golden inputs, if it runs alone.
+    """
+
+    place: Place
+    truth: Array
+    whole: Array
+    alone: Array | None
+
+
+class Subject(Protocol):
+    """A model and its parent on one device. ``row`` is for people."""
+
+    @property
+    def row(self) -> str: ...
+
+    def see(self, inputs: Sequence[Array], golden: Sequence[Array]) -> list[Seen]:
+        """The same places in the same order for any block of samples."""
 
 
 @dataclass(frozen=True)
 class Tap:
     """One tensor: an operator's first output, or (``index`` None) an input of the model.
 
-    ``local`` is None for an input, and where the operator cannot be run alone. ``amplification``:
-    log of the growth of the accumulated relative error over the operator before.
+    ``twin``: the parent's tensor. ``local`` is None for an input, and where the operator cannot be
+    run alone. ``amplification``: log of the growth of the accumulated relative error over the tap
+    before.
     """
 
     index: int | None
     kind: str
     name: str
+    twin: str
     accumulated: LayerStats
     local: LayerStats | None
     amplification: float | None
@@ -64,43 +101,20 @@ class Taps:
         return found
 
 
-def tap(
-    model: bytes, parent: bytes, inputs: Sequence[Array], golden: Sequence[Array], side: Side
-) -> Taps:
+def tap(subject: Subject, inputs: Sequence[Array], golden: Sequence[Array]) -> Taps:
     """``inputs`` of the file and ``golden`` of its parent, [samples, *shape], same samples.
 
     Raises NotLocalisableError; InputError E-MODEL-UNREADABLE; what a device raises.
     """
-    graph, whole = surgery.read_tflite(model), surgery.read_tflite(parent)
-    twins = _twins(graph, whole)
-    codes = prefix_tensors(model, graph, inputs, side)
-    real = prefix_tensors(parent, whole, golden, side)
-    truth = {t: real[twin] for t, twin in twins.items() if twin in real}
-    alone = _local(model, graph, truth, codes, side)
-    taps = [
-        Tap(None, "input", name, _stats(truth[name], codes[name], graph, name), None, None)
-        for name in graph.inputs
-        if name in graph.lattices
-    ]
-    for i, operator in enumerate(graph.operators):
-        t = operator.outputs[0]
-        if operator.kind in MOVES or t not in truth or not _known(graph, codes, t):
-            continue
-        taps.append(
-            Tap(
-                i,
-                operator.kind,
-                operator.name,
-                _stats(truth[t], codes[t], graph, t),
-                None if t not in alone else _stats(truth[t], alone[t], graph, t),
-                None,
-            )
-        )
+    layers: list[_Sums] = []
+    for block in _blocks(subject, inputs, golden):
+        layers = layers or [_Sums(seen) for seen in block]
+        for sums, seen in zip(layers, block, strict=True):
+            sums.add(seen)
+    taps = [sums.tap() for sums in layers]
     growth = amplification([each.accumulated.noise_ratio for each in taps])
-    full = tuple(
-        Tap(**{**vars(each), "amplification": log}) for each, log in zip(taps, growth, strict=True)
-    )
-    return Taps(side.name, full, tuple(findings(full)))
+    full = tuple(replace(t, amplification=log) for t, log in zip(taps, growth, strict=True))
+    return Taps(subject.row, full, tuple(findings(full)))
 
 
 def findings(taps: Sequence[Tap]) -> list[Finding]:
@@ -144,77 +158,77 @@ def _below(stats: LayerStats) -> bool:
     return stats.sqnr_db is not None and stats.sqnr_db < SQNR_DB
 
 
-def _twins(graph: Graph, parent: Graph) -> dict[str, str]:
-    """Tensor of the file -> the parent's that it stands for."""
-    theirs = [o for o in parent.operators if o.kind not in MOVES]
-    mine = [o for o in graph.operators if o.kind not in MOVES]
-    forms = [
-        (len(whole.inputs), [(o.kind, len(o.outputs)) for o in operators])
-        for whole, operators in ((graph, mine), (parent, theirs))
-    ]
-    if forms[0] != forms[1]:
-        raise NotLocalisableError("the FP32 parent does not have the file's operators in its order")
-    twins, partner = dict(zip(graph.inputs, parent.inputs, strict=True)), iter(theirs)
-    for operator in graph.operators:
-        if operator.kind in MOVES:
-            if operator.inputs and operator.inputs[0] in twins:
-                twins[operator.outputs[0]] = twins[operator.inputs[0]]
-        else:
-            twins.update(zip(operator.outputs, next(partner).outputs, strict=True))
-    return twins
-
-
-def _local(
-    model: bytes,
-    graph: Graph,
-    truth: Mapping[str, Array],
-    codes: Mapping[str, Array],
-    side: Side,
-) -> dict[str, Array]:
-    """Each operator's first output on golden inputs."""
-    spans = [(i, i) for i in range(len(graph.operators))]
-    trials: list[Trial] = []
-    outputs: list[str] = []
-    for operator, piece in zip(graph.operators, surgery.cut_tflite(model, spans), strict=True):
-        if operator.kind in MOVES or not piece.inputs or not set(piece.inputs) <= set(truth):
-            continue
-        given = tuple(_rounded(truth[t], codes[t], graph.lattices.get(t)) for t in piece.inputs)
-        trials.append(Trial(str(len(trials)), piece.model, given))
-        outputs.append(piece.outputs[0])
-    ran = side.run(trials)
-    return {t: one.outputs[0] for t, one in zip(outputs, ran, strict=True) if one.error is None}
-
-
-def _rounded(real: Array, codes: Array, lattice: Lattice | None) -> Array:
+def rounded(real: Array, dtype: np.dtype[Any], lattice: Lattice | None) -> Array:
     """Real values as the codes of a tensor; as they are where it has none."""
-    if lattice is None or codes.dtype.kind not in "iu":
-        return real.astype(codes.dtype)
-    limits = np.iinfo(codes.dtype)
-    q = np.rint(real.astype(np.float64) / np.float32(lattice.scale)) + lattice.zero_point
-    found: Array = np.clip(q, limits.min, limits.max).astype(codes.dtype)
+    if lattice is None or dtype.kind not in "iu":
+        return real.astype(dtype)
+    limits = np.iinfo(dtype)
+    q = real / np.float32(lattice.scale)
+    np.rint(q, out=q)
+    q += lattice.zero_point
+    found: Array = np.clip(q, limits.min, limits.max, out=q).astype(dtype)
     return found
 
 
-def _known(graph: Graph, codes: Mapping[str, Array], tensor: str) -> bool:
-    """Whether its real values are: integers need a lattice."""
-    return tensor in codes and (codes[tensor].dtype.kind == "f" or tensor in graph.lattices)
+def _blocks(
+    subject: Subject, inputs: Sequence[Array], golden: Sequence[Array]
+) -> Iterator[list[Seen]]:
+    """One sample first: how many fit is known only when its tensors are.
+
+    The device works on the next block while this one is looked at.
+    """
+
+    def see(start: int, size: int) -> list[Seen]:
+        part = slice(start, start + size)
+        return subject.see([x[part] for x in inputs], [x[part] for x in golden])
+
+    first, count = see(0, 1), len(golden[0])
+    held = (array for s in first for array in (s.truth, s.whole, s.alone))
+    size = max(1, BLOCK // max(1, sum(array.nbytes for array in held if array is not None)))
+    with ThreadPoolExecutor(1) as ahead:
+        block = first
+        for start in range(1, count, size):
+            following = ahead.submit(see, start, size)
+            yield block
+            block = following.result()
+        yield block
 
 
-def _stats(truth: Array, values: Array, graph: Graph, tensor: str) -> LayerStats:
-    if truth.shape != values.shape:
-        what = f"tensor {tensor} is {values.shape[1:]}, in the FP32 parent {truth.shape[1:]}"
-        raise NotLocalisableError(what)
-    lattice = graph.lattices.get(tensor)
-    if lattice is None or values.dtype.kind not in "iu":
-        return layer_stats(truth, Output(tensor, values))
-    limits = np.iinfo(values.dtype)
-    # A softmax's 1 lies a step above its last code, and loses no more than that.
-    ends = tuple(
-        (end + step - lattice.zero_point) * lattice.scale
-        for end, step in ((limits.min, -1), (limits.max, 1))
-    )
-    output = Output(tensor, values, lattice.scale, lattice.zero_point)
-    return layer_stats(truth, output, calibrated=(ends[0], ends[1]))
+class _Sums:
+    """What has been seen of one place."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._place, calibrated = seen.place, None
+        lattice = seen.place.lattice
+        if lattice is not None and seen.whole.dtype.kind in "iu":
+            limits = np.iinfo(seen.whole.dtype)
+            # A softmax's 1 lies a step above its last code, and loses no more than that.
+            low, high = limits.min - 1 - lattice.zero_point, limits.max + 1 - lattice.zero_point
+            calibrated = low * lattice.scale, high * lattice.scale
+        self._whole = LayerSums(calibrated=calibrated)
+        self._alone: LayerSums | None = None
+        if seen.alone is not None:
+            beside = self._whole if seen.whole.dtype.kind in "iu" else None
+            self._alone = LayerSums(calibrated=calibrated, beside=beside)
+
+    def add(self, seen: Seen) -> None:
+        if seen.truth.shape != seen.whole.shape:
+            what = f"{self._place.name} is {seen.whole.shape[1:]}"
+            raise NotLocalisableError(f"{what}, in the FP32 parent {seen.truth.shape[1:]}")
+        self._whole.add(seen.truth, self._output(seen.whole))
+        if self._alone is not None and seen.alone is not None:
+            self._alone.add(seen.truth, self._output(seen.alone))
+
+    def tap(self) -> Tap:
+        place, local = self._place, None if self._alone is None else self._alone.stats()
+        whole = self._whole.stats()
+        return Tap(place.index, place.kind, place.name, place.twin, whole, local, None)
+
+    def _output(self, values: Array) -> Output:
+        lattice = self._place.lattice
+        if lattice is None or values.dtype.kind not in "iu":
+            return Output(self._place.name, values)
+        return Output(self._place.name, values, lattice.scale, lattice.zero_point)
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ from orchestrator.frozen import FrozenRun
 from orchestrator.layers.graph import Array
 from orchestrator.layers.samples import choose, distances
 from orchestrator.matrix.conditions import parse_condition
-from orchestrator.observe import array, outputs
+from orchestrator.observe import outputs
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo
@@ -46,8 +46,7 @@ class Candidate:
 class Question:
     """``a``, ``b``: the rows as "device/runtime". ``differing`` of ``count`` samples differ.
 
-    ``samples``: those to look into; ``tensors``: the model's inputs on them, [samples, 1, ...];
-    ``outputs``: what each row recorded of them, [samples, ...].
+    ``samples``: those to look into; ``outputs``: what each row recorded of them, [samples, ...].
     """
 
     run: str
@@ -57,7 +56,6 @@ class Question:
     differing: int
     count: int
     samples: tuple[int, ...]
-    tensors: tuple[Array, ...] = field(repr=False)
     outputs: tuple[tuple[Array, ...], tuple[Array, ...]] = field(repr=False)
 
 
@@ -122,8 +120,6 @@ class _Reading:
         sides = [tuple(x[:n] for x in side) for side in sides]
         distance = distances(*sides)
         samples = choose(distance, most)
-        tensor = self._frozen.staging.tensors[f"{candidate.key}/{candidate.inputs}"]
-        x = array(self._store, tensor.sha256)
         return Question(
             run=self._run,
             a=a,
@@ -132,7 +128,6 @@ class _Reading:
             differing=int((distance > 0).sum()),
             count=n,
             samples=tuple(samples),
-            tensors=(x[samples][:, None],),
             outputs=(tuple(y[samples] for y in sides[0]), tuple(y[samples] for y in sides[1])),
         )
 

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.checkup import Reservations
-from orchestrator.devices.session import Limits
-from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.frozen import load_run
 from orchestrator.layers import plans, prefixes, taps
 from orchestrator.layers.found import NOT_LOCALISABLE, Found
-from orchestrator.layers.graph import Array, NotLocalisableError
-from orchestrator.layers.sides import Pair, Side, Trial, Tried
-from orchestrator.observe import array
-from orchestrator.orders import runtime_spec
-from orchestrator.questions.differing import Candidate, Question, find
-from orchestrator.questions.pieces import BUDGET, DeviceSide
+from orchestrator.layers.graph import NotLocalisableError
+from orchestrator.layers.sides import Pair, Trial
+from orchestrator.questions.differing import Question, find
+from orchestrator.questions.pieces import BUDGET, visited
+from orchestrator.questions.tapped import CLOSED, Layered, layered, same
 from orchestrator.store.database import Store
-from orchestrator.visit import Visit, visit
-
-_CLOSED = "it was compiled for an accelerator, whose program is closed"
 
 
 @dataclass(frozen=True)
@@ -84,87 +75,30 @@ def localise(
         candidate = question.candidate
         staged = frozen.staging.models[candidate.key]
         if staged.compiled is not None:
-            return Localised(question, Found(NOT_LOCALISABLE, reason=_CLOSED), (None, None))
-        data = store.artefacts.read(staged.sha256)
-        golden = _golden(store, frozen, question) if tapped else None
-    with ExitStack() as stack:
-        pair = _pair(stack, root, frozen, candidate)
-        again = Trial("again", data, question.tensors)
-        ran = pair.run([again])
-        same = [
-            _recorded(tried[0], kept) for tried, kept in zip(ran, question.outputs, strict=True)
-        ]
+            return Localised(question, Found(NOT_LOCALISABLE, reason=CLOSED), (None, None))
+        names = candidate.model, candidate.file, candidate.inputs
+        asked = layered(store, frozen, names, question.samples)
+    rows = [(place.device, place.cell.runtime) for place in (candidate.a, candidate.b)]
+    with visited(root, frozen, rows) as sides:
+        pair = Pair(*sides)
+        ran = pair.run([Trial("again", asked.file, asked.inputs)])
+        a_same, b_same = (
+            same(tried[0], kept) for tried, kept in zip(ran, question.outputs, strict=True)
+        )
         try:
-            found = _search(data, staged.format, question.tensors, pair)
+            found = _search(asked, pair)
         except NotLocalisableError as error:
             found = Found(NOT_LOCALISABLE, reason=str(error))
-        localised = Localised(question, found, (same[0], same[1]))
-        if golden is None:
+        localised = Localised(question, found, (a_same, b_same))
+        if not tapped:
             return localised
         try:
-            told = _tap(data, staged.format, question.tensors, golden, pair.a)
+            return replace(localised, taps=asked.taps(pair.a))
         except NotLocalisableError as error:
             return replace(localised, no_taps=str(error))
-        return replace(localised, taps=told)
 
 
-def _search(data: bytes, form: str, tensors: Sequence[Array], pair: Pair) -> Found:
-    if form == "onnx":
-        return plans.localise(data, tensors, pair)
-    return prefixes.localise(data, tensors, pair, max(1, BUDGET // len(data)))
-
-
-@dataclass(frozen=True)
-class _Golden:
-    """The FP32 parent and its inputs on the samples; ``why`` where there is none to compare."""
-
-    parent: bytes = b""
-    tensors: tuple[Array, ...] = ()
-    why: str | None = None
-
-
-def _golden(store: Store, frozen: FrozenRun, question: Question) -> _Golden:
-    model = question.candidate.model
-    parent = frozen.staging.models.get(model)
-    if parent is None:
-        return _Golden(why="the matrix names no FP32 parent")
-    if parent.format != "tflite":
-        return _Golden(why="its FP32 parent is no TFLite file")
-    tensor = frozen.staging.tensors[f"{model}/{question.candidate.inputs}"]
-    x = array(store, tensor.sha256)[list(question.samples)][:, None]
-    return _Golden(store.artefacts.read(parent.sha256), (x,))
-
-
-def _tap(
-    data: bytes, form: str, tensors: Sequence[Array], golden: _Golden, side: Side
-) -> taps.Taps:
-    if form != "tflite":
-        raise NotLocalisableError("layers are compared with an FP32 parent in TFLite only")
-    if golden.why is not None:
-        raise NotLocalisableError(golden.why)
-    return taps.tap(data, golden.parent, tensors, golden.tensors, side)
-
-
-def _pair(stack: ExitStack, root: Path, frozen: FrozenRun, candidate: Candidate) -> Pair:
-    """Both devices leased, each with a worker for its runtime."""
-    timeouts = frozen.matrix.timeouts
-    limits = Limits(timeouts.cell, timeouts.silence)
-    reservations = stack.enter_context(Reservations(root))
-    visits: dict[str, tuple[Visit, threading.Lock]] = {}
-    sides = []
-    for place in (candidate.a, candidate.b):
-        device = frozen.inventory.device(place.device)
-        if device.name not in visits:
-            there = stack.enter_context(visit(device, reservations, limits))
-            visits[device.name] = there, threading.Lock()
-        config = frozen.matrix.runtime(place.cell.runtime)
-        name = f"{device.name}/{config.name}"
-        sides.append(DeviceSide(name, *visits[device.name], runtime_spec(config, device)))
-    return Pair(*sides)
-
-
-def _recorded(tried: Tried, kept: Sequence[Array]) -> bool:
-    return tried.error is None and all(
-        x.dtype == y.dtype and x.tobytes() == y.tobytes()
-        for x, y in zip(tried.outputs, kept, strict=True)
-    )
+def _search(asked: Layered, pair: Pair) -> Found:
+    if asked.form == "onnx":
+        return plans.localise(asked.file, asked.inputs, pair)
+    return prefixes.localise(asked.file, asked.inputs, pair, max(1, BUDGET // len(asked.file)))

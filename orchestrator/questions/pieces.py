@@ -1,19 +1,25 @@
-"""A device that runs pieces of models: batches out, answers in."""
+"""Devices that run pieces of models: batches out, answers in."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from device_worker import batch as forms
 from device_worker import wire
+from orchestrator.checkup import Reservations
 from orchestrator.devices import batch
+from orchestrator.devices.session import Limits
 from orchestrator.errors import InfraError
+from orchestrator.frozen import FrozenRun
 from orchestrator.layers.graph import Array
 from orchestrator.layers.sides import Trial, Tried
-from orchestrator.visit import Visit
+from orchestrator.orders import runtime_spec
+from orchestrator.visit import Visit, visit
 
 BUDGET = 64 << 20
 """Bytes of models and their inputs that go to a device in one archive."""
@@ -45,6 +51,29 @@ class DeviceSide:
         if error["kind"] == "infra_error":
             raise InfraError(error["code"], error["what"], where=self.name)
         return Tried(error=f"{error['what']} [{error['code']}]")
+
+
+@contextmanager
+def visited(
+    root: Path, frozen: FrozenRun, rows: Sequence[tuple[str, str]]
+) -> Iterator[list[DeviceSide]]:
+    """The devices of some (device, runtime) of a run, leased; each with a worker for its runtime.
+
+    Raises what visiting a device raises.
+    """
+    timeouts = frozen.matrix.timeouts
+    limits = Limits(timeouts.cell, timeouts.silence)
+    there: dict[str, tuple[Visit, threading.Lock]] = {}
+    with Reservations(root) as reservations, ExitStack() as stack:
+        sides = []
+        for name, runtime in rows:
+            device, config = frozen.inventory.device(name), frozen.matrix.runtime(runtime)
+            if name not in there:
+                leased = stack.enter_context(visit(device, reservations, limits))
+                there[name] = leased, threading.Lock()
+            spec = runtime_spec(config, device)
+            sides.append(DeviceSide(f"{name}/{runtime}", *there[name], spec))
+        yield sides
 
 
 def _archive(trials: Sequence[Trial]) -> batch.Archive:

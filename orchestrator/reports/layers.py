@@ -73,10 +73,10 @@ def headline(document: Mapping[str, Any]) -> str:
 def _first(document: Mapping[str, Any]) -> str:
     operator = document["operators"][document["first"]]
     told = _difference(operator["accumulated"])
-    return f"#{operator['index']} {operator['kind']} '{_short(operator['name'])}' ({told})"
+    return f"#{operator['index']} {operator['kind']} '{short(operator['name'])}' ({told})"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """Converters name a fused operator after all of its parts, the last of them at the end."""
     return name if len(name) <= _NAMED else f"…{name[1 - _NAMED :]}"
 
@@ -166,8 +166,8 @@ def _taps(document: Mapping[str, Any], console: Console) -> None:
 
 def _where(tap: Mapping[str, Any]) -> str:
     if tap["index"] is None:
-        return f"the input '{_short(tap['name'])}'"
-    return f"#{tap['index']} {tap['kind']} '{_short(tap['name'])}'"
+        return f"the input '{short(tap['name'])}'"
+    return f"#{tap['index']} {tap['kind']} '{short(tap['name'])}'"
 
 
 def _tap(tap: Mapping[str, Any]) -> tuple[str, ...]:
@@ -176,14 +176,14 @@ def _tap(tap: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         fmt.DASH if tap["index"] is None else str(tap["index"]),
         tap["kind"],
-        _decibels(whole),
-        _decibels(alone),
+        decibels(whole),
+        decibels(alone),
         *(fmt.number(whole[key]) for key in keys),
         fmt.number(tap["amplification"]),
     )
 
 
-def _decibels(stats: Mapping[str, Any] | None) -> str:
+def decibels(stats: Mapping[str, Any] | None) -> str:
     """JSON has no infinity: without a number there was no error, or nothing to measure."""
     if stats is None:
         return fmt.DASH
@@ -199,7 +199,7 @@ def _cells(operator: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         str(operator["index"]),
         operator["kind"],
-        _short(operator["name"]),
+        short(operator["name"]),
         _difference(operator["accumulated"]),
         alone,
         "guilty" if operator["guilty"] else "",

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.reports import by_layer, samples
 from orchestrator.reports import format as fmt
-from orchestrator.reports import samples
 from orchestrator.reports.columns import columns
 
 Json = Mapping[str, Any]
@@ -19,12 +19,14 @@ INTERVALS = "intervals: 95 %"
 
 def render(document: Json, console: Console) -> None:
     """One block per (model file, input set), then what gave no answer and why."""
-    told = {"slice": _slices, "pair": _pairs, "answer": _alike}
+    told = {"slice": _slices, "pair": _pairs, "answer": _alike, "layer": _layers}
     show: Callable[[Json, Console], None] = told.get(document["by"], _groups)
     for one in document["sets"]:
         head = f"{one['model']}.{one['file']} on {one['inputs']}: {one['n']} samples; {INTERVALS}"
         if document["across_runs"]:
             head += f"; {len(document['runs'])} runs"
+        if document["by"] == "layer":
+            head = by_layer.head(one)
         _line(console, head, "bold")
         show(one, console)
         _line(console)
@@ -165,6 +167,12 @@ def _slices(one: Json, console: Console) -> None:
     tried = sum(s["p_loss"] is not None for row in distinct for s in row["slices"])
     if tried:
         _line(console, f"  {lost} of {tried} slices lose accuracy (exact McNemar, Holm at 5 %)")
+
+
+def _layers(one: Json, console: Console) -> None:
+    columns(console, *by_layer.table(one))
+    for text in by_layer.notes(one):
+        _line(console, f"  {text}")
 
 
 def _pairs(one: Json, console: Console) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import jensenshannon
-from scipy.special import rel_entr
 
+from orchestrator.variance.bins import Bins, Counted, Grid, distances
 from orchestrator.variance.lattice import Array, Output, codes, real
 
-BINS = 2048
-SMOOTHING = 0.5
-"""Added to every bin's count for KL, so that an empty one does not make it infinite."""
 DB_PER_BIT = 6.02
+_CHUNK = 1 << 13
+"""Elements worked on at once: their float64 stay in cache, and below malloc's threshold for fresh
+
+pages."""
 
 Floats = NDArray[np.float64]
 
@@ -40,12 +40,13 @@ class LayerStats:
     ``bias`` mean y - x, are in real units.
 
     ``kl`` KL(x || y) in nats and ``js`` Jensen-Shannon distance (0 to sqrt(ln 2)) on one histogram
-    of ``bins`` bins. ``w1_sigma`` Wasserstein-1 distance / standard deviation of x.
+    of ``bins`` bins. ``w1_sigma`` Wasserstein-1 distance / standard deviation of x. How they are
+    binned, and what that can cost W1, is `bins`' to say.
 
     ``clip_rate`` share of codes at either end of their range; ``clip_excess`` that, minus the
-    share of x within half a step of the ends' values (ReLU zeros are no clipping).
-    ``range_overflow`` share of x outside the calibrated range. ``code_utilisation`` distinct codes
-    / codes of the range.
+    share of x within half a bin (a step, of 8-bit codes) of the ends' values: ReLU zeros are no
+    clipping. ``range_overflow`` share of x outside the calibrated range. ``code_utilisation``
+    distinct codes / codes of the range. Codes are of 16 bits at most.
     """
 
     n: int
@@ -78,29 +79,139 @@ def layer_stats(
     represent, half a step of rounding at its ends included. Raises ValueError where the shapes
     differ or integers come without a scale: neither may be guessed.
     """
-    if reference.shape != other.values.shape:
-        raise ValueError(f"layers of shapes {reference.shape} and {other.values.shape}")
-    if other.values.dtype.kind in "iu" and not other.scale:
-        raise ValueError("integer codes without a scale have no real values")
-    x, y, q = reference.astype(np.float64).ravel(), real(other).ravel(), codes(other)
-    finite = np.isfinite(x) & np.isfinite(y)
-    lost = int(finite.size - finite.sum())
-    x, y, q = x[finite], y[finite], None if q is None else q.ravel()[finite]
-    if not x.size:
-        return LayerStats(n=0, nonfinite=lost)
-    step, grid = float(np.float32(other.scale)) if other.scale else None, _grid(other)
-    if calibrated is None and grid is not None:
-        calibrated = grid.low - grid.step / 2, grid.high + grid.step / 2
-    return LayerStats(
-        n=x.size,
-        nonfinite=lost,
-        range_overflow=None
-        if calibrated is None
-        else _share((x < calibrated[0]) | (x > calibrated[1])),
-        **_errors(x, y, step),
-        **_distances(np.sort(x), np.sort(y), step),
-        **({} if q is None or grid is None else _use_of_codes(x, q, grid)),
-    )
+    sums = LayerSums(calibrated=calibrated)
+    sums.add(reference, other)
+    return sums.stats()
+
+
+class LayerSums:
+    """`layer_stats` of a tensor that comes block by block: memory does not grow with their number.
+
+    All blocks are of one lattice, that of the first. ``beside``: other integer codes that are added
+    with the same references, each block before this: references are not counted twice.
+    """
+
+    def __init__(
+        self, *, calibrated: tuple[float, float] | None = None, beside: LayerSums | None = None
+    ) -> None:
+        self._calibrated, self._beside = calibrated, beside
+        self._grid: Grid | None = None
+        self._step: float | None = None
+        self._bins: Bins | None = None
+        self._x: Counted = Counted() if beside is None else beside._x
+        self._y = Counted()
+        self._on_lattice = True
+        self._lost = self._outside = 0
+        self._noise = self._bias = self._furthest = 0.0
+        self._codes: NDArray[np.int64] | None = None
+        self._real: Floats | None = None
+
+    def add(self, reference: Array, other: Output) -> None:
+        """One block; parameters and errors as of `layer_stats`."""
+        if reference.shape != other.values.shape:
+            raise ValueError(f"layers of shapes {reference.shape} and {other.values.shape}")
+        if other.values.dtype.kind in "iu" and not other.scale:
+            raise ValueError("integer codes without a scale have no real values")
+        if self._beside is not None and other.values.dtype.kind not in "iu":
+            raise ValueError("a float may be no number where the codes beside it are some")
+        x, values = reference.ravel(), other.values.ravel()
+        if self._bins is None:
+            self._begin(x, other)
+        for start in range(0, x.size, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            lattice = other.scale, other.zero_point, other.code_min, other.code_max
+            self._part(x[part].astype(np.float64), Output(other.name, values[part], *lattice))
+
+    def stats(self) -> LayerStats:
+        """Of all blocks so far."""
+        x, n = self._x, self._x.n
+        if not n or self._bins is None:
+            return LayerStats(n=0, nonfinite=self._lost)
+        y = self._y
+        if not y.n and self._codes is not None and self._real is not None:
+            y = Counted.of(self._real, self._codes, self._bins)
+        rmse, sqnr = math.sqrt(self._noise / n), _decibels(x.squares, self._noise)
+        return LayerStats(
+            n=n,
+            nonfinite=self._lost,
+            sqnr_db=sqnr,
+            effective_bits=sqnr / DB_PER_BIT,
+            noise_ratio=_ratio(self._noise, x.squares),
+            rmse_scale=None if self._step is None else rmse / self._step,
+            norm_rmse=_ratio(rmse, max(x.high - x.low, y.high - y.low)),
+            cosine=1.0 if self._noise == 0 and x.squares else self._cosine(y),
+            max_abs=self._furthest,
+            bias=self._bias / n,
+            range_overflow=None if self._calibrated is None else self._outside / n,
+            **distances(x, y, self._bins),
+            **self._use_of_codes(self._bins),
+        )
+
+    def _begin(self, x: Array, other: Output) -> None:
+        self._step = float(np.float32(other.scale)) if other.scale else None
+        self._grid = grid = Grid.of(other)
+        if self._calibrated is None and grid is not None:
+            self._calibrated = grid.low - grid.step / 2, grid.high + grid.step / 2
+        self._bins = Bins.of(x, grid) if self._beside is None else self._beside._bins
+        if grid is not None and grid.count <= 1 << 16:
+            self._codes = np.zeros(grid.count, dtype=np.int64)
+            # As `real` has them: the product of float32 is exact in float64.
+            zero = other.zero_point or 0
+            self._real = np.arange(grid.count, dtype=np.float64) + (grid.first - zero)
+            self._real *= grid.step
+
+    def _part(self, x: Floats, other: Output) -> None:
+        q = self._coded(other)
+        y = real(other).ravel() if q is None or self._real is None else self._real.take(q)
+        # One number tells: a NaN or an infinity in the sum stays there.
+        if not np.isfinite(np.dot(x, x)) or (q is None and not np.isfinite(np.dot(y, y))):
+            finite = np.isfinite(x) & np.isfinite(y)
+            self._lost += int(finite.size - finite.sum())
+            x, y, q = x[finite], y[finite], None if q is None else q[finite]
+            if not x.size:
+                return
+        assert self._bins is not None  # set before any part
+        if self._beside is None:
+            self._x.add(x, self._bins)
+        if q is None or other.values.dtype.kind == "f":
+            self._y.add(y, self._bins)
+        if q is not None and self._codes is not None:
+            self._codes += np.bincount(q, minlength=self._codes.size)
+        noise = np.subtract(y, x, out=y)
+        self._noise += float(np.dot(noise, noise))
+        self._bias += float(noise.sum())
+        self._furthest = max(self._furthest, float(noise.max()), -float(noise.min()))
+        if self._calibrated is not None:
+            low, high = self._calibrated
+            if self._x.low < low or self._x.high > high:
+                self._outside += int(np.count_nonzero(x < low) + np.count_nonzero(x > high))
+
+    def _coded(self, other: Output) -> NDArray[np.int64] | None:
+        """Codes counted from the lattice's first. Once a value is off it the tensor has none."""
+        if not self._on_lattice or self._codes is None or self._grid is None:
+            return None
+        if other.values.dtype.kind in "iu":
+            return np.subtract(other.values, self._grid.first, dtype=np.int64)
+        found = codes(other)
+        self._on_lattice = found is not None
+        return None if found is None else found.ravel() - self._grid.first
+
+    def _cosine(self, y: Counted) -> float | None:
+        norms = math.sqrt(self._x.squares * y.squares)
+        dot = (self._x.squares + y.squares - self._noise) / 2
+        return max(-1.0, min(1.0, dot / norms)) if norms else None
+
+    def _use_of_codes(self, bins: Bins) -> dict[str, Any]:
+        if self._codes is None or not self._on_lattice or self._grid is None:
+            return {}
+        clipped = int(self._codes[0] + self._codes[-1]) / self._x.n
+        ends = {bins.wide_of(self._grid.low), bins.wide_of(self._grid.high)}
+        at_ends = sum(bins.within(self._x, end) for end in ends) / self._x.n
+        return {
+            "clip_rate": clipped,
+            "clip_excess": clipped - at_ends,
+            "code_utilisation": int(np.count_nonzero(self._codes)) / self._codes.size,
+        }
 
 
 def amplification(noise_ratios: Sequence[float | None]) -> list[float | None]:
@@ -116,96 +227,10 @@ def amplification(noise_ratios: Sequence[float | None]) -> list[float | None]:
     return [None, *steps] if logs else []
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """A lattice with ends: codes ``first`` to ``last`` stand for ``low`` to ``high``."""
-
-    step: float
-    first: int
-    last: int
-    low: float
-    high: float
-
-
-def _grid(other: Output) -> _Grid | None:
-    first, last = other.code_min, other.code_max
-    if (first is None or last is None) and other.values.dtype.kind in "iu":
-        limits = np.iinfo(other.values.dtype)
-        first, last = int(limits.min), int(limits.max)
-    if not other.scale or first is None or last is None:
-        return None
-    step, zero = float(np.float32(other.scale)), other.zero_point or 0
-    return _Grid(step, first, last, (first - zero) * step, (last - zero) * step)
-
-
-def _errors(x: Floats, y: Floats, step: float | None) -> dict[str, Any]:
-    noise = y - x
-    signal_power, noise_power = float(np.dot(x, x)), float(np.dot(noise, noise))
-    rmse, sqnr = math.sqrt(noise_power / x.size), _decibels(signal_power, noise_power)
-    return {
-        "sqnr_db": sqnr,
-        "effective_bits": sqnr / DB_PER_BIT,
-        "noise_ratio": _ratio(noise_power, signal_power),
-        "rmse_scale": None if step is None else rmse / step,
-        "norm_rmse": _ratio(rmse, max(float(np.ptp(x)), float(np.ptp(y)))),
-        "cosine": 1.0 if noise_power == 0 and signal_power else _cosine(x, y),
-        "max_abs": float(np.abs(noise).max()),
-        "bias": float(noise.mean()),
-    }
-
-
-def _cosine(x: Floats, y: Floats) -> float | None:
-    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return max(-1.0, min(1.0, float(np.dot(x, y)) / norms)) if norms else None
-
-
 def _decibels(signal: float, noise: float) -> float:
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal else -math.inf
-
-
-def _distances(x: Floats, y: Floats, step: float | None) -> dict[str, Any]:
-    """Of two sorted samples of one size, between which W1 is the mean distance of ranks."""
-    p, r = _histograms(x, y, step)
-    return {
-        "bins": p.size,
-        "kl": _kl(p, r),
-        "js": float(jensenshannon(p, r)),
-        "w1_sigma": _ratio(float(np.abs(x - y).mean()), float(x.std())),
-    }
-
-
-def _histograms(x: Floats, y: Floats, step: float | None) -> tuple[Floats, Floats]:
-    """Counts of both in the same bins over x's range, and in one bin below and one above it.
-
-    BINS equal ones, or one for each step of the lattice where steps are wider: in bins finer than
-    a step, codes leave gaps that FP32 fills, and a perfect quantisation would seem far away.
-    """
-    low, high = x[0], x[-1]
-    if step and step * BINS >= high - low:
-        edges = (np.arange(round(low / step), round(high / step) + 2) - 0.5) * step
-    else:
-        edges = np.linspace(low, np.nextafter(high, np.inf), BINS + 1)
-    whole = np.concatenate([[-np.inf], edges, [np.inf]])
-    p, r = (np.diff(np.searchsorted(v, whole)).astype(np.float64) for v in (x, y))
-    return p, r
-
-
-def _kl(p: Floats, r: Floats) -> float:
-    p, r = p + SMOOTHING, r + SMOOTHING
-    return float(rel_entr(p / p.sum(), r / r.sum()).sum())
-
-
-def _use_of_codes(x: Floats, q: NDArray[np.int64], grid: _Grid) -> dict[str, Any]:
-    clipped = _share((q == grid.first) | (q == grid.last))
-    half = grid.step / 2
-    at_ends = _share((np.abs(x - grid.low) <= half) | (np.abs(x - grid.high) <= half))
-    return {
-        "clip_rate": clipped,
-        "clip_excess": clipped - at_ends,
-        "code_utilisation": np.unique(q).size / (grid.last - grid.first + 1),
-    }
 
 
 def _ratio(above: float, below: float) -> float | None:
@@ -213,7 +238,3 @@ def _ratio(above: float, below: float) -> float | None:
     if above == 0:
         return 0.0
     return above / below if below else None
-
-
-def _share(mask: NDArray[np.bool_]) -> float:
-    return float(mask.mean())

@@ -49,9 +49,9 @@ def paired(loaded: Loaded, a: str, b: str, samples: int = SHOWN) -> Json:
 def _pairs(s: Set, a: str, b: str, shown: int, policy: Policy) -> list[Json]:
     found, samples = [], Samples(s, shown)
     for x, y in combinations(s.rows, 2):
-        if _fits(a, s, x[0]) and _fits(b, s, y[0]):
+        if fits(a, s, x[0]) and fits(b, s, y[0]):
             found.append(_pair(x, y, samples, policy))
-        elif _fits(a, s, y[0]) and _fits(b, s, x[0]):
+        elif fits(a, s, y[0]) and fits(b, s, x[0]):
             found.append(_pair(y, x, samples, policy))
     return found
 
@@ -85,7 +85,8 @@ def _pair(
     }
 
 
-def _fits(pattern: str, s: Set, case: Case) -> bool:
+def fits(pattern: str, s: Set, case: Case) -> bool:
+    """Whether a pattern, as of `paired`, is of this row of the set."""
     r = case.row
     names: Iterable[str] = (r.device, r.device_class, r.runtime, _who(case), case.id)
     return any(name == pattern or fnmatchcase(name, pattern) for name in (*names, *_whole(s, case)))

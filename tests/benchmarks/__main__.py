@@ -28,6 +28,7 @@ NAMES = (
     "columns",
     "pairwise",
     "early",
+    "taps",
 )
 
 

@@ -66,7 +66,21 @@ def test_the_verdict_is_the_first_line_and_each_operator_has_one(store: Path, fo
     assert len(told) == 4 + len(found["operators"])
     assert sum(line.endswith("guilty") for line in told[3:-1]) == len(found["guilty"])
     # Layers are compared with a parent of their own format only.
-    assert told[-1] == "no comparison with FP32: its FP32 parent is no TFLite file"
+    assert told[-1] == (
+        "no comparison with FP32: its FP32 parent is a file of another format (onnx, not tflite)"
+    )
+
+
+def test_under_onnx_runtime_the_optimised_graph_is_tapped(store: Path) -> None:
+    found = layers(store, "bench/ort", "bench/ort2", "--taps", "--json").json
+    assert found["no_taps"] is None
+    taps = found["taps"]["taps"]
+    assert taps[0]["kind"] == "input"
+    assert {"QLinearConv", "QGemm"} <= {tap["kind"] for tap in taps}
+    # Names of the parent's own tensors, whatever the optimiser called those of its graph.
+    assert [t["twin"] for t in taps if t["kind"] == "QLinearConv"] == ["01_relu", "03_relu"]
+    assert all(tap["local"]["sqnr_db"] > 20 for tap in taps[1:])
+    assert found["taps"]["findings"] == []
 
 
 def test_threads_change_nothing(store: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_subprocess_does_as_the_functions_do() -> None:
     x = samples(1)
     graph, _ = graph_of(residual(), x, {})
     assert surgery.read_optimised(graph) == optimised.read(graph)
-    assert surgery.tap_optimised(graph) == optimised.tap(graph)
+    assert surgery.tap_optimised(graph, graph) == 2 * [optimised.tap(graph)]
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {
         t: ("float32", (1,)) for o in optimised.read(graph).operators for t in o.outputs
     }

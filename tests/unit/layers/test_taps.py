@@ -13,6 +13,7 @@ from device_worker.wire import RuntimeSpec
 from orchestrator.layers import taps, tflite
 from orchestrator.layers.graph import Array, Lattice, NotLocalisableError
 from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, Taps
+from orchestrator.layers.taps_tflite import TfliteSubject
 from tests.support.tiny import MODELS, QUICKSTART
 from tests.unit.layers.run import Here
 
@@ -35,7 +36,8 @@ def tap(file: bytes = FILE, gain: float = 1.0) -> Taps:
     lattice = graph.lattices[graph.inputs[0]]
     real = digits() * np.float32(gain)
     codes = np.rint(real / lattice.scale) + lattice.zero_point
-    return taps.tap(file, PARENT, [np.clip(codes, -128, 127).astype(np.int8)], [real], SIDE)
+    given = np.clip(codes, -128, 127).astype(np.int8)
+    return taps.tap(TfliteSubject(file, PARENT, SIDE), [given], [real])
 
 
 def narrowed(operator: int, by: float) -> bytes:
@@ -83,7 +85,7 @@ def test_a_wrong_calibration_range_is_found_where_it_begins() -> None:
 def test_a_parent_with_other_operators_is_none() -> None:
     other = (MODELS / "digits_cnn.fp32.tflite").read_bytes()
     with pytest.raises(NotLocalisableError, match="FP32 parent"):
-        taps.tap(FILE, other, [digits()], [digits()], SIDE)
+        TfliteSubject(FILE, other, SIDE)
 
 
 def test_json_has_no_infinity() -> None:

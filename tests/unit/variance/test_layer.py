@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from onnxruntime.quantization.qdq_loss_debug import compute_signal_to_quantization_noice_ratio
 from scipy import stats
 
+from orchestrator.variance.bins import BINS, PER_WIDE
 from orchestrator.variance.lattice import Array, Output, real
-from orchestrator.variance.layer import BINS, LayerStats, amplification, layer_stats
+from orchestrator.variance.layer import LayerStats, LayerSums, amplification, layer_stats
 from tests.unit.variance.arrays import f32, i8
 
 FINITE = st.floats(-100, 100, width=32)
@@ -71,13 +72,15 @@ def test_a_second_naive_count_and_scipy_agree(
     assert found.bias == pytest.approx(sum(b) / 40 - sum(a) / 40, abs=1e-6)
     w1, sigma = stats.wasserstein_distance(x, y), float(np.std(x.astype(np.float64)))
     if sigma > 1e-3:
-        assert found.w1_sigma == pytest.approx(w1 / sigma, rel=1e-6, abs=1e-9)
+        bin_ = (max(a) - min(a)) / BINS / PER_WIDE
+        assert found.w1_sigma is not None
+        assert (w1 - bin_) / sigma - 1e-9 <= found.w1_sigma <= w1 / sigma * (1 + 1e-6) + 1e-9
     assert found.rmse_scale is found.clip_rate is found.code_utilisation is None
-    inside, edges = (b if min(a) < max(a) else []), np.histogram_bin_edges(x.astype(float), BINS)
     if min(a) + 1e-3 < max(a):
-        p, _ = np.histogram(a, edges)
-        r, _ = np.histogram(inside, edges)
-        low, high = sum(v < min(a) for v in b), sum(v > max(a) for v in b)
+        width = (max(a) - min(a)) / BINS * (1 + 2**-20)
+        edges = min(a) + (np.arange(BINS + 1) - 2**-10) * width
+        (p, _), (r, _) = np.histogram(a, edges), np.histogram(b, edges)
+        low, high = sum(v < edges[0] for v in b), sum(v > edges[-1] for v in b)
         p, r = np.array([0, *p, 0]) + 0.5, np.array([low, *r, high]) + 0.5
         assert found.kl == pytest.approx(stats.entropy(p, r), rel=1e-2, abs=1e-9)
 
@@ -92,6 +95,37 @@ def test_the_order_of_samples_changes_nothing(x: NDArray[np.float32], random: An
             assert getattr(shuffled, name) is None
         else:
             assert getattr(shuffled, name) == pytest.approx(value, rel=1e-9, abs=1e-9), name
+
+
+@given(hnp.arrays(np.float32, (8, 3), elements=FINITE), st.integers(1, 7), st.booleans())
+def test_blocks_add_up_to_the_whole(x: NDArray[np.float32], cut: int, coded: bool) -> None:
+    """Codes exactly; of floats all but what is binned, for the first block sets the bins."""
+    other = quantised(x, 0.5) if coded else Output("t", np.rint(x))
+    whole, sums = layer_stats(x, other), LayerSums()
+    for part in (slice(cut), slice(cut, None)):
+        sums.add(x[part], Output("t", other.values[part], other.scale, other.zero_point))
+    for name, value in vars(whole).items():
+        if value is not None and (coded or name not in ("bins", "kl", "js", "w1_sigma")):
+            found = getattr(sums.stats(), name)
+            assert found == pytest.approx(value, rel=1e-9, abs=1e-9), name
+
+
+def test_of_codes_the_distance_is_scipys_also_far_outside_of_their_range() -> None:
+    x = np.random.default_rng(3).normal(0, 40, 5000).astype(np.float32)
+    x[:50] *= 1000
+    other = quantised(x, 0.5, 7)
+    w1 = stats.wasserstein_distance(x, real(other).ravel())
+    expected = w1 / float(np.std(x.astype(np.float64)))
+    assert layer_stats(x, other).w1_sigma == pytest.approx(expected, rel=1e-4)
+
+
+def test_codes_of_sixteen_bits_have_wider_bins() -> None:
+    x = np.random.default_rng(3).normal(0, 1, 5000).astype(np.float32)
+    q = np.rint(x / 2**-13).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    found = layer_stats(x, Output("t", q, 2**-13, 0))
+    assert found.code_utilisation == np.unique(q).size / 2**16
+    assert (found.kl or 0) < 1e-2
+    assert found.bins <= BINS + 2
 
 
 def test_a_good_quantisation_looks_good_and_a_clipped_one_does_not() -> None:

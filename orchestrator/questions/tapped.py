@@ -1,0 +1,83 @@
+"""One row of a run against its FP32 parent, layer by layer: what `layers --taps` and `variance --by
+
+layer` are both made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.frozen import FrozenRun
+from orchestrator.layers.graph import Array, NotLocalisableError
+from orchestrator.layers.sides import Side, Trial, Tried
+from orchestrator.layers.taps import Subject, Taps, tap
+from orchestrator.layers.taps_onnx import OnnxSubject
+from orchestrator.layers.taps_tflite import TfliteSubject
+from orchestrator.observe import array
+from orchestrator.store.database import Store
+
+CLOSED = "it was compiled for an accelerator, whose program is closed"
+
+
+@dataclass(frozen=True, eq=False)
+class Layered:
+    """A model file and its parent with their inputs on some samples, [samples, 1, ...] each.
+
+    ``why``: why there is nothing to compare the file with, if so.
+    """
+
+    file: bytes = field(repr=False)
+    form: str
+    inputs: tuple[Array, ...] = field(repr=False)
+    parent: bytes = field(repr=False)
+    golden: tuple[Array, ...] = field(repr=False)
+    why: str | None = None
+
+    def taps(self, side: Side) -> Taps:
+        """Raises NotLocalisableError; InputError E-MODEL-UNREADABLE; what a device raises."""
+        if self.why is not None:
+            raise NotLocalisableError(self.why)
+        subject: Subject
+        if self.form == "onnx":
+            subject = OnnxSubject(self.file, self.parent, side)
+        else:
+            subject = TfliteSubject(self.file, self.parent, side)
+        return tap(subject, self.inputs, self.golden)
+
+
+def layered(
+    store: Store, frozen: FrozenRun, names: tuple[str, str, str], samples: Sequence[int]
+) -> Layered:
+    """``names``: model, file, input set. Raises InfraError E-ARTEFACT-*."""
+    model, file, inputs = names
+    staged, parent = frozen.staging.models[f"{model}.{file}"], frozen.staging.models.get(model)
+    why = None
+    if staged.compiled is not None:
+        why = CLOSED
+    elif parent is None:
+        why = "the matrix names no FP32 parent"
+    elif parent.format != staged.format:
+        why = f"its FP32 parent is a file of another format ({parent.format}, not {staged.format})"
+
+    def given(key: str) -> tuple[Array, ...]:
+        tensor = frozen.staging.tensors[f"{key}/{inputs}"]
+        return (array(store, tensor.sha256)[list(samples)][:, None],)
+
+    data, tensors = store.artefacts.read(staged.sha256), given(f"{model}.{file}")
+    if why is not None or parent is None:
+        return Layered(data, staged.format, tensors, b"", (), why)
+    return Layered(data, staged.format, tensors, store.artefacts.read(parent.sha256), given(model))
+
+
+def recorded(layered: Layered, side: Side, kept: Sequence[Array]) -> bool:
+    """Whether the device, asked again, gives the outputs [samples, ...] that the run recorded."""
+    (tried,) = side.run([Trial("again", layered.file, layered.inputs)])
+    return same(tried, kept)
+
+
+def same(tried: Tried, kept: Sequence[Array]) -> bool:
+    return tried.error is None and all(
+        x.dtype == y.dtype and x.tobytes() == y.tobytes()
+        for x, y in zip(tried.outputs, kept, strict=True)
+    )
