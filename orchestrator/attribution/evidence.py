@@ -58,13 +58,29 @@ class Side:
     arithmetic: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Guilty:
+    """``count`` operators of a kind that differ on equal inputs, by at most ``max_lsb`` steps;
+
+    None: they compute floats.
+    """
+
+    kind: str
+    count: int
+    max_lsb: int | None
+
+    def __str__(self) -> str:
+        size = "" if self.max_lsb is None else f", max {self.max_lsb} LSB"
+        return f"{self.count} {self.kind}{size}"
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """``changed``: the factors that differ, as `variance.factors.changed` names them, None where
 
     something is unknown. ``saturable``: products of the file that can leave int16 in pair sums.
     ``families``: operator families that the file uses, None: not known, so all may matter.
-    ``guilty``: the operators found to differ on equal inputs, in words.
+    ``guilty``: the operators found to differ on equal inputs; none where none were looked for.
     """
 
     a: Side
@@ -73,7 +89,7 @@ class Evidence:
     changed: tuple[str, ...] | None = None
     saturable: int = 0
     families: frozenset[str] | None = None
-    guilty: tuple[str, ...] = ()
+    guilty: tuple[Guilty, ...] = ()
 
 
 @dataclass(frozen=True)

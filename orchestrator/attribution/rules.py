@@ -191,7 +191,7 @@ def saturation(e: Evidence) -> Attribution | None:
         "quantise with reduce_range or U8U8, or set session.x64quantprecision=1;"
         " VNNI and ARM are not affected"
     )
-    confidence: Confidence = "certain" if shown else "likely"
+    confidence: Confidence = "certain" if shown or _steps(e) > 1 else "likely"
     return _say(e, Mechanism.SATURATION, confidence, *because, side=side, mend=mend)
 
 
@@ -243,7 +243,7 @@ def version(e: Evidence) -> Attribution | None:
 
 def rounding(e: Evidence) -> Attribution | None:
     modes = _modes(e)
-    if not modes and not e.signature.small:
+    if _steps(e) > 1 or not (modes or _steps(e) or e.signature.small):
         return None
     if modes:
         because = modes
@@ -252,7 +252,7 @@ def rounding(e: Evidence) -> Attribution | None:
     else:
         total = (e.signature.up or 0) + (e.signature.down or 0)
         because = [f"{e.signature.ones} of {total} differing codes differ by one step"]
-    confidence: Confidence = "likely" if modes else "possible"
+    confidence: Confidence = "likely" if modes or _steps(e) else "possible"
     mend = "nothing is broken: gate on decisions, or use the kernels that round alike on both"
     if e.changed == ("threads",):
         because.append("only the number of threads changed: sums are added up in another order")
@@ -276,6 +276,14 @@ RULES: tuple[Rule, ...] = (
     version,
     rounding,
 )
+
+
+def _steps(e: Evidence) -> int:
+    """Of the operators that differ on equal inputs, how far the furthest is off; 0: none is known.
+
+    Rounding otherwise moves a result by one step.
+    """
+    return max((g.max_lsb or 0 for g in e.guilty), default=0)
 
 
 def _modes(e: Evidence) -> list[str]:
@@ -308,5 +316,6 @@ def _say(
     side: Side | None = None,
     mend: str | None = None,
 ) -> Attribution:
-    told = (*because, *(f"differs on equal inputs: {op}" for op in e.guilty))
-    return Attribution(mechanism, e.changed, confidence, told, side.row if side else None, mend)
+    if e.guilty:
+        because = (*because, f"differ on equal inputs: {'; '.join(map(str, e.guilty))}")
+    return Attribution(mechanism, e.changed, confidence, because, side.row if side else None, mend)

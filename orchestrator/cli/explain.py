@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -49,9 +48,11 @@ def explain(
         explainer = Explainer(opened, None if run == "-" else run)
         answers = list(explained(explainer, a, b, model))
         run_id = explainer.run.id
-    found = [x for x in answers if not isinstance(x, NotAvailableError)]
-    for pair in found if layers else ():
-        pair["layers"] = _layers(root, run_id, pair)
+        found = [x for x in answers if not isinstance(x, NotAvailableError)]
+        if layers:
+            from orchestrator.questions.located import located
+
+            found = [located(root, explainer, pair) for pair in found]
     missing = [x for x in answers if isinstance(x, NotAvailableError)]
     if as_json:
         print_json(
@@ -67,17 +68,3 @@ def explain(
         blocks += [f"not compared: {x.what}" for x in missing]
         print_text(("\n" if brief else "\n\n").join(blocks) or "nothing to compare")
     return Exit.PASS if found else Exit.INCONCLUSIVE
-
-
-def _layers(root: Path, run: str, pair: dict[str, Any]) -> dict[str, Any] | None:
-    """The document of `assay layers`, or why there is none; None where nothing differs."""
-    from orchestrator.errors import AssayError
-    from orchestrator.questions.localise import localise
-
-    if pair["mechanism"] == "identical":
-        return None
-    file = f"{pair['model']}.{pair['file']}"
-    try:
-        return localise(root, run, pair["a"], pair["b"], model=file, most=8).to_json()
-    except AssayError as error:
-        return {"error": error.id, "what": str(error)}

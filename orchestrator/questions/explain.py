@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from device_worker import wire
-from orchestrator.attribution.evidence import Evidence, Side, adds_pairs_in_int16
+from orchestrator.attribution.evidence import Evidence, Guilty, Side, adds_pairs_in_int16
 from orchestrator.attribution.rules import attribute
 from orchestrator.attribution.signature import Signature, signature
 from orchestrator.errors import InputError, NotAvailableError
@@ -96,15 +96,17 @@ class Explainer:
         """Whether the row was to answer the file at all: a runtime takes files of its format."""
         return (file, row) in self._cells
 
-    def explain(self, file: File, a: str, b: str) -> Json:
+    def explain(self, file: File, a: str, b: str, *, guilty: tuple[Guilty, ...] = ()) -> Json:
         """Why ``a`` and ``b`` answer ``file`` alike or otherwise, as JSON data.
+
+        ``guilty``: operators that were found to differ on equal inputs, if any were looked for.
 
         Raises NotAvailableError E-ROW-UNANSWERED, InfraError E-ARTEFACT-*, TaskError.
         """
         left, right = self._answered(file, a), self._answered(file, b)
         found = signature(left.answers, right.answers)
         model = self._frozen.staging.models[f"{file[0]}.{file[1]}"]
-        told = attribute(self._evidence(file, left, right, found))
+        told = attribute(replace(self._evidence(file, left, right, found), guilty=guilty))
         return {
             "model": file[0],
             "file": file[1],

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.attribution.evidence import (
     Evidence,
+    Guilty,
     Mechanism,
     Side,
     adds_pairs_in_int16,
@@ -242,10 +243,24 @@ def test_large_differences_that_nothing_explains_are_unknown() -> None:
 
 
 def test_what_was_found_on_equal_inputs_is_told() -> None:
-    told = attribute(
-        evidence(side(), side("b", factors={"core": "x"}), ROUNDED, guilty=("#2 CONV_2D",))
-    )
-    assert told.because[-1] == "differs on equal inputs: #2 CONV_2D"
+    """One step is what rounding does, and shown at the operator; more is something else."""
+    b, convs = side("b", factors={"core": "x"}), Guilty("CONV_2D", 15, 1)
+    told = attribute(evidence(side(), b, ROUNDED, guilty=(convs, Guilty("SOFTMAX", 1, None))))
+    assert (told.mechanism, told.confidence) == (Mechanism.ROUNDING, "likely")
+    assert told.because[-1] == "differ on equal inputs: 15 CONV_2D, max 1 LSB; 1 SOFTMAX"
+    assert attribute(evidence(side(), b, ROUNDED)).confidence == "possible"
+    far = attribute(evidence(side(), b, ROUNDED, guilty=(Guilty("CONV_2D", 1, 9),)))
+    assert far.mechanism is Mechanism.UNKNOWN
+    many = pair(codes(), steps(codes(), 200, 9))
+    assert attribute(evidence(side(), b, many, guilty=(convs,))).mechanism is Mechanism.ROUNDING
+
+
+def test_saturation_seen_at_an_operator_is_certain() -> None:
+    a, b = side(pair_sums=False), side("b", pair_sums=True, factors={"core": "haswell"})
+    for steps_off, confidence in ((9, "certain"), (1, "likely")):
+        found = Guilty("QLinearConv", 2, steps_off)
+        told = attribute(evidence(a, b, ROUNDED, guilty=(found,), saturable=3))
+        assert (told.mechanism, told.confidence) == (Mechanism.SATURATION, confidence)
 
 
 @given(st.permutations(range(CLASSES)))
