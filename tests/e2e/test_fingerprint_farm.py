@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 
+from device_worker.wire import RuntimeSpec
+from orchestrator.checkup import Reservations
+from orchestrator.cli.options import inventory_of
+from orchestrator.devices.batch import run
+from orchestrator.fingerprint.pack import archive, probes
+from orchestrator.visit import visit
 from tests.support.cli import REPO, Done, assay
 
 pytestmark = [pytest.mark.farm, pytest.mark.timeout(600)]
@@ -50,6 +56,29 @@ def split(done: Done, configuration: str, board: str) -> dict[str, Any] | None:
 def test_every_board_answers(done: Done) -> None:
     assert done.code == 0, done.err
     assert all(taken["error"] is None for taken in done.json["taken"])
+
+
+def test_kernel_sets_of_one_process_leave_each_other_alone(tmp_path: Path) -> None:
+    """A worker serves one runtime, but all of its kernel sets. XNNPACK flushes denormals, the
+
+    reference kernels keep them: also when it has been in the process before them.
+    """
+    device = inventory_of([INVENTORY]).device("qemu-a53")
+    asked = archive(probes("tflite"))
+    with Reservations(tmp_path) as reservations, visit(device, reservations) as there:
+        worker = there.fresh("litert")
+        before, between, after = (
+            run(there.session, worker, asked, RuntimeSpec("litert", kernels=kernels))
+            for kernels in ("reference", "default", "reference")
+        )
+    kept, flushed = (x["tflite.add.float32.denormal"].outputs[0] for x in (before, between))
+    assert kept.any()
+    assert not flushed.any()
+    told = [
+        {a.tried.name: [o.sha256 for o in a.tried.outputs] for a in answers.trials}
+        for answers in (before, after)
+    ]
+    assert told[0] == told[1]
 
 
 def test_what_was_asked_before_does_not_change_an_answer(done: Done, tmp_path: Path) -> None:
