@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,12 +47,20 @@ def read(data: bytes) -> Graph:
     )
 
 
-def tap(data: bytes) -> Piece:
-    """The graph with every tensor that it computes as an output, its own outputs first."""
+def tap(data: bytes, only: Container[str] | None = None) -> Piece:
+    """The graph with every tensor that it computes as an output, its own outputs first.
+
+    ``only``: no other tensors than these.
+    """
     model = onnx.load_from_string(data)
     graph = model.graph
     outputs = [value.name for value in graph.output]
-    inner = [t for node in graph.node for t in node.output if t and t not in outputs]
+    inner = [
+        t
+        for node in graph.node
+        for t in node.output
+        if t and t not in outputs and (only is None or t in only)
+    ]
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     constants = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_given(graph, constants))

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +61,39 @@ def compare_optimised(a: bytes, b: bytes) -> PlanDifference:
     return PlanDifference(layers, told["a"], told["b"], told["same"])
 
 
-def compare_with_parent(
-    file: bytes, graph: bytes, forms: Mapping[str, Form], parent: Mapping[str, Sequence[int]]
-) -> tuple[Graph, Meanings, list[Piece]]:
-    """Of a file's optimised graph: what is in it, what that stands for in the parent (see
+@dataclass(frozen=True)
+class Twinned:
+    """A file's optimised ``graph`` beside its FP32 parent. ``alone``: every operator as a model of
 
-    `meanings.read`), and every operator as a model of its own.
+    its own. ``tapped``, ``parent``: both with the tensors that have a twin as outputs, and no more.
     """
+
+    graph: Graph
+    meanings: Meanings
+    alone: list[Piece]
+    tapped: Piece
+    parent: Piece
+
+
+def twinned(
+    file: bytes,
+    graph: bytes,
+    parent: bytes,
+    forms: Mapping[str, Form],
+    shapes: Mapping[str, Sequence[int]],
+) -> Twinned:
+    """``forms``: of the tensors of ``graph``; ``shapes``: of ``parent``. As `meanings.read`."""
     told, models = _ask(
-        "compare_with_parent",
-        [file, graph],
+        "twinned",
+        [file, graph, parent],
         tensors={name: [dtype, list(shape)] for name, (dtype, shape) in forms.items()},
-        parent={name: list(shape) for name, shape in parent.items()},
+        shapes={name: list(shape) for name, shape in shapes.items()},
     )
     means = told["meanings"]
     lattices = {name: Lattice(**lattice) for name, lattice in means["lattices"].items()}
     meanings = Meanings(means["stands_for"], lattices, means["dequantised"])
-    return _graph(told["graph"]), meanings, _pieces(told["pieces"], models)
+    *alone, tapped, whole = _pieces(told["pieces"], models)
+    return Twinned(_graph(told["graph"]), meanings, alone, tapped, whole)
 
 
 def _ask(what: str, files: Sequence[bytes], **arguments: Any) -> tuple[Any, list[bytes]]:

@@ -52,12 +52,15 @@ def _compare_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told
     return asdict(optimised.compare(*files)), []
 
 
-def _compare_with_parent(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
-    from orchestrator.layers import meanings
+def _twinned(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import meanings, optimised
 
-    file, graph = files
-    found = meanings.read(file, graph, _forms(asked), asked["parent"])
-    pieces, models = _alone_optimised([graph], asked)
+    file, graph, parent = files
+    forms = _forms(asked)
+    found = meanings.read(file, graph, forms, asked["shapes"])
+    tapped = optimised.tap(graph, found.stands_for)
+    whole = optimised.tap(parent, set(found.stands_for.values()))
+    pieces, models = _pieces([*optimised.alone(graph, forms), tapped, whole])
     read = _read_optimised([graph], asked)[0]
     return {"graph": read, "meanings": asdict(found), "pieces": pieces}, models
 
@@ -69,7 +72,7 @@ DO: Mapping[str, Callable[[Sequence[bytes], Mapping[str, Any]], Told]] = {
     "tap_optimised": _tap_optimised,
     "alone_optimised": _alone_optimised,
     "compare_optimised": _compare_optimised,
-    "compare_with_parent": _compare_with_parent,
+    "twinned": _twinned,
 }
 
 

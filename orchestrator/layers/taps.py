@@ -20,9 +20,10 @@ from orchestrator.variance.layer import LayerStats, LayerSums, amplification
 
 CLIP, SQNR_DB, USED = 0.01, 20.0, 0.1
 """What docs/guides/layers.md calls too much clipping, too little signal, too few codes."""
-BLOCK = 64 << 20
-"""Bytes of the tensors of one block."""
+FIRST, BLOCK = 8, 32 << 20
+"""Samples of the first block, by which tensors are sized; bytes of tensors of the others."""
 RANGE_COLLAPSE, CASCADE = "dynamic range collapse", "saturation cascade"
+UNSOUND = "unsound operator"
 
 
 @dataclass(frozen=True)
@@ -118,40 +119,55 @@ def tap(subject: Subject, inputs: Sequence[Array], golden: Sequence[Array]) -> T
 
 
 def findings(taps: Sequence[Tap]) -> list[Finding]:
-    """What has a name, and where it begins.
+    """What has a name, and where it begins; of each name the first.
 
     *Dynamic range collapse*: the parent's values do not fit. More than CLIP of them lie over a step
     outside of what the codes reach; or, on golden inputs, they huddle on fewer than USED of the
-    codes with less than SQNR_DB of signal. *Saturation cascade*: more codes than CLIP lie at the
-    ends of the range where the parent's values do not, and operators behind that are sound by
-    themselves (local SQNR at least SQNR_DB) end below SQNR_DB.
+    codes with less than SQNR_DB of signal. *Unsound operator*: less than SQNR_DB on golden inputs
+    though they fit, so it is not the range that loses. *Saturation cascade*: more codes than CLIP
+    lie at the ends of the range where the parent's values do not, and operators behind that are
+    sound by themselves but end below SQNR_DB; it begins at an unsound operator before it, if any.
     """
     found = []
+    collapse = next(((i, why) for i, t in enumerate(taps) if (why := _collapsed(t))), None)
+    # What reads a tensor that does not fit is fed what is left of it.
+    fitting = taps if collapse is None else taps[: collapse[0]]
+    unsound = next((i for i, t in enumerate(fitting) if t.local and _below(t.local)), None)
+    if collapse is not None:
+        found.append(Finding(RANGE_COLLAPSE, *collapse))
+    if unsound is not None:
+        local = taps[unsound].local
+        assert local is not None  # has it to be unsound
+        why = f"SQNR {local.sqnr_db:.3g} dB on FP32's own tensors, which fit its range"
+        found.append(Finding(UNSOUND, unsound, why))
     for i, each in enumerate(taps):
-        own = each.local or each.accumulated
-        if (own.range_overflow or 0.0) > CLIP:
-            share = f"{100 * (own.range_overflow or 0.0):.3g} %"
-            why = f"{share} of {own.n:,} FP32 values lie outside of what its codes reach"
-            found.append(Finding(RANGE_COLLAPSE, i, why))
-            break
-        if _below(own) and own.code_utilisation is not None and own.code_utilisation < USED:
-            why = f"its values use {100 * own.code_utilisation:.3g} % of the codes"
-            found.append(Finding(RANGE_COLLAPSE, i, f"{why}, SQNR {own.sqnr_db:.3g} dB"))
-            break
-    for i, each in enumerate(taps):
-        if (each.accumulated.clip_excess or 0.0) <= CLIP:
-            continue
-        behind = [t for t in taps[i + 1 :] if _below(t.accumulated) and t.local]
-        hit = [t for t in behind if t.local is not None and not _below(t.local)]
-        if hit:
+        behind = [t.local for t in taps[i + 1 :] if _below(t.accumulated) and t.local]
+        sound = sum(not _below(local) for local in behind)
+        if (each.accumulated.clip_excess or 0.0) > CLIP and sound:
             share = f"{100 * (each.accumulated.clip_excess or 0.0):.3g} %"
             why = (
-                f"{share} of {each.accumulated.n:,} codes saturate that should not; "
-                f"{len(hit)} sound operators behind it end below {SQNR_DB:g} dB"
+                f"{share} of {each.accumulated.n:,} codes{_at(each)} saturate that should not; "
+                f"{sound} sound operators behind them end below {SQNR_DB:g} dB"
             )
-            found.append(Finding(CASCADE, i, why))
+            begin = i if unsound is None else min(i, unsound)
+            found.append(Finding(CASCADE, begin, why))
             break
     return found
+
+
+def _at(tap: Tap) -> str:
+    return " of the input" if tap.index is None else f" of #{tap.index}"
+
+
+def _collapsed(tap: Tap) -> str | None:
+    own = tap.local or tap.accumulated
+    if (own.range_overflow or 0.0) > CLIP:
+        share = f"{100 * (own.range_overflow or 0.0):.3g} %"
+        return f"{share} of {own.n:,} FP32 values lie outside of what its codes reach"
+    if _below(own) and own.code_utilisation is not None and own.code_utilisation < USED:
+        used = f"its values use {100 * own.code_utilisation:.3g} % of the codes"
+        return f"{used}, SQNR {own.sqnr_db:.3g} dB"
+    return None
 
 
 def _below(stats: LayerStats) -> bool:
@@ -166,14 +182,16 @@ def rounded(real: Array, dtype: np.dtype[Any], lattice: Lattice | None) -> Array
     q = real / np.float32(lattice.scale)
     np.rint(q, out=q)
     q += lattice.zero_point
-    found: Array = np.clip(q, limits.min, limits.max, out=q).astype(dtype)
+    np.clip(q, limits.min, limits.max, out=q)
+    with np.errstate(invalid="ignore"):  # a NaN of the parent counts nowhere, whatever it becomes
+        found: Array = q.astype(dtype)
     return found
 
 
 def _blocks(
     subject: Subject, inputs: Sequence[Array], golden: Sequence[Array]
 ) -> Iterator[list[Seen]]:
-    """One sample first: how many fit is known only when its tensors are.
+    """How many samples fit is known only when the tensors of some are.
 
     The device works on the next block while this one is looked at.
     """
@@ -182,12 +200,12 @@ def _blocks(
         part = slice(start, start + size)
         return subject.see([x[part] for x in inputs], [x[part] for x in golden])
 
-    first, count = see(0, 1), len(golden[0])
-    held = (array for s in first for array in (s.truth, s.whole, s.alone))
-    size = max(1, BLOCK // max(1, sum(array.nbytes for array in held if array is not None)))
+    block, count = see(0, FIRST), len(golden[0])
+    held = (array for s in block for array in (s.truth, s.whole, s.alone))
+    total = sum(array.nbytes for array in held if array is not None)
+    size = max(1, BLOCK * min(FIRST, count) // max(1, total))
     with ThreadPoolExecutor(1) as ahead:
-        block = first
-        for start in range(1, count, size):
+        for start in range(FIRST, count, size):
             following = ahead.submit(see, start, size)
             yield block
             block = following.result()
@@ -216,7 +234,9 @@ class _Sums:
             what = f"{self._place.name} is {seen.whole.shape[1:]}"
             raise NotLocalisableError(f"{what}, in the FP32 parent {seen.truth.shape[1:]}")
         self._whole.add(seen.truth, self._output(seen.whole))
-        if self._alone is not None and seen.alone is not None:
+        if seen.alone is None:
+            self._alone = None  # an error of some samples would pass for that of all
+        elif self._alone is not None:
             self._alone.add(seen.truth, self._output(seen.alone))
 
     def tap(self) -> Tap:

@@ -16,7 +16,8 @@ from orchestrator.layers import surgery
 from orchestrator.layers.graph import Array, Graph, Lattice, NotLocalisableError, Piece
 from orchestrator.layers.meanings import MOVES
 from orchestrator.layers.plans import reproduced, saved_graph
-from orchestrator.layers.sides import Side, Trial, must
+from orchestrator.layers.sides import Side, Trial, Tried, must
+from orchestrator.layers.surgery import Twinned
 from orchestrator.layers.taps import Place, Seen, rounded
 
 Tensors = dict[str, Array]
@@ -27,30 +28,42 @@ class OnnxSubject:
 
     def __init__(self, model: bytes, parent: bytes, side: Side) -> None:
         self._model, self._side, self.row = model, side, side.name
-        self._fp32, self._graph = parent, b""
+        self._fp32 = parent
         self._parent = self._tapped = Piece(b"", (), ())
         self._sites: _Sites | None = None
 
     def see(self, inputs: Sequence[Array], golden: Sequence[Array]) -> list[Seen]:
-        given = tuple(inputs)
-        trial = Trial("whole", self._model, given, graph=not self._graph)
+        """The first time, what is tapped is checked, and found out what of it has a twin."""
+        given, fp32 = tuple(inputs), tuple(golden)
+        if self._sites is not None:
+            return self._seen(self._sites, *self._tensors(given, fp32)[:2])
+        trial = Trial("whole", self._model, given, graph=True)
         ordinary = must(self._side.run([trial])[0], self._side, "the whole model")
-        if not self._graph:
-            self._graph = saved_graph(ordinary, self._side)
-            self._tapped, self._parent = surgery.tap_optimised(self._graph, self._fp32)
-        parent = Trial("parent", self._parent.model, tuple(golden))
+        graph = saved_graph(ordinary, self._side)
+        self._tapped, self._parent = surgery.tap_optimised(graph, self._fp32)
+        whole, real, ran = self._tensors(given, fp32)
+        reproduced(ran, ordinary, self._side)
+        forms = {name: (str(x.dtype), x.shape[1:]) for name, x in whole.items()}
+        shapes = {name: x.shape[1:] for name, x in real.items()}
+        found = surgery.twinned(self._model, graph, self._fp32, forms, shapes)
+        self._tapped, self._parent = found.tapped, found.parent
+        self._sites = _Sites(found, whole, real)
+        return self._seen(self._sites, whole, real)
+
+    def _tensors(
+        self, given: tuple[Array, ...], golden: tuple[Array, ...]
+    ) -> tuple[Tensors, Tensors, Tried]:
+        """Of the model and of its parent, and the model's own answer."""
+        parent = Trial("parent", self._parent.model, golden)
         tapped = Trial("tapped", self._tapped.model, given)
         ran = self._side.run([parent, tapped], optimise=False)
-        must(ran[0], self._side, "the FP32 parent with all tensors out")
-        must(ran[1], self._side, "its plan with all tensors out")
-        reproduced(ran[1], ordinary, self._side)
+        must(ran[0], self._side, "the FP32 parent with its tensors out")
+        must(ran[1], self._side, "its plan with its tensors out")
         real: Tensors = dict(zip(self._parent.inputs, golden, strict=True))
         real |= dict(zip(self._parent.outputs, ran[0].outputs, strict=True))
         whole: Tensors = dict(zip(self._tapped.inputs, given, strict=True))
         whole |= dict(zip(self._tapped.outputs, ran[1].outputs, strict=True))
-        if self._sites is None:
-            self._sites = _Sites(self._model, self._graph, whole, real)
-        return self._seen(self._sites, whole, real)
+        return whole, real, ran[1]
 
     def _seen(self, sites: _Sites, whole: Tensors, real: Tensors) -> list[Seen]:
         alone = self._alone(sites, real)
@@ -103,18 +116,16 @@ class _Site:
 class _Sites:
     """Where the model and its parent can be compared, and how their tensors correspond."""
 
-    def __init__(self, file: bytes, graph: bytes, whole: Tensors, real: Tensors) -> None:
-        """Raises NotLocalisableError; InputError E-MODEL-UNREADABLE."""
-        forms = {name: (str(x.dtype), x.shape[1:]) for name, x in whole.items()}
-        shapes = {name: x.shape[1:] for name, x in real.items()}
+    def __init__(self, found: Twinned, whole: Tensors, real: Tensors) -> None:
+        """Raises NotLocalisableError."""
+        self._means = found.meanings
         self.dtypes = {name: x.dtype for name, x in whole.items()}
-        read, self._means, pieces = surgery.compare_with_parent(file, graph, forms, shapes)
         self._last = {
             t
             for t, m in self._means.stands_for.items()
             if self._channels_last(t, whole[t], real[m])
         }
-        self.all = self._found(read, pieces)
+        self.all = self._found(found.graph, found.alone)
         if not self.all:
             raise NotLocalisableError("no tensor of the FP32 parent has a name that the file knows")
 

@@ -160,7 +160,7 @@ def _taps(document: Mapping[str, Any], console: Console) -> None:
         at = taps[finding["tap"]]
         _line(console, f"  {finding['name']} begins at {_where(at)}: {finding['why']}")
     if not document["findings"]:
-        _line(console, "  no dynamic range collapse, no saturation cascade")
+        _line(console, "  no dynamic range collapse, unsound operator or saturation cascade")
     _columns([_TAPS, *(_tap(each) for each in taps)], console)
 
 

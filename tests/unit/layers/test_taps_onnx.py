@@ -101,6 +101,7 @@ def test_a_parent_of_other_names_is_none() -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tap(FILES["u8u8"])
+    monkeypatch.setattr(taps, "FIRST", 2)
     monkeypatch.setattr(taps, "BLOCK", 1)
     small = tap(FILES["u8u8"])
     for one, other in zip(whole.taps, small.taps, strict=True):
