@@ -18,7 +18,7 @@ import onnx
 from onnx import numpy_helper
 
 from orchestrator.layers.graph import Form, Lattice, Meanings
-from orchestrator.layers.optimised import node_name
+from orchestrator.layers.optimised import constant_nodes, node_name
 
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 MOVES = (QUANTISE, DEQUANTISE, "Transpose", "ReorderInput", "ReorderOutput", "Identity")
@@ -84,12 +84,7 @@ class _Graph:
     def __init__(self, graph: Any) -> None:
         self.nodes = list(graph.node)
         self.values = {t.name: t for t in graph.initializer}
-        self.constants = set(self.values)
-        for node in self.nodes:
-            if node.op_type == "Constant" or (
-                node.input and all(t in self.constants for t in node.input if t)
-            ):
-                self.constants.update(node.output)
+        self.constants = {*self.values, *constant_nodes(graph)}
         self.inputs = [v.name for v in graph.input if v.name not in self.constants]
 
     def data(self, node: Any) -> list[str]:

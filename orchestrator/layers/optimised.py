@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 
 from orchestrator.layers.found import Layer, PlanDifference
-from orchestrator.layers.graph import Graph, NotLocalisableError, Operator, Piece
+from orchestrator.layers.graph import Form, Graph, NotLocalisableError, Operator, Piece
 
 _RENAMED = re.compile(r"(_token_\d+|/duplicated)+$")
 """What the optimiser appends to the name of a node that it puts in another's place."""
@@ -67,21 +67,25 @@ def tap(data: bytes, only: Container[str] | None = None) -> Piece:
     return Piece(model.SerializeToString(), inputs, (*outputs, *inner))
 
 
-def alone(data: bytes, tensors: Mapping[str, tuple[str, Sequence[int]]]) -> list[Piece]:
-    """Every operator as a model of its own; ``tensors``: name -> dtype and shape of each that is
+def alone(data: bytes, tensors: Mapping[str, Form], *, weights: bool = False) -> list[Piece]:
+    """Every operator as a model of its own; ``tensors``: form of each that is computed.
 
-    computed. Raises NotLocalisableError for one that ONNX has no type for.
+    ``weights``: what is computed of constants alone (weights that are dequantised) is made in the
+    model that reads it, and is no input. Raises NotLocalisableError for a tensor that ONNX has no
+    type for.
     """
     model = onnx.load_from_string(data)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    made = constant_nodes(model.graph) if weights else {}
     pieces = []
     for node in model.graph.node:
-        inputs = list(dict.fromkeys(t for t in _reads(node) if t not in constants))
+        nodes = [node] if node.output[0] in made else [*_before(node, made), node]
+        inside = {t for each in nodes for t in each.output}
+        reads = [t for each in nodes for t in _reads(each) if t not in inside]
+        inputs = list(dict.fromkeys(t for t in reads if t not in constants))
         outputs = [t for t in node.output if t]
-        graph = onnx.GraphProto(name="alone", node=[node])
-        graph.initializer.extend(
-            constants[t] for t in dict.fromkeys(_reads(node)) if t in constants
-        )
+        graph = onnx.GraphProto(name="alone", node=nodes)
+        graph.initializer.extend(constants[t] for t in dict.fromkeys(reads) if t in constants)
         graph.input.extend(_typed(t, *tensors[t]) for t in inputs)
         graph.output.extend(onnx.ValueInfoProto(name=t) for t in outputs)
         piece = onnx.ModelProto(
@@ -89,6 +93,31 @@ def alone(data: bytes, tensors: Mapping[str, tuple[str, Sequence[int]]]) -> list
         )
         pieces.append(Piece(piece.SerializeToString(), tuple(inputs), tuple(outputs)))
     return pieces
+
+
+def constant_nodes(graph: Any) -> dict[str, Any]:
+    """Tensor -> the node that computes it, of those that are computed of constants alone."""
+    known = {tensor.name for tensor in graph.initializer}
+    found: dict[str, Any] = {}
+    for node in graph.node:
+        if all(t in known for t in _reads(node)):
+            found |= dict.fromkeys(node.output, node)
+            known.update(node.output)
+    return found
+
+
+def _before(node: Any, made: Mapping[str, Any]) -> list[Any]:
+    """Nodes that make the constants which the node reads, each after those that it needs."""
+    found: dict[str, Any] = {}
+
+    def visit(reader: Any) -> None:
+        for maker in (made[t] for t in _reads(reader) if t in made):
+            if maker.output[0] not in found:
+                visit(maker)
+                found[maker.output[0]] = maker
+
+    visit(node)
+    return list(found.values())
 
 
 def compare(a: bytes, b: bytes) -> PlanDifference:

@@ -65,7 +65,8 @@ def compare_optimised(a: bytes, b: bytes) -> PlanDifference:
 class Twinned:
     """A file's optimised ``graph`` beside its FP32 parent. ``alone``: every operator as a model of
 
-    its own. ``tapped``, ``parent``: both with the tensors that have a twin as outputs, and no more.
+    its own, weights and all. ``tapped``, ``parent``: both graphs with the tensors that have a twin
+    as outputs, and no more.
     """
 
     graph: Graph

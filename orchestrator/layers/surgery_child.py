@@ -60,7 +60,8 @@ def _twinned(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
     found = meanings.read(file, graph, forms, asked["shapes"])
     tapped = optimised.tap(graph, found.stands_for)
     whole = optimised.tap(parent, set(found.stands_for.values()))
-    pieces, models = _pieces([*optimised.alone(graph, forms), tapped, whole])
+    alone = optimised.alone(graph, forms, weights=True)
+    pieces, models = _pieces([*alone, tapped, whole])
     read = _read_optimised([graph], asked)[0]
     return {"graph": read, "meanings": asdict(found), "pieces": pieces}, models
 

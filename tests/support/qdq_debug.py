@@ -58,12 +58,15 @@ class Bare:
         if not optimise:
             level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.graph_optimization_level = level
-        with tempfile.TemporaryDirectory() as folder:
-            saved = Path(folder) / "graph.onnx"
-            if trial.graph:
+        graph: bytes | None = None
+        if trial.graph:
+            with tempfile.TemporaryDirectory() as folder:
+                saved = Path(folder) / "graph.onnx"
                 options.optimized_model_filepath = str(saved)
-            session = onnxruntime.InferenceSession(trial.model, options, providers=[CPU])
-            graph = saved.read_bytes() if trial.graph else None
+                onnxruntime.InferenceSession(trial.model, options, providers=[CPU])
+                graph = saved.read_bytes()
+            options.optimized_model_filepath = ""
+        session = onnxruntime.InferenceSession(trial.model, options, providers=[CPU])
         names = [given.name for given in session.get_inputs()]
         outputs: tuple[Array, ...] = ()
         for i in range(len(trial.inputs[0])):

@@ -70,6 +70,28 @@ def residual() -> bytes:
     return data
 
 
+def parent() -> bytes:
+    """What `residual` was quantised from: the same convolutions and sum in float32."""
+    model = onnx.load_from_string(residual())
+    values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = [
+        numpy_helper.from_array(values[f"{name}_w"] * np.float32(0.01), f"{name}_w")
+        for name in ("conv1", "conv2")
+    ]
+    pads = [1, 1, 1, 1]
+    nodes = [
+        make_node("Conv", ["x", "conv1_w"], ["conv1"], "conv1", pads=pads),
+        make_node("Conv", ["conv1", "conv2_w"], ["conv2"], "conv2", pads=pads),
+        make_node("Add", ["conv2", "x"], ["add"], "add"),
+        make_node("Identity", ["add"], ["y"], "end"),
+    ]
+    graph = make_graph(nodes, "parent", model.graph.input, model.graph.output, weights)
+    whole = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(whole)
+    data: bytes = whole.SerializeToString()
+    return data
+
+
 def samples(count: int) -> Any:
     """float32 [count, 1, 4, 6, 6]."""
     values = np.random.RandomState(1).uniform(-6, 6, (count, 1, CHANNELS, SIDE, SIDE))

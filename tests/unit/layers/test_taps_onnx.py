@@ -16,6 +16,7 @@ from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, Taps
 from orchestrator.layers.taps_onnx import OnnxSubject
 from tests.support.qdq_debug import Bare, sqnr
 from tests.support.tiny import MODELS, QUICKSTART
+from tests.unit.layers.build import parent, residual, samples
 from tests.unit.layers.run import Here
 
 SIDE = Here(RuntimeSpec("onnxruntime"))
@@ -76,6 +77,20 @@ def test_a_wrong_calibration_range_is_found_where_it_begins() -> None:
     found = tap(narrowed("09_clip", 6.0))
     begins = {f.name: found.taps[f.tap].twin for f in found.findings}
     assert begins == {RANGE_COLLAPSE: "09_clip", CASCADE: "09_clip"}
+
+
+@pytest.mark.parametrize("optimise", [True, False])
+def test_convolutions_that_the_plan_keeps_in_float_are_layers_too(optimise: bool) -> None:
+    """On x86 the optimiser leaves those of a residual branch in float, between Q and DQ."""
+    x = samples(4)
+    found = taps.tap(OnnxSubject(residual(), parent(), Bare(optimise)), [x], [x])
+    assert [t.twin for t in found.taps] == ["x", "conv1", "conv2", "add"]
+    for each in found.taps[1:]:
+        assert each.accumulated.code_utilisation is not None
+        assert each.local is not None
+        assert each.local.code_utilisation is not None
+    if not optimise:
+        assert [t.kind for t in found.taps[1:]] == ["Conv", "Conv", "Add"]
 
 
 def test_inputs_beyond_the_calibrated_range_collapse_at_the_input() -> None:
