@@ -14,6 +14,11 @@ Form = tuple[str, Sequence[int]]
 """Dtype and shape of a tensor."""
 
 
+QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
+MOVES = (QUANTISE, DEQUANTISE, "Transpose", "ReorderInput", "ReorderOutput", "Identity")
+"""ONNX operators that change the form of a tensor and not what it says."""
+
+
 class NotLocalisableError(Exception):
     """The model cannot be looked into; the text says why, in words for whoever asked."""
 

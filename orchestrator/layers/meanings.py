@@ -17,12 +17,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from orchestrator.layers.graph import Form, Lattice, Meanings
+from orchestrator.layers.graph import DEQUANTISE, MOVES, QUANTISE, Form, Lattice, Meanings
 from orchestrator.layers.optimised import constant_nodes, node_name
 
-QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
-MOVES = (QUANTISE, DEQUANTISE, "Transpose", "ReorderInput", "ReorderOutput", "Identity")
-"""Operators that change the form of a tensor and not what it says."""
 _KEEPS = (
     *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool"),
     *("NhwcMaxPool", "Slice", "Gather", "DepthToSpace", "SpaceToDepth", "Split"),

@@ -15,12 +15,19 @@ import numpy as np
 import onnx
 
 from orchestrator.layers.found import Layer, PlanDifference
-from orchestrator.layers.graph import Form, Graph, NotLocalisableError, Operator, Piece
+from orchestrator.layers.graph import (
+    DEQUANTISE,
+    QUANTISE,
+    Form,
+    Graph,
+    NotLocalisableError,
+    Operator,
+    Piece,
+)
 
 _RENAMED = re.compile(r"(_token_\d+|/duplicated)+$")
 """What the optimiser appends to the name of a node that it puts in another's place."""
 _INTEGER = ("QLinear", "QGemm", "Integer", "QAttention", "NBits")
-_QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 
 
 def integer(kind: str) -> bool:
@@ -125,7 +132,7 @@ def compare(a: bytes, b: bytes) -> PlanDifference:
     sides = [onnx.load_from_string(data).graph.node for data in (a, b)]
     kinds = [Counter(node.op_type for node in nodes) for nodes in sides]
     named = [
-        {node_name(n): n.op_type for n in nodes if n.op_type not in (_QUANTISE, _DEQUANTISE)}
+        {node_name(n): n.op_type for n in nodes if n.op_type not in (QUANTISE, DEQUANTISE)}
         for nodes in sides
     ]
     layers = [

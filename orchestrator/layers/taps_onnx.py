@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.layers import surgery
-from orchestrator.layers.graph import Array, Graph, Lattice, NotLocalisableError, Piece
-from orchestrator.layers.meanings import MOVES
+from orchestrator.layers.graph import MOVES, Array, Graph, Lattice, NotLocalisableError, Piece
 from orchestrator.layers.plans import reproduced, saved_graph
 from orchestrator.layers.sides import Side, Trial, Tried, must
 from orchestrator.layers.surgery import Twinned
@@ -90,13 +89,10 @@ class OnnxSubject:
         found: Tensors = {}
         for (site, _), tried in zip(able, self._side.run(trials, optimise=False), strict=True):
             if tried.error is None:
-                made, dtype = (
-                    sites.as_parent(site.made, tried.outputs[0]),
-                    sites.dtypes[site.tensor],
-                )
-                found[site.made] = (
-                    made if made.dtype == dtype else rounded(made, dtype, site.place.lattice)
-                )
+                made = sites.as_parent(site.made, tried.outputs[0])
+                if made.dtype != sites.dtypes[site.tensor]:
+                    made = rounded(made, sites.dtypes[site.tensor], site.place.lattice)
+                found[site.made] = made
         return found
 
 
