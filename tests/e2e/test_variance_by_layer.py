@@ -76,6 +76,11 @@ def test_a_row_without_layers_says_why(store: Path, sets: dict[str, Any]) -> Non
     by_layer(store, "--pair", "bench/lite", "nobody").refused(2, "E-VARIANCE-PAIR", "nobody")
 
 
+@pytest.mark.parametrize("options", [("--across-runs",), ("--samples", "0")])
+def test_what_cannot_be_asked_is_one_line(store: Path, options: tuple[str, ...]) -> None:
+    by_layer(store, *options).refused(2, "E-USAGE", "--by layer")
+
+
 def test_the_text_has_a_line_for_each_layer(store: Path, sets: dict[str, Any]) -> None:
     lines = by_layer(store).out.splitlines()
     heading = next(line for line in lines if "bench/lite" in line)
