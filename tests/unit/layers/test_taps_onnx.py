@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 from device_worker.wire import RuntimeSpec
 from orchestrator.layers import taps
@@ -91,6 +92,47 @@ def test_convolutions_that_the_plan_keeps_in_float_are_layers_too(optimise: bool
         assert each.local.code_utilisation is not None
     if not optimise:
         assert [t.kind for t in found.taps[1:]] == ["Conv", "Conv", "Add"]
+
+
+def activated(quantised: bool) -> bytes:
+    """conv → relu, the ReLU still in the Q/DQ file: an integer kernel takes it in."""
+    random = np.random.RandomState(3)
+    weights = random.randint(-127, 128, (4, 4, 3, 3)).astype(np.int8)
+    step = np.float32(0.01)
+    constants = {"w": weights * step, "w_q": weights, "ws": step, "wz": np.int8(0)}
+    constants |= {"xs": np.float32(0.05), "xz": np.uint8(128), "rs": np.float32(0.25)}
+    constants["rz"] = np.uint8(0)
+    source, kernel, nodes = "x", "w", []
+    if quantised:
+        source, kernel = "x_dq", "w_dq"
+        nodes = [
+            make_node("QuantizeLinear", ["x", "xs", "xz"], ["x_q"], "xQ"),
+            make_node("DequantizeLinear", ["x_q", "xs", "xz"], ["x_dq"], "xDQ"),
+            make_node("DequantizeLinear", ["w_q", "ws", "wz"], ["w_dq"], "wDQ"),
+        ]
+    nodes.append(make_node("Conv", [source, kernel], ["conv"], "conv", pads=[1, 1, 1, 1]))
+    nodes.append(make_node("Relu", ["conv"], ["relu"], "relu"))
+    last = "relu"
+    if quantised:
+        nodes.append(make_node("QuantizeLinear", ["relu", "rs", "rz"], ["relu_q"], "rQ"))
+        nodes.append(make_node("DequantizeLinear", ["relu_q", "rs", "rz"], ["relu_dq"], "rDQ"))
+        last = "relu_dq"
+    nodes.append(make_node("Identity", [last], ["y"], "end"))
+    ends = [make_tensor_value_info(t, TensorProto.FLOAT, [1, 4, 6, 6]) for t in ("x", "y")]
+    kept = [t for node in nodes for t in node.input if t in constants]
+    tensors = [numpy_helper.from_array(np.asarray(constants[t]), t) for t in dict.fromkeys(kept)]
+    graph = make_graph(nodes, "activated", ends[:1], ends[1:], tensors)
+    model = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def test_codes_behind_an_activation_that_was_taken_in_are_not_those_before_it() -> None:
+    x = samples(4)
+    found = taps.tap(OnnxSubject(activated(True), activated(False), SIDE), [x], [x])
+    last = found.taps[-1]
+    assert last.twin in ("relu", "y")
+    assert (last.accumulated.sqnr_db or 0) > 30
+    assert "conv" not in [t.twin for t in found.taps if t.kind == "QLinearConv"]
 
 
 def test_inputs_beyond_the_calibrated_range_collapse_at_the_input() -> None:
