@@ -25,7 +25,7 @@ from orchestrator.reports.progress import Progress
 from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
-from orchestrator.store.owner import owner_is_dead
+from orchestrator.store.owner import expire_dead
 from orchestrator.store.records import AttemptRecord, CellInfo, Claim, Finish, Lease, Owner
 
 HEARTBEAT_S = 5.0
@@ -379,24 +379,3 @@ class _Coordinator:
 def _failed(claim: Claim, error: AssayError) -> Finished:
     now = time.time()
     return Finished(claim.attempt, claim.device, claim.token, now, now, Failure.of(error))
-
-
-def expire_dead(
-    store: Store, watch: LeaseWatch, devices: set[str], say: Callable[[str], None]
-) -> int:
-    """Free the leases of dead coordinators: at once where the process is known to be gone,
-
-    else when the heartbeat counter stood still for LeaseWatch's patience. Returns how many.
-    """
-    freed = 0
-    for lease in store.leases():
-        if lease.device not in devices:
-            continue
-        gone = owner_is_dead(lease.owner)
-        if gone or watch.observe(lease.device, lease.token, lease.counter, time.monotonic()):
-            back = store.expire(lease)
-            watch.forget(lease.device)
-            if back is not None:
-                say(f"{lease.device}: its coordinator is gone, {back} cell(s) wait again")
-                freed += 1
-    return freed

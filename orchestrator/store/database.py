@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import Connection, insert, select, text, update
 from sqlmodel import col
 
-from orchestrator.errors import InfraError, InputError
-from orchestrator.queue.placement import Prefer, matching
+from orchestrator.errors import InfraError
+from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import RUN_STEPS, AttemptState, CellState, RunState
-from orchestrator.store import attempts, leases
+from orchestrator.store import attempts, leases, queued
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.engine import Database, insert_missing
 from orchestrator.store.faults import file_fault, missing, value_fault
@@ -117,18 +117,10 @@ class Store(Reader):
         Raises InputError E-SLOTS when the slots cannot all have a unit of their own, InfraError
         E-STORE-VALUE; ValueError when cells of one slot differ in candidates.
         """
-        slots: dict[str, Sequence[str]] = {}
-        for cell in sorted(cells, key=lambda cell: cell.position):
-            if list(slots.setdefault(cell.slot, cell.candidates)) != list(cell.candidates):
-                raise ValueError(f"cells of slot {cell.slot!r} differ in candidates")
-        _check_units(slots)
+        slots = queued.slots_of(cells)
         slug = "".join(c if c.isalnum() and c.isascii() else "-" for c in name).strip("-")[:40]
         stamp = time.strftime("%Y%m%d-%H%M", time.gmtime())
         run = f"{stamp}-{slug or 'run'}-{secrets.token_hex(4)}"
-        slot_rows = [
-            {"run": run, "name": slot, "position": n, "candidates": list(units)}
-            for n, (slot, units) in enumerate(slots.items())
-        ]
         with self.database.write() as connection:
             connection.execute(
                 insert(Run).values(
@@ -140,20 +132,14 @@ class Store(Reader):
                     frozen=frozen,
                 )
             )
-            if slot_rows:
-                connection.execute(insert(Slot), slot_rows)
-                connection.execute(insert(Cell), [_cell_row(run, cell) for cell in cells])
+            queued.slots(connection, run, slots)
+            queued.cells(connection, run, cells)
         return run
 
     def add_cells(self, run: str, cells: Sequence[CellSpec]) -> int:
         """Queue more cells of slots that the run has; how many were not there yet."""
         with self.database.write() as connection:
-            known = select(col(Cell.id)).where(col(Cell.run) == run)
-            there = set(connection.execute(known).scalars())
-            new = [_cell_row(run, cell) for cell in cells if cell.id not in there]
-            if new:
-                connection.execute(insert(Cell), new)
-        return len(new)
+            return queued.cells(connection, run, cells)
 
     def set_run_state(self, run: str, state: RunState) -> None:
         """Move the run on; setting the state it has is allowed, so that resume may repeat it.
@@ -394,20 +380,3 @@ def _expire(connection: Connection, seen: LeaseInfo) -> int | None:
     if not leases.take_away(connection, seen):
         return None
     return attempts.cancel(connection, seen.device, seen.token, LOST)
-
-
-def _check_units(slots: Mapping[str, Sequence[str]]) -> None:
-    placed = matching(slots)
-    for slot, units in slots.items():
-        if slot not in placed:
-            raise InputError(
-                "E-SLOTS",
-                f"slot {slot!r} is left without a unit of its own"
-                f" (candidates: {', '.join(units) or 'none'})",
-                mend="add a unit to the inventory or ask for fewer",
-            )
-
-
-def _cell_row(run: str, cell: CellSpec) -> dict[str, Any]:
-    row = {name: value for name, value in vars(cell).items() if name != "candidates"}
-    return {**row, "run": run, "state": CellState.PENDING, "failures": 0}
