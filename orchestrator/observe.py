@@ -80,15 +80,39 @@ def observation(
     if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
         error = attempt.error if attempt else None
         return Observation(row, cell.id, status, cell.attempt, error=error)
-    result, backend, repeats = attempt.result, attempt.result["backend"], attempt.result["repeats"]
-    return Observation(
+    return told(
         row,
-        cell.id,
-        status,
-        attempt.id,
-        outputs=outputs(store, frozen, cell, attempt),
+        attempt.result,
+        outputs(store, frozen, cell, attempt),
+        environment,
+        cell=cell.id,
+        attempt=attempt.id,
         codes_valid=bool(attempt.codes_valid),
         timing_valid=bool(attempt.timing_valid),
+    )
+
+
+def told(
+    row: Row,
+    result: Json,
+    outputs: tuple[Output, ...],
+    environment: Mapping[str, Any],
+    *,
+    cell: str,
+    attempt: str,
+    codes_valid: bool = True,
+    timing_valid: bool = True,
+) -> Observation:
+    """A cell that is ok, by what its worker said: ``result`` is a `wire.JobResult` as JSON data."""
+    backend, repeats = result["backend"], result["repeats"]
+    return Observation(
+        row,
+        cell,
+        "ok",
+        attempt,
+        outputs=outputs,
+        codes_valid=codes_valid,
+        timing_valid=timing_valid,
         planned_backend=backend["planned"],
         fallbacks=tuple(backend["fallbacks"]),
         isa=frozenset(environment.get("isa_flags") or ()),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
-from device_worker import wire
-from orchestrator.attribution.evidence import Evidence, Guilty, Side, adds_pairs_in_int16
+from orchestrator.attribution.evidence import Evidence, Guilty, Side
 from orchestrator.attribution.rules import attribute
+from orchestrator.attribution.sides import side
 from orchestrator.attribution.signature import Signature, signature
 from orchestrator.errors import InputError, NotAvailableError
 from orchestrator.fingerprint.hypothesis import configuration
@@ -18,17 +17,14 @@ from orchestrator.fingerprint.words import Document
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.observe import observation, truth
 from orchestrator.orders import runtime_spec
-from orchestrator.queue.states import AttemptState
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, Json
 from orchestrator.variance.answers import Answers, read
 from orchestrator.variance.factors import Factors, changed, factors
 from orchestrator.variance.intervals import rate
-from orchestrator.variance.itself import reordered, repeated
-from orchestrator.variance.observation import Observation, Truth
+from orchestrator.variance.observation import Truth
 from orchestrator.variance.tasks import TaskError
 
-CPU = "CPUExecutionProvider"
 File = tuple[str, str, str]
 """Model, file, input set."""
 
@@ -169,6 +165,7 @@ class Explainer:
             )
         known = self._truth(file[0], file[2])
         attempt = self._attempts[usable.attempt or ""]
+        assert attempt.result is not None  # it is ok
         environment = (
             self._store.environment_data(attempt.environment) if attempt.environment else {}
         )
@@ -179,7 +176,7 @@ class Explainer:
             attempt,
             read(known.task, usable.outputs, known.labels, known.inputs),
             found,
-            _side(row, found, spec, attempt, environment, seen),
+            side(row, found, spec, attempt.result, environment, seen),
             self._probed.get(
                 (usable.row.device, configuration(found.runtime, found.kernels), found.version)
             ),
@@ -213,39 +210,6 @@ def explained(
                 yield error
             except TaskError as error:
                 yield NotAvailableError(error.id, error.what, where=f"{left} / {right}")
-
-
-def _side(
-    row: str,
-    found: Factors,
-    spec: wire.RuntimeSpec,
-    attempt: AttemptInfo,
-    environment: Mapping[str, Any],
-    cells: list[Observation],
-) -> Side:
-    assert attempt.state is AttemptState.OK
-    assert attempt.result is not None
-    backend = attempt.result["backend"]
-    ran = [cell for cell in cells if cell.status == "ok"]
-    # With its state left alone a model is not asked the same question twice.
-    again = [r for r in map(repeated, ran) if r] if spec.reset else []
-    clean = next((cell for cell in ran if cell.row.condition == "clean"), None)
-    order = reordered(ran, clean)
-    told = asdict(found) | {"threads": str(found.threads)}
-    return Side(
-        row=row,
-        factors={k: str(v) for k, v in told.items() if v is not None},
-        inputs=tuple(attempt.result["input_sha256"]),
-        fallbacks=tuple(backend["fallbacks"]),
-        operators=backend.get("operators", {}),
-        repeated=sum(r.compared for r in again),
-        mismatches=sum(r.mismatches for r in again),
-        carried=(order.k, order.n) if order and order.n else None,
-        pair_sums=adds_pairs_in_int16(
-            environment.get("machine"), frozenset(environment.get("isa_flags") or ())
-        ),
-        accelerated=spec.delegate is not None or spec.providers[0] != CPU,
-    )
 
 
 def _apart(a: Side, b: Side) -> Json:

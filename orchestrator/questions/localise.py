@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from orchestrator.frozen import load_run
 from orchestrator.layers import plans, prefixes, taps
 from orchestrator.layers.found import NOT_LOCALISABLE, Found
-from orchestrator.layers.graph import NotLocalisableError
+from orchestrator.layers.graph import Array, NotLocalisableError
 from orchestrator.layers.sides import Pair, Trial
 from orchestrator.questions.differing import Question, find
 from orchestrator.questions.pieces import BUDGET, visited
@@ -18,12 +19,22 @@ from orchestrator.store.database import Store
 
 
 @dataclass(frozen=True)
-class Localised:
+class Looked:
     """``reproduced``: whether each device, visited again, gives what the run recorded of it; None
 
     where no visit was needed. ``taps``: a's layers against the FP32 parent, where asked for; else
     ``no_taps`` says why there are none.
     """
+
+    found: Found
+    reproduced: tuple[bool | None, bool | None]
+    taps: taps.Taps | None = None
+    no_taps: str | None = None
+
+
+@dataclass(frozen=True)
+class Localised:
+    """What was looked for, and what was seen."""
 
     question: Question
     found: Found
@@ -80,22 +91,30 @@ def localise(
         asked = layered(store, frozen, names, question.samples)
     rows = [(place.device, place.cell.runtime) for place in (candidate.a, candidate.b)]
     with visited(root, frozen, rows) as sides:
-        pair = Pair(*sides)
-        ran = pair.run([Trial("again", asked.file, asked.inputs)])
-        a_same, b_same = (
-            same(tried[0], kept) for tried, kept in zip(ran, question.outputs, strict=True)
-        )
-        try:
-            found = _search(asked, pair)
-        except NotLocalisableError as error:
-            found = Found(NOT_LOCALISABLE, reason=str(error))
-        localised = Localised(question, found, (a_same, b_same))
-        if not tapped:
-            return localised
-        try:
-            return replace(localised, taps=asked.taps(pair.a))
-        except NotLocalisableError as error:
-            return replace(localised, no_taps=str(error))
+        seen = look(asked, question.outputs, Pair(*sides), tapped=tapped)
+    return Localised(question, seen.found, seen.reproduced, seen.taps, seen.no_taps)
+
+
+def look(
+    asked: Layered, recorded: tuple[Sequence[Array], Sequence[Array]], pair: Pair, *, tapped: bool
+) -> Looked:
+    """Into a file on two devices that answer now; ``recorded``: what each has answered before.
+
+    Raises InputError E-MODEL-UNREADABLE; what a device raises.
+    """
+    ran = pair.run([Trial("again", asked.file, asked.inputs)])
+    a_same, b_same = (same(tried[0], kept) for tried, kept in zip(ran, recorded, strict=True))
+    try:
+        found = _search(asked, pair)
+    except NotLocalisableError as error:
+        found = Found(NOT_LOCALISABLE, reason=str(error))
+    looked = Looked(found, (a_same, b_same))
+    if not tapped:
+        return looked
+    try:
+        return replace(looked, taps=asked.taps(pair.a))
+    except NotLocalisableError as error:
+        return replace(looked, no_taps=str(error))
 
 
 def _search(asked: Layered, pair: Pair) -> Found:
