@@ -64,7 +64,7 @@ bench: install-dev
 	$(BIN)/python -m tests.benchmarks
 
 validity: install-dev
-	$(BIN)/python -m tests.benchmarks.validity
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.validity
 
 lock: install-dev
 	$(BIN)/python infra/locks/lock.py

@@ -261,9 +261,9 @@ def rounding(e: Evidence) -> Attribution | None:
 
 RULES: tuple[Rule, ...] = (
     decode,
-    identical,
     unrepeatable,
     carried_over,
+    identical,
     reordered,
     swapped,
     hot,

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from orchestrator.layers.graph import Array, Lattice, NotLocalisableError
+from orchestrator.variance.intervals import lower_bound
 from orchestrator.variance.lattice import Output
 from orchestrator.variance.layer import LayerStats, LayerSums, amplification
 
@@ -69,7 +70,8 @@ class Tap:
 
     ``twin``: the parent's tensor. ``local`` is None for an input, and where the operator cannot be
     run alone. ``amplification``: log of the growth of the accumulated relative error over the tap
-    before.
+    before. ``outside``: of each sample, the FP32 values over a step outside of what the codes
+    reach; empty for floats.
     """
 
     index: int | None
@@ -79,6 +81,7 @@ class Tap:
     accumulated: LayerStats
     local: LayerStats | None
     amplification: float | None
+    outside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,12 @@ def findings(taps: Sequence[Tap]) -> list[Finding]:
     """What has a name, and where it begins; of each name the first.
 
     *Dynamic range collapse*: the parent's values do not fit. More than CLIP of them lie over a step
-    outside of what the codes reach; or, on golden inputs, they huddle on fewer than USED of the
-    codes with less than SQNR_DB of signal. *Unsound operator*: less than SQNR_DB on golden inputs
+    outside of what the codes reach, and not in one sample only; or, on golden inputs, they huddle
+    on fewer than USED of the codes with less than SQNR_DB of signal. *Unsound operator*: less than SQNR_DB on golden inputs
     though they fit, so it is not the range that loses. *Saturation cascade*: more codes than CLIP
     lie at the ends of the range where the parent's values do not, and operators behind that are
     sound by themselves but end below SQNR_DB; it begins at an unsound operator before it, if any.
+    Shares are held against CLIP by their lower 95 % bounds.
     """
     found = []
     collapse = next(((i, why) for i, t in enumerate(taps) if (why := _collapsed(t))), None)
@@ -143,7 +147,7 @@ def findings(taps: Sequence[Tap]) -> list[Finding]:
     for i, each in enumerate(taps):
         behind = [t.local for t in taps[i + 1 :] if _below(t.accumulated) and t.local]
         sound = sum(not _below(local) for local in behind)
-        if (each.accumulated.clip_excess or 0.0) > CLIP and sound:
+        if _surely(each.accumulated.clip_excess, each.accumulated.n) and sound:
             share = f"{100 * (each.accumulated.clip_excess or 0.0):.3g} %"
             why = (
                 f"{share} of {each.accumulated.n:,} codes{_at(each)} saturate that should not; "
@@ -161,13 +165,29 @@ def _at(tap: Tap) -> str:
 
 def _collapsed(tap: Tap) -> str | None:
     own = tap.local or tap.accumulated
-    if (own.range_overflow or 0.0) > CLIP:
+    if _outside(tap.outside, own.n):
         share = f"{100 * (own.range_overflow or 0.0):.3g} %"
         return f"{share} of {own.n:,} FP32 values lie outside of what its codes reach"
     if _below(own) and own.code_utilisation is not None and own.code_utilisation < USED:
         used = f"its values use {100 * own.code_utilisation:.3g} % of the codes"
         return f"{used}, SQNR {own.sqnr_db:.3g} dB"
     return None
+
+
+def _outside(outside: Sequence[int], n: int) -> bool:
+    """Whether more than CLIP of ``n`` values lie outside, also without the sample that has most.
+
+    The values of one sample stand or fall together, and one sample is no calibration.
+    """
+    if len(outside) > 1:
+        n -= n // len(outside)
+        outside = sorted(outside)[:-1]
+    return bool(outside) and lower_bound(sum(outside), n) > CLIP
+
+
+def _surely(share: float | None, n: int) -> bool:
+    """Whether more than CLIP of ``n`` elements are hit: one of forty is not yet a share."""
+    return share is not None and share > 0 and lower_bound(round(share * n), n) > CLIP
 
 
 def _below(stats: LayerStats) -> bool:
@@ -223,6 +243,8 @@ class _Sums:
             # A softmax's 1 lies a step above its last code, and loses no more than that.
             low, high = limits.min - 1 - lattice.zero_point, limits.max + 1 - lattice.zero_point
             calibrated = low * lattice.scale, high * lattice.scale
+        self._calibrated = calibrated
+        self._beyond: list[int] = []
         self._whole = LayerSums(calibrated=calibrated)
         self._alone: LayerSums | None = None
         if seen.alone is not None:
@@ -234,6 +256,10 @@ class _Sums:
             what = f"{self._place.name} is {seen.whole.shape[1:]}"
             raise NotLocalisableError(f"{what}, in the FP32 parent {seen.truth.shape[1:]}")
         self._whole.add(seen.truth, self._output(seen.whole))
+        if self._calibrated is not None:
+            low, high = self._calibrated
+            beyond = ((seen.truth < low) | (seen.truth > high)).reshape(len(seen.truth), -1)
+            self._beyond += beyond.sum(axis=1).tolist()
         if seen.alone is None:
             self._alone = None  # an error of some samples would pass for that of all
         elif self._alone is not None:
@@ -242,7 +268,8 @@ class _Sums:
     def tap(self) -> Tap:
         place, local = self._place, None if self._alone is None else self._alone.stats()
         whole = self._whole.stats()
-        return Tap(place.index, place.kind, place.name, place.twin, whole, local, None)
+        outside = tuple(self._beyond)
+        return Tap(place.index, place.kind, place.name, place.twin, whole, local, None, outside)
 
     def _output(self, values: Array) -> Output:
         lattice = self._place.lattice

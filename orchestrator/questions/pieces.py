@@ -40,17 +40,19 @@ class DeviceSide:
         with self.lock:
             worker = self.there.worker(spec.runtime)
             for part in _parts(trials):
-                answers = batch.run(self.there.session, worker, _archive(part), spec)
-                found += [self._tried(answer) for answer in answers.trials]
+                answers = batch.run(self.there.session, worker, archive(part), spec)
+                found += [tried(answer, self.name) for answer in answers.trials]
         return found
 
-    def _tried(self, answer: batch.Answered) -> Tried:
-        error, ran = answer.tried.error, answer.tried.backend
-        if error is None:
-            return Tried(answer.outputs, answer.graph, ran.plan_sha256 if ran else None)
-        if error["kind"] == "infra_error":
-            raise InfraError(error["code"], error["what"], where=self.name)
-        return Tried(error=f"{error['what']} [{error['code']}]")
+
+def tried(answer: batch.Answered, where: str) -> Tried:
+    """What a device answered, as the search takes it. Raises InfraError where the device failed."""
+    error, ran = answer.tried.error, answer.tried.backend
+    if error is None:
+        return Tried(answer.outputs, answer.graph, ran.plan_sha256 if ran else None)
+    if error["kind"] == "infra_error":
+        raise InfraError(error["code"], error["what"], where=where)
+    return Tried(error=f"{error['what']} [{error['code']}]")
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def visited(
         yield sides
 
 
-def _archive(trials: Sequence[Trial]) -> batch.Archive:
+def archive(trials: Sequence[Trial]) -> batch.Archive:
     """Inputs that several trials share are in it once."""
     arrays: dict[str, Array] = {}
     packed, models = [], {}

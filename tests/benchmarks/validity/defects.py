@@ -1,270 +1,223 @@
-"""Planted defects, each of a known mechanism, factor and severity.
-
-A planter draws cases until it has ``count``. A draw in which the defect changes no byte is no
-defect (a stuck bit of a weight that is never used, say) and is drawn again.
-"""
+"""Planted defects between two rows, each of a known mechanism, factor and severity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import onnx
 
+from device_worker.wire import RuntimeSpec
 from orchestrator.attribution.evidence import Mechanism
 from orchestrator.variance.lattice import Array
-from tests.benchmarks.validity.case import Case, Maker, Rows, Seen, seen
-from tests.benchmarks.validity.world import (
-    BAD,
-    FLOAT_QDQ,
-    HASWELL,
-    LITERT,
-    NETS,
-    OLD,
-    ORT,
-    REFERENCE,
-    Way,
-    World,
+from tests.benchmarks.validity import faults
+from tests.benchmarks.validity.case import INT8, Case, Kind, Place, case, fed, seen
+from tests.benchmarks.validity.draws import (
+    NPU,
+    OTHER,
+    SAFE,
+    Draw,
+    Planter,
+    accelerated,
+    draw,
+    rotated,
 )
+from tests.benchmarks.validity.unit import Fault
+from tests.benchmarks.validity.weights import constants
+from tests.benchmarks.validity.world import BAD, HASWELL, LITERT, OLD, ORT, Random, World, spec_of
 
-Random = np.random.Generator
-Planter = Callable[[World, Random], Iterator[Case]]
-INT8, SAFE = "int8.tflite", ("u8u8.onnx", "u8s8_rr.onnx")
-SIZES = (50, 100, 200, 500, 1000)
-MOST_DRAWS = 400
-
-
-def draw(planter: Planter, world: World, random: Random, count: int) -> list[Case]:
-    found: list[Case] = []
-    for number, case in enumerate(planter(world, random)):
-        if number >= MOST_DRAWS * count:
-            raise AssertionError("the planter does not plant")
-        if not case.evidence.signature.identical or case.kind == "wrong input":
-            found.append(case)
-        if len(found) == count:
-            return found
-    return found
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.3)
+REFERENCE = RuntimeSpec("litert", kernels="reference")
+FLOAT_QDQ = RuntimeSpec("onnxruntime", session={"session.disable_quant_qdq": "1"})
 
 
-def rows(world: World, random: Random) -> Rows:
-    n = min(int(random.choice(SIZES)), len(world.labels))
-    return np.sort(random.choice(len(world.labels), n, replace=False)).astype(np.int64)
+def against(kind: Kind, usual: RuntimeSpec, other: RuntimeSpec | str, *files: str) -> Planter:
+    """Two ways to run one file that really differ: ``other`` is a spec, or the name of a remote.
 
-
-def pair_of(
-    kind: str, mechanism: Mechanism, factor: str, other: Way, usual: Way, *files: str
-) -> Planter:
-    """Two ways to run one file that really differ. Severity: share of samples that do."""
+    Severity: share of samples that do.
+    """
 
     def plant(world: World, random: Random) -> Iterator[Case]:
-        maker = Maker(kind, mechanism, factor, real=True)
         while True:
-            net, file = str(random.choice(list(NETS))), str(random.choice(files))
-            at = rows(world, random)
-            a, b = (seen(world.answer(net, file, way), way, file).of(at) for way in (usual, other))
-            case = maker.add(a, b, world.labels[at], 0.0, world.saturable(net, file))
-            found = case.evidence.signature.pair
-            yield replace(case, severity=1 - found.bit_exact / found.n)
+            d = draw(world, random, *files)
+            whole = fed(d.net.images, d.model, d.form)
+            unit = world.remote[other] if isinstance(other, str) else world.sound(other)
+            place = Place(other, other) if other in (HASWELL, BAD) else None
+            a, b = (
+                seen(u, u.answer(d.model, whole), d.model, d.form, p).of(d.at)
+                for u, p in ((world.sound(usual), None), (unit, place))
+            )
+            made = case(kind, d.net, d.file, d.model, a, b, d.at)
+            pair = made.evidence.signature.pair
+            yield replace(made, severity=1 - pair.bit_exact / pair.n)
 
     return plant
 
 
-def usual(world: World, random: Random, *files: str) -> tuple[str, str, Seen, Rows]:
-    """A file of a net and its right answer to some of the samples."""
-    net, file = str(random.choice(list(NETS))), str(random.choice(files or (INT8, *SAFE)))
-    way, at = LITERT if file == INT8 else ORT, rows(world, random)
-    return net, file, seen(world.answer(net, file, way), way, file).of(at), at
+def faulty(
+    kind: Kind,
+    d: Draw,
+    fault: Fault,
+    severity: float,
+    place: Place = OTHER,
+    *,
+    usual: Place | None = None,
+    passes: bool = False,
+    operator: int | None = None,
+) -> Iterator[Case]:
+    """One case: a sound row against one with the fault."""
+    unit = d.faulty(fault)
+    a, b = d.sound(usual, passes=passes), d.row(unit, place, passes=passes)
+    yield case(kind, d.net, d.file, d.model, a, b, d.at, severity=severity, place=operator)
+    unit.forget()
 
 
 def stuck_bit(world: World, random: Random) -> Iterator[Case]:
     """One bit of one weight is the other way round in one unit's memory. Severity: the bit."""
-    maker = Maker("stuck bit", Mechanism.FAULT, "unit", real=False)
+    kind = Kind("stuck bit", Mechanism.FAULT, "unit")
     while True:
-        net, file, a, at = usual(world, random, *SAFE)
-        bit = int(random.integers(0, 8))
-        model = onnx.load(str(world.file(net, file)))
-        codes = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-        weights = [t for t in model.graph.initializer if t.data_type in codes and len(t.dims) > 1]
-        tensor = weights[int(random.integers(len(weights)))]
-        data = bytearray(tensor.raw_data)
-        data[int(random.integers(len(data)))] ^= 1 << bit
-        tensor.raw_data = bytes(data)
-        spoilt = world.run(net, file, ORT, model.SerializeToString())
-        b = seen(spoilt, ORT, file).of(at).other(unit="host-2")
-        yield maker.add(a, b, world.labels[at], bit)
+        d = draw(world, random, INT8, *SAFE)
+        known = constants(d.model, d.form)
+        one = known[int(random.integers(len(known)))]
+        bit, where = int(random.integers(8)), int(random.integers(len(one.data)))
+        bad = bytearray(one.data)
+        bad[where] ^= 1 << bit
+        fault = faults.Memory(one.data, bytes(bad))
+        yield from faulty(kind, d, fault, bit, operator=one.operator)
 
 
-def silent_flips(world: World, random: Random) -> Iterator[Case]:
-    """A unit that now and then puts out a wrong code. Severity: share of samples."""
-    maker = Maker("wrong codes", Mechanism.FAULT, "unit", real=False)
+def silent(world: World, random: Random) -> Iterator[Case]:
+    """A unit that gets some inputs wrong, always the same. Severity: share of samples."""
+    kind = Kind("wrong codes", Mechanism.FAULT, "unit")
     while True:
-        _, _, a, at = usual(world, random, INT8)
-        share = float(random.choice([0.01, 0.02, 0.05, 0.1, 0.3]))
-        values = a.output.values.copy()
-        hit = random.choice(len(values), max(1, round(share * len(values))), replace=False)
-        column = random.integers(0, values.shape[1], len(hit))
-        values[hit, column] ^= np.int8(1 << int(random.integers(0, 7)))
-        b = a.with_values(values).other(unit="host-2")
-        yield maker.add(a, b, world.labels[at], share)
+        share = float(random.choice(SHARES))
+        fault = faults.Silent(share, faults.bit_flipped, int(random.integers(1 << 30)))
+        yield from faulty(kind, draw(world, random, INT8), fault, share)
 
 
 def intermittent(world: World, random: Random) -> Iterator[Case]:
-    """As above, and the unit's repeats show it."""
-    for case in silent_flips(world, random):
-        found = case.evidence
-        told = replace(
-            found.b, repeated=99 * found.signature.pair.n, mismatches=int(random.integers(1, 50))
-        )
-        yield replace(case, kind="intermittent fault", evidence=replace(found, b=told))
+    """A unit that gets some inferences wrong, and is asked three times."""
+    kind = Kind("intermittent fault", Mechanism.FAULT, "unit")
+    while True:
+        share = float(random.choice(SHARES))
+        fault = faults.Flaky(share, faults.bit_flipped, random)
+        yield from faulty(kind, draw(world, random, INT8), fault, share, passes=True)
 
 
 def unsteady(world: World, random: Random) -> Iterator[Case]:
-    """An accelerator that differs from itself between passes. Severity: share of samples."""
-    for case in silent_flips(world, random):
-        found = case.evidence
-        told = replace(
-            found.b, repeated=99, mismatches=int(random.integers(1, 50)), accelerated=True
-        )
-        yield replace(
-            case,
-            kind="unsteady accelerator",
-            mechanism=Mechanism.NONDETERMINISM,
-            evidence=replace(found, b=told),
-        )
-
-
-def heat(world: World, random: Random) -> Iterator[Case]:
-    """Wrong codes on a hot device only. Severity: share of samples."""
-    maker = Maker("fault when hot", Mechanism.FAULT, "condition", real=False)
+    """The same on an accelerator."""
+    kind = Kind("unsteady accelerator", Mechanism.NONDETERMINISM, "unit")
     while True:
-        _, _, a, at = usual(world, random, INT8)
-        values = a.output.values.copy()
+        share = float(random.choice(SHARES))
+        fault = faults.Flaky(share, faults.bit_flipped, random)
+        places = accelerated(OTHER), accelerated(Place())
+        d = draw(world, random, INT8)
+        yield from faulty(kind, d, fault, share, places[0], usual=places[1], passes=True)
+
+
+def hot(world: World, random: Random) -> Iterator[Case]:
+    """The unit gets some inputs wrong when it is hot."""
+    kind = Kind("fault when hot", Mechanism.FAULT, "condition")
+    while True:
         share = float(random.choice([0.01, 0.05, 0.2]))
-        hit = random.choice(len(values), max(1, round(share * len(values))), replace=False)
-        values[hit, 0] ^= np.int8(8)
-        b = a.with_values(values).other(condition="soak:75C/60s")
-        yield maker.add(a, b, world.labels[at], share)
+        fault = faults.Silent(share, faults.bit_flipped, int(random.integers(1 << 30)))
+        place = Place(condition="soak:75C/60s")
+        yield from faulty(kind, draw(world, random, INT8), fault, share, place)
 
 
 def swapped_labels(world: World, random: Random) -> Iterator[Case]:
-    """One device's label file has classes swapped. Severity: how many."""
-    maker = Maker("swapped labels", Mechanism.LAYOUT, "unit", real=False)
+    """One unit's label file has classes swapped. Severity: how many."""
+    kind = Kind("swapped labels", Mechanism.LAYOUT, "unit")
     while True:
-        _, _, a, at = usual(world, random)
-        classes = a.output.values.shape[1]
+        d = draw(world, random)
+        classes = int(d.net.labels.max()) + 1
         count = int(random.choice([2, 3, 5, classes]))
-        moved = random.choice(classes, count, replace=False)
-        order = np.arange(classes)
-        order[moved] = np.roll(moved, 1)
-        b = a.with_values(a.output.values[:, order]).other(unit="host-2")
-        yield maker.add(a, b, world.labels[at], count)
+        order = rotated(classes, random.choice(classes, count, replace=False))
+        yield from faulty(kind, d, faults.Relabelled(order.tolist()), count)
 
 
 def wrong_input(world: World, random: Random) -> Iterator[Case]:
-    """One device decodes otherwise: turned, mirrored, inverted or darker. Severity: which."""
-    maker = Maker("wrong input", Mechanism.DECODE, "unit", real=True)
-    ways: list[Callable[[Array], Array]] = [
+    """One unit decodes otherwise: darker, mirrored, turned or inverted. Severity: which."""
+    kind = Kind("wrong input", Mechanism.DECODE, "unit", real=True)
+    ways = (
         lambda x: x * np.float32(0.9),
         lambda x: x[:, :, ::-1],
         lambda x: x.transpose(0, 2, 1, 3),
         lambda x: np.float32(1) - x,
-    ]
+    )
     while True:
-        net, file, a, at = usual(world, random)
-        severity = int(random.integers(len(ways)))
-        way = LITERT if file == INT8 else ORT
-        kept = world.images[net]
-        world.images[net] = np.ascontiguousarray(ways[severity](kept))
-        try:
-            fed = world.fed(net, file)
-        finally:
-            world.images[net] = kept
-        spoilt = world.run(net, file, way, world.file(net, file).read_bytes(), fed)
-        b = seen(spoilt, way, file).of(at).other(unit="host-2")
-        yield maker.add(a, b, world.labels[at], severity)
+        d, which = draw(world, random), int(random.integers(len(ways)))
+        images: Array = np.ascontiguousarray(ways[which](d.net.images[d.at]))
+        b = d.row(world.sound(spec_of(d.file), True), OTHER, x=fed(images, d.model, d.form))
+        yield case(kind, d.net, d.file, d.model, d.sound(), b, d.at, severity=which)
 
 
 def carry_over(world: World, random: Random) -> Iterator[Case]:
-    """A state that is not reset leaks a part of the sample before. Severity: the part."""
-    maker = Maker("state carry-over", Mechanism.STATE, "kernels", real=False)
+    """A state that is not reset leaks a part of the inference before. Severity: the part."""
+    kind = Kind("state carry-over", Mechanism.STATE, "unit")
     while True:
-        _, _, a, at = usual(world, random, INT8)
         part = float(random.choice([0.05, 0.1, 0.3]))
-
-        def leaked(values: Array, part: float = part) -> Array:
-            before = np.roll(values, 1, axis=0).astype(np.float64)
-            before[0] = 0
-            mixed = np.rint(values.astype(np.float64) + part * before)
-            return np.clip(mixed, -128, 127).astype(np.int8)
-
-        order = random.permutation(len(at))
-        once, again = leaked(a.output.values), leaked(a.output.values[order])
-        carried = int((once[order] != again).any(axis=1).sum())
-        b = a.with_values(once).other(kernels="reset off").told(carried=(carried, len(at)))
-        yield maker.add(a, b, world.labels[at], part)
+        d = draw(world, random, INT8)
+        yield from faulty(kind, d, faults.Leak(part), part, passes=True)
 
 
 def shuffled(world: World, random: Random) -> Iterator[Case]:
-    """Answers come back in another order than they were asked. Severity: share of samples moved."""
-    maker = Maker("shuffled answers", Mechanism.ORDER, "unit", real=False)
+    """Answers are kept under other samples. Severity: share of samples moved."""
+    kind = Kind("shuffled answers", Mechanism.ORDER, "unit")
     while True:
-        _, _, a, at = usual(world, random)
-        share = float(random.choice([0.05, 0.2, 1.0]))
-        moved = random.choice(len(at), max(2, round(share * len(at))), replace=False)
-        order = np.arange(len(at))
-        order[moved] = np.roll(moved, 1)
-        b = a.with_values(a.output.values[order]).other(unit="host-2")
-        yield maker.add(a, b, world.labels[at], share)
+        share, seed = float(random.choice([0.05, 0.2, 1.0])), int(random.integers(1 << 30))
+
+        def order(n: int, share: float = share, seed: int = seed) -> Array:
+            count = max(2, round(share * n))
+            return rotated(n, np.random.default_rng(seed).choice(n, count, replace=False))
+
+        yield from faulty(kind, draw(world, random), faults.Misplaced(order), share)
 
 
 def float_head(world: World, random: Random) -> Iterator[Case]:
-    """One side silently computes the net in float. Severity: 0."""
-    maker = Maker("computed in float", Mechanism.FLOAT, "core", real=True)
+    """An accelerator computes the net in float and does not say so. Severity: 0."""
+    kind = Kind("computed in float", Mechanism.FLOAT, "core", real=True)
     while True:
-        net, _, a, at = usual(world, random, *SAFE)
-        parent = world.answer(net, "fp32.onnx", ORT)
-        b = a.with_values(parent.output.values[at]).other(
-            core="npu", unit="npu", device_class="npu"
-        )
-        yield maker.add(a, b, world.labels[at], 0)
+        d = draw(world, random, *SAFE)
+        fault = faults.FloatCompiled(d.model, d.net.parents["onnx"])
+        yield from faulty(kind, d, fault, 0, NPU)
 
 
 def lost_delegate(world: World, random: Random) -> Iterator[Case]:
-    """XNNPACK is lost and the runtime says so; other kernels answer. Severity: 0."""
-    maker = Maker("lost delegate", Mechanism.FLOAT, "kernels", real=False)
+    """XNNPACK is lost and other kernels answer; the worker notices by itself. Severity: 0."""
+    kind = Kind("lost delegate", Mechanism.FLOAT, "kernels", real=True)
     while True:
-        net, file, a, at = usual(world, random, INT8)
-        line = "XNNPACK not applied to 13 operators"
-        b = seen(world.answer(net, file, REFERENCE), LITERT, file).of(at)
-        b = b.other(kernels=f"fallback: {line}").told(fallbacks=(line,))
-        yield maker.add(a, b, world.labels[at], 0)
+        yield from faulty(kind, draw(world, random, INT8), faults.LostDelegate(), 0, Place())
 
 
 def not_a_number(world: World, random: Random) -> Iterator[Case]:
     """NaN on one kind of core. Severity: share of samples."""
-    maker = Maker("NaN", Mechanism.FAULT, "core", real=False)
+    kind = Kind("NaN", Mechanism.FAULT, "core")
     while True:
-        _, _, a, at = usual(world, random, *SAFE)
-        share = float(random.choice([0.01, 0.1]))
-        values = a.output.values.copy()
-        hit = random.choice(len(values), max(1, round(share * len(values))), replace=False)
-        values[hit] = np.nan
-        b = a.with_values(values).other(core="npu", unit="npu", device_class="npu")
-        yield maker.add(a, b, world.labels[at], share)
+        share = float(random.choice([0.02, 0.1]))
+        fault = faults.Silent(share, faults.not_a_number, int(random.integers(1 << 30)))
+        yield from faulty(kind, draw(world, random, *SAFE), fault, share, NPU)
 
 
-REAL: dict[str, tuple[Way, Planter]] = {
-    name: (other, pair_of(name, mechanism, factor, other, plain, *files))
-    for name, mechanism, factor, other, plain, files in (
-        ("kernel set", Mechanism.ROUNDING, "kernels", REFERENCE, LITERT, (INT8,)),
-        ("runtime version", Mechanism.KERNEL, "runtime", OLD, LITERT, (INT8,)),
-        ("float plan", Mechanism.PLAN, "kernels", FLOAT_QDQ, ORT, SAFE),
-        ("saturation", Mechanism.SATURATION, "core", HASWELL, ORT, ("u8s8.onnx",)),
-        ("wrong unit", Mechanism.FAULT, "core", BAD, LITERT, (INT8,)),
-    )
-}
-MADE: tuple[Planter, ...] = (
-    *(stuck_bit, silent_flips, intermittent, unsteady, heat, swapped_labels, wrong_input),
+RUNS = (
+    (Kind("kernel set", Mechanism.ROUNDING, "kernels", True), LITERT, REFERENCE, (INT8,)),
+    (Kind("runtime version", Mechanism.KERNEL, "runtime", True), LITERT, OLD, (INT8,)),
+    (Kind("float plan", Mechanism.PLAN, "kernels", True), ORT, FLOAT_QDQ, SAFE),
+    (Kind("saturation", Mechanism.SATURATION, "core", True), ORT, HASWELL, ("u8s8.onnx",)),
+    (Kind("wrong unit", Mechanism.FAULT, "core", True), LITERT, BAD, (INT8,)),
+)
+
+
+def real(world: World) -> list[Planter]:
+    """Of the ways to run a file that this machine offers."""
+    return [
+        against(kind, usual, other, *files)
+        for kind, usual, other, files in RUNS
+        if not isinstance(other, str) or other in world.remote
+    ]
+
+
+PLANTERS: tuple[Planter, ...] = (
+    *(stuck_bit, silent, intermittent, unsteady, hot, swapped_labels, wrong_input),
     *(carry_over, shuffled, float_head, lost_delegate, not_a_number),
 )

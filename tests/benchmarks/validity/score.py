@@ -1,106 +1,148 @@
-"""Cases in, rates out: what each method finds, and whether the whole names it right."""
+"""Cases in, rates out: what each method finds, and whether it names it right."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.attribution.evidence import Evidence, Mechanism
-from orchestrator.attribution.rules import attribute
-from orchestrator.variance.intervals import Rate, rate, tango_lower, tango_upper
+from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE
+from orchestrator.variance.intervals import Rate, rate
 from tests.benchmarks.validity.case import Case
+from tests.benchmarks.validity.draws import Planter
+from tests.benchmarks.validity.inner import EVERYWHERE
+from tests.benchmarks.validity.methods import METHODS, Heard, Said, hear
+from tests.benchmarks.validity.world import Random, World
 
-Method = Callable[[Evidence], bool]
 FOUND_SHARE = 0.9
+MOST_DRAWS = 100
+FINDINGS = (RANGE_COLLAPSE, CASCADE)
 
 
-def by_accuracy(e: Evidence) -> bool:
-    """What an accuracy benchmark sees: a paired difference whose 95 % interval excludes zero."""
-    lost, gained, n = e.signature.lost, e.signature.gained, e.signature.pair.n
-    if lost is None or gained is None:
-        return False
-    return tango_lower(gained, lost, n, 0.975) > 0 or tango_upper(gained, lost, n, 0.975) < 0
+@dataclass(frozen=True)
+class Result:
+    """One case after it was heard. ``named``: method -> whether what it says is right, of those
+
+    methods that said something and could say it (see `right`).
+    """
+
+    kind: str
+    truth: str
+    null: bool
+    real: bool
+    severity: float
+    stated: float
+    flagged: dict[str, bool]
+    named: dict[str, bool]
+    said: str
 
 
-def by_decisions(e: Evidence) -> bool:
-    """Two devices, sample by sample: any decision differs."""
-    return e.signature.pair.disagreement > 0
+def results(planter: Planter, world: World, random: Random, count: int) -> list[Result]:
+    """``count`` cases; a draw in which two devices do not differ though they should is none."""
+    found: list[Result] = []
+    for number, case in enumerate(planter(world, random)):
+        if number >= MOST_DRAWS * count:
+            raise AssertionError(f"{case.kind} is not planted")
+        if case.mechanism is None or not case.pair or _differs(case):
+            found.append(judged(case, hear(case)))
+        if len(found) == count:
+            break
+    return found
 
 
-def by_bits(e: Evidence) -> bool:
-    """Two devices, sample by sample: any byte differs."""
-    return not e.signature.identical
+def _differs(case: Case) -> bool:
+    same = case.evidence.signature.identical and case.a.shown.inputs == case.b.shown.inputs
+    return not same or any(s.mismatches for s in (case.a.shown, case.b.shown))
 
 
-def by_all(e: Evidence) -> bool:
-    return attribute(e).mechanism is not Mechanism.IDENTICAL
+def judged(case: Case, heard: Heard) -> Result:
+    said = {name: heard.by(name) for name in METHODS}
+    told = {name: right(case, name, said[name]) for name in METHODS if said[name]}
+    where = case.where or "one"
+    return Result(
+        case.kind,
+        f"{case.mechanism} × {where}" if case.mechanism else "nothing",
+        case.mechanism is None,
+        case.real,
+        case.severity,
+        case.stated,
+        {name: bool(said[name]) for name in METHODS},
+        {name: ok for name, ok in told.items() if ok is not None},
+        "; ".join(f"{s.what} × {', '.join(s.where) or '-'}" for s in said["all"]) or "nothing",
+    )
 
 
-METHODS: dict[str, Method] = {
-    "accuracy": by_accuracy,
-    "decisions": by_decisions,
-    "bits": by_bits,
-    "all": by_all,
-}
+def right(case: Case, method: str, said: Sequence[Said]) -> bool | None:
+    """Whether mechanism and place are those planted; None where the method names neither.
+
+    An accuracy benchmark names nothing. Layers of two devices name operators, which is right or
+    wrong only where an operator was spoilt; that the plans differ is a mechanism. Everything
+    together is judged by what stands first.
+    """
+    if case.mechanism is None or method == "accuracy":
+        return None
+    first = said[0]
+    if first.what in FINDINGS:
+        findings = [s for s in said if s.what in FINDINGS]
+        there = all(case.where in (*s.where, EVERYWHERE) for s in findings)
+        return there and any(s.what == case.mechanism for s in findings)
+    if first.what == "operator":
+        return None if case.place is None else first.where == (str(case.place),)
+    if first.what == "plan" and method == "layers":
+        return case.mechanism == "plan"
+    return first.what == case.mechanism and case.where in first.where
 
 
 @dataclass(frozen=True)
 class Score:
-    """Of one kind. ``flagged``: method -> cases it flags; ``named``: mechanism and factor right,
+    """Of one kind, by method. ``found``/``named``: rates; ``smallest``: least severity from which
 
-    of the defects that were found; None of a null. ``mechanism``: that alone.
-    ``smallest``: least severity from which on FOUND_SHARE are found by all methods together.
+    on FOUND_SHARE are found, None where there is none; ``above``: found of those at or above the
+    stated severity.
     """
 
     kind: str
     truth: str
     real: bool
-    flagged: dict[str, Rate]
-    named: Rate | None
-    mechanism: Rate | None
-    smallest: float | None
+    null: bool
+    stated: float
+    found: dict[str, Rate]
+    above: dict[str, Rate]
+    named: dict[str, Rate]
+    smallest: dict[str, float | None]
     missed: tuple[str, ...]
 
 
-def score(cases: Sequence[Case]) -> Score:
-    """``cases`` of one kind, one at least."""
-    first = cases[0]
-    flagged = {
-        name: rate(sum(method(c.evidence) for c in cases), len(cases))
-        for name, method in METHODS.items()
-    }
-    if first.mechanism is None:
-        wrong = tuple(_said(c) for c in cases if by_all(c.evidence))
-        return Score(first.kind, "nothing", first.real, flagged, None, None, None, wrong)
-    found = [c for c in cases if by_all(c.evidence)]
-    named = [c for c in found if right(c)]
-    alone = [c for c in found if attribute(c.evidence).mechanism is c.mechanism]
-    missed = tuple(_said(c) for c in cases if not right(c))
+def score(found: Sequence[Result]) -> Score:
+    """``found`` of one kind, one at least."""
+    one = found[0]
+    truths = {r.truth for r in found}
     return Score(
-        first.kind,
-        f"{first.mechanism} × {first.factor}",
-        first.real,
-        flagged,
-        rate(len(named), len(found)),
-        rate(len(alone), len(found)),
-        smallest(cases),
-        missed,
+        one.kind,
+        one.truth if len(truths) == 1 else one.truth.partition(" × ")[0],
+        one.real,
+        one.null,
+        one.stated,
+        {m: _rate(r.flagged[m] for r in found) for m in METHODS},
+        {m: _rate(r.flagged[m] for r in found if r.severity >= r.stated) for m in METHODS},
+        {m: _rate(r.named[m] for r in found if m in r.named) for m in METHODS},
+        {m: None if one.null else smallest(found, m) for m in METHODS},
+        tuple(
+            f"{r.said} (severity {r.severity:.3g})"
+            for r in found
+            if (r.flagged["all"] if r.null else not r.named.get("all", False))
+            and (r.null or r.severity >= r.stated)
+        ),
     )
 
 
-def right(case: Case) -> bool:
-    told = attribute(case.evidence)
-    return told.mechanism is case.mechanism and case.factor in (told.factors or ())
-
-
-def smallest(cases: Iterable[Case]) -> float | None:
-    ordered = sorted(cases, key=lambda c: -c.severity)
-    best, found = None, 0
-    for number, case in enumerate(ordered, 1):
-        found += by_all(case.evidence)
-        if found >= FOUND_SHARE * number:
-            best = case.severity
-    return best
+def smallest(found: Iterable[Result], method: str) -> float | None:
+    """The least severity such that of all cases at least so severe FOUND_SHARE are found."""
+    every = list(found)
+    for severity in sorted({r.severity for r in every}):
+        some = [r.flagged[method] for r in every if r.severity >= severity]
+        if sum(some) >= FOUND_SHARE * len(some):
+            return severity
+    return None
 
 
 def pooled(rates: Iterable[Rate]) -> Rate:
@@ -108,7 +150,10 @@ def pooled(rates: Iterable[Rate]) -> Rate:
     return rate(sum(r.k for r in every), sum(r.n for r in every))
 
 
-def _said(case: Case) -> str:
-    told = attribute(case.evidence)
-    factors = ", ".join(told.factors or ()) or "-"
-    return f"{told.mechanism} × {factors} at severity {case.severity:g}"
+def of(scores: Iterable[Score], pick: Callable[[Score], Rate]) -> Rate:
+    return pooled(pick(s) for s in scores)
+
+
+def _rate(flags: Iterable[bool]) -> Rate:
+    known = list(flags)
+    return rate(sum(known), len(known))
