@@ -92,6 +92,21 @@ def test_equal_bytes_are_identical_whatever_the_probes_say() -> None:
     assert "conv: half-up / half-even" in told.because[1]
 
 
+@pytest.mark.parametrize(
+    ("seen", "mechanism"),
+    [
+        ({"repeated": 400, "mismatches": 3}, Mechanism.FAULT),
+        ({"repeated": 400, "mismatches": 3, "accelerated": True}, Mechanism.NONDETERMINISM),
+        ({"carried": (5, 200)}, Mechanism.STATE),
+    ],
+)
+def test_a_side_that_differs_from_itself_is_said_so_where_one_pass_agrees(
+    seen: dict[str, object], mechanism: Mechanism
+) -> None:
+    told = attribute(evidence(side(), side("b", **seen), pair(codes(), codes())))
+    assert (told.mechanism, told.blamed) == (mechanism, "b")
+
+
 def test_other_input_bytes_are_decoding() -> None:
     told = attribute(evidence(side(), side("b", inputs=("y" * 64,)), ROUNDED))
     assert told.mechanism is Mechanism.DECODE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import flatbuffers
@@ -71,6 +72,20 @@ def test_inputs_beyond_the_calibrated_range_collapse_at_the_input() -> None:
     found = tap(gain=3.0)
     assert (found.findings[0].name, found.findings[0].tap) == (RANGE_COLLAPSE, 0)
     assert found.taps[0].index is None
+
+
+def test_one_sample_out_of_range_is_no_collapse() -> None:
+    """Its values stand or fall together: of few elements they are soon more than one percent."""
+    sound = tap().taps[-1]
+
+    def named(outside: tuple[int, ...], n: int) -> list[str]:
+        own = replace(sound.accumulated, n=n)
+        return [f.name for f in taps.findings([replace(sound, local=own, outside=outside)])]
+
+    assert named((0, 4, 0, 0, 0, 0, 0, 0), 80) == []
+    assert named((1, 4, 0, 0, 0, 0, 0, 0), 80) == []
+    assert named((1, 1, 1, 1, 1, 0, 0, 0), 80) == [RANGE_COLLAPSE]
+    assert named((10, 1, 3, 0, 0, 0, 0, 0), 80_000) == []
 
 
 def test_a_wrong_calibration_range_is_found_where_it_begins() -> None:
