@@ -89,6 +89,7 @@ def observation(
         attempt=attempt.id,
         codes_valid=bool(attempt.codes_valid),
         timing_valid=bool(attempt.timing_valid),
+        samples=samples_of(store, frozen, cell),
     )
 
 
@@ -102,6 +103,7 @@ def told(
     attempt: str,
     codes_valid: bool = True,
     timing_valid: bool = True,
+    samples: NDArray[np.int64] | None = None,
 ) -> Observation:
     """A cell that is ok, by what its worker said: ``result`` is a `wire.JobResult` as JSON data."""
     backend, repeats = result["backend"], result["repeats"]
@@ -125,7 +127,7 @@ def told(
         power=result.get("power"),
         order=_order(result.get("order")),
         version=(environment.get("runtime") or {}).get("version"),
-        samples=samples_of(store, frozen, cell),
+        samples=samples,
     )
 
 

@@ -147,7 +147,7 @@ def one_class(world: World, random: Random) -> Iterator[Case]:
     while True:
         net = world.nets[int(random.integers(len(world.nets)))]
         which = int(random.integers(int(net.labels.max()) + 1))
-        amount = -float(random.choice([1.0, 2.0, 3.0, 5.0]))
+        amount = -float(random.choice([2.0, 4.0, 6.0, 8.0, 12.0]))
         model = bias_moved(net.files[INT8], which, amount)
         d = of(world, random, net, INT8, model, SIZES[-1:])
         made = twins(kind, d, 0.0, str(which))
