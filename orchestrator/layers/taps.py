@@ -126,11 +126,11 @@ def findings(taps: Sequence[Tap]) -> list[Finding]:
 
     *Dynamic range collapse*: the parent's values do not fit. More than CLIP of them lie over a step
     outside of what the codes reach, and not in one sample only; or, on golden inputs, they huddle
-    on fewer than USED of the codes with less than SQNR_DB of signal. *Unsound operator*: less than SQNR_DB on golden inputs
-    though they fit, so it is not the range that loses. *Saturation cascade*: more codes than CLIP
-    lie at the ends of the range where the parent's values do not, and operators behind that are
-    sound by themselves but end below SQNR_DB; it begins at an unsound operator before it, if any.
-    Shares are held against CLIP by their lower 95 % bounds.
+    on fewer than USED of the codes with less than SQNR_DB of signal. *Unsound operator*: less than
+    SQNR_DB on golden inputs though they fit, so it is not the range that loses. *Saturation
+    cascade*: more codes than CLIP lie at the ends of the range where the parent's values do not,
+    and operators behind that are sound by themselves but end below SQNR_DB; it begins at an unsound
+    operator before it, if any. Shares are held against CLIP by their lower 95 % bounds.
     """
     found = []
     collapse = next(((i, why) for i, t in enumerate(taps) if (why := _collapsed(t))), None)

@@ -31,6 +31,7 @@ from scipy.special import betaincc, log_ndtr
 from scipy.stats import betabinom, binom, hypergeom
 
 from device_worker.batch import Trial
+from device_worker.wire import RuntimeSpec
 from orchestrator.devices import batch
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.inputs.inspect import inspect
@@ -42,7 +43,7 @@ from orchestrator.variance.intervals import rate
 from orchestrator.variance.lattice import Array, Output
 from orchestrator.variance.tasks import Classification, Mask, disagree
 from tests.benchmarks.kit import Spread, Table
-from tests.benchmarks.validity.world import LITERT, OLD, OLD_PYTHON, REFERENCE, Way
+from tests.conftest import REPO
 
 LIMIT, CONFIDENCE = Reference().max_disagreement, 0.95
 SAMPLES, TRIALS, ORDERS = 10_000, 400, 400
@@ -52,6 +53,10 @@ NETS = {
     "ResNet-8 INT8": ("cifar10_resnet8/resnet8_int8.tflite", "eval_images.npz", "images"),
     "DS-CNN INT8": ("kws_dscnn/kws_savedmodel_int8.tflite", "eval_features.npz", "features"),
 }
+
+OLD_PYTHON = REPO / ".venv-tflite" / "bin" / "python"
+OLD = RuntimeSpec("tflite-runtime")
+OTHERS = {"litert": RuntimeSpec("litert"), "reference": RuntimeSpec("litert", kernels="reference")}
 
 Random = np.random.Generator
 
@@ -226,14 +231,14 @@ def _realmodels() -> Iterator[Pair]:
         path = Path(folder) / file
         x = np.load(path.parent / inputs)[array]
         with tempfile.TemporaryDirectory(prefix="assay-early-") as root:
-            usual = _ask(Path(root), path, x, OLD)
-            for way in (LITERT, REFERENCE):
-                other = _ask(Path(root), path, x, way)
-                yield _pair(f"{name}, tflite-runtime / {way.name}", usual, other)
+            usual = _ask(Path(root) / "old", path, x, OLD)
+            for way, spec in OTHERS.items():
+                other = _ask(Path(root) / way, path, x, spec)
+                yield _pair(f"{name}, tflite-runtime / {way}", usual, other)
 
 
-def _ask(root: Path, path: Path, x: Array, way: Way) -> Answers:
-    python = str(OLD_PYTHON) if way is OLD else sys.executable
+def _ask(root: Path, path: Path, x: Array, spec: RuntimeSpec) -> Answers:
+    python = str(OLD_PYTHON) if spec is OLD else sys.executable
     info = inspect(path)
     fed, out = info.inputs[0], info.outputs[0]
     codes = np.rint(x / fed.scale) + (fed.zero_point or 0)
@@ -242,10 +247,10 @@ def _ask(root: Path, path: Path, x: Array, way: Way) -> Answers:
     archive = batch.pack(
         [Trial("m", "m", ["x"])], {"m": path.read_bytes()}, {"x": codes.reshape(shape)}
     )
-    transport = open_transport(LocalSettings(root=str(root / way.name)), device="host")
+    transport = open_transport(LocalSettings(root=str(root)), device="host")
     limits = Limits(900, 120)
     with DeviceSession(transport, device="host", owner="early", token=1, limits=limits) as session:
-        answered = batch.run(session, session.worker(python), archive, way.spec)["m"]
+        answered = batch.run(session, session.worker(python), archive, spec)["m"]
     assert answered.tried.error is None, answered.tried.error
     values = answered.outputs[0].reshape(len(codes), -1)
     lattice = (out.scale, out.zero_point, out.code_min, out.code_max)

@@ -83,8 +83,8 @@ def draw(
 ) -> Draw:
     """A file of a net, of those named (by default the sound ones); ``model`` in its place."""
     wanted = files or (INT8, *SAFE)
-    net = world.nets[int(random.integers(len(world.nets)))]
-    file = str(random.choice([f for f in wanted if f in net.files]))
+    known = [(net, file) for net in world.nets for file in wanted if file in net.files]
+    net, file = known[int(random.integers(len(known)))]
     return of(world, random, net, file, model or net.files[file], sizes)
 
 

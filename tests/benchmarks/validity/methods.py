@@ -22,7 +22,8 @@ from orchestrator.layers.samples import choose, distances
 from orchestrator.layers.sides import Pair
 from orchestrator.layers.surgery_child import DO
 from orchestrator.lineage.child import answer
-from orchestrator.questions.localise import Golden, Looked, look
+from orchestrator.questions.localise import Looked, look
+from orchestrator.questions.tapped import Layered
 from orchestrator.variance.head import Head
 from orchestrator.variance.intervals import tango_upper
 from orchestrator.variance.slices import losing, slices
@@ -117,17 +118,15 @@ def by_layers(case: Case) -> tuple[Said, ...]:
 def look_into(case: Case) -> Looked:
     a, b = case.a, case.b
     chosen = np.array(choose(distances(a.outputs, b.outputs), SAMPLES))
-    golden = None
-    if case.parent is not None:
-        golden = Golden(case.parent, (case.golden[chosen],))
-    return look(
+    asked = Layered(
         case.model,
         case.form,
         (case.fed[chosen],),
-        (tuple(x[chosen] for x in a.outputs), tuple(x[chosen] for x in b.outputs)),
-        golden,
-        Pair(a.unit, b.unit),
+        case.parent or b"",
+        (case.golden[chosen],),
     )
+    recorded = tuple(x[chosen] for x in a.outputs), tuple(x[chosen] for x in b.outputs)
+    return look(asked, recorded, Pair(a.unit, b.unit), tapped=case.parent is not None)
 
 
 def by_parent(case: Case) -> tuple[Said, ...]:

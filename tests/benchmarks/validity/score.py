@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE
+from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, UNSOUND
 from orchestrator.variance.intervals import Rate, rate
 from tests.benchmarks.validity.case import Case
 from tests.benchmarks.validity.draws import Planter
@@ -15,7 +15,7 @@ from tests.benchmarks.validity.world import Random, World
 
 FOUND_SHARE = 0.9
 MOST_DRAWS = 100
-FINDINGS = (RANGE_COLLAPSE, CASCADE)
+FINDINGS = (RANGE_COLLAPSE, CASCADE, UNSOUND)
 
 
 @dataclass(frozen=True)
