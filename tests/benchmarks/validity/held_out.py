@@ -286,7 +286,7 @@ class Inner:
             mine = before & (made.labels == which)
             if mine.any():
                 lost = float((mine & ~after).sum() / mine.sum())
-                yield replace(made, severity=lost)
+                yield replace(made, severity=lost, place=len(steps) - 1)
 
     def _made(
         self,

@@ -157,7 +157,7 @@ def one_class(world: World, random: Random) -> Iterator[Case]:
         mine = before & (made.labels == which)
         if mine.any():
             lost = float((mine & ~after).sum() / mine.sum())
-            yield replace(made, severity=lost)
+            yield replace(made, severity=lost, place=len(kinds(model)) - 1)
 
 
 def wrong_parent(world: World, random: Random) -> Iterator[Case]:

@@ -81,6 +81,8 @@ def right(case: Case, method: str, said: Sequence[Said]) -> bool | None:
     if case.mechanism is None or method == "accuracy":
         return None
     first = said[0]
+    if first.what == UNSOUND:  # the operator whose constants were spoilt, whatever came of it
+        return first.where == (str(case.place),)
     if first.what in FINDINGS:
         findings = [s for s in said if s.what in FINDINGS]
         there = all(case.where in (*s.where, EVERYWHERE) for s in findings)
