@@ -21,6 +21,11 @@ from orchestrator.variance.layer import LayerStats, LayerSums, amplification
 
 CLIP, SQNR_DB, USED = 0.01, 20.0, 0.1
 """What docs/guides/layers.md calls too much clipping, too little signal, too few codes."""
+STEPS = 3.0
+"""RMSE in steps that no sound operator makes of golden inputs: ten times what rounding its output
+
+leaves (1/sqrt(12)). Below it, little signal is what there is, say in a few logits near zero.
+"""
 FIRST, BLOCK = 8, 32 << 20
 """Samples of the first block, by which tensors are sized; bytes of tensors of the others."""
 RANGE_COLLAPSE, CASCADE = "dynamic range collapse", "saturation cascade"
@@ -127,16 +132,17 @@ def findings(taps: Sequence[Tap]) -> list[Finding]:
     *Dynamic range collapse*: the parent's values do not fit. More than CLIP of them lie over a step
     outside of what the codes reach, and not in one sample only; or, on golden inputs, they huddle
     on fewer than USED of the codes with less than SQNR_DB of signal. *Unsound operator*: less than
-    SQNR_DB on golden inputs though they fit, so it is not the range that loses. *Saturation
-    cascade*: more codes than CLIP lie at the ends of the range where the parent's values do not,
-    and operators behind that are sound by themselves but end below SQNR_DB; it begins at an unsound
-    operator before it, if any. Shares are held against CLIP by their lower 95 % bounds.
+    SQNR_DB on golden inputs though they fit, so it is not the range that loses, and an RMSE of more
+    than STEPS, so it is not rounding either. *Saturation cascade*: more codes than CLIP lie at the
+    ends of the range where the parent's values do not, and operators behind that are sound by
+    themselves but end below SQNR_DB; it begins at an unsound operator before it, if any. Shares are
+    held against CLIP by their lower 95 % bounds.
     """
     found = []
     collapse = next(((i, why) for i, t in enumerate(taps) if (why := _collapsed(t))), None)
     # What reads a tensor that does not fit is fed what is left of it.
     fitting = taps if collapse is None else taps[: collapse[0]]
-    unsound = next((i for i, t in enumerate(fitting) if t.local and _below(t.local)), None)
+    unsound = next((i for i, t in enumerate(fitting) if t.local and _unsound(t.local)), None)
     if collapse is not None:
         found.append(Finding(RANGE_COLLAPSE, *collapse))
     if unsound is not None:
@@ -188,6 +194,10 @@ def _outside(outside: Sequence[int], n: int) -> bool:
 def _surely(share: float | None, n: int) -> bool:
     """Whether more than CLIP of ``n`` elements are hit: one of forty is not yet a share."""
     return share is not None and share > 0 and lower_bound(round(share * n), n) > CLIP
+
+
+def _unsound(stats: LayerStats) -> bool:
+    return _below(stats) and (stats.rmse_scale is None or stats.rmse_scale > STEPS)
 
 
 def _below(stats: LayerStats) -> bool:

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from device_worker.wire import RuntimeSpec
 from orchestrator.layers import taps, tflite
 from orchestrator.layers.graph import Array, Lattice, NotLocalisableError
-from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, Taps
+from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, UNSOUND, Taps
 from orchestrator.layers.taps_tflite import TfliteSubject
 from tests.support.tiny import MODELS, QUICKSTART
 from tests.unit.layers.run import Here
@@ -86,6 +86,22 @@ def test_one_sample_out_of_range_is_no_collapse() -> None:
     assert named((1, 4, 0, 0, 0, 0, 0, 0), 80) == []
     assert named((1, 1, 1, 1, 1, 0, 0, 0), 80) == [RANGE_COLLAPSE]
     assert named((10, 1, 3, 0, 0, 0, 0, 0), 80_000) == []
+
+
+def test_little_signal_is_no_unsound_operator() -> None:
+    """Logits near zero have few steps of signal, and rounding alone leaves less than 20 dB."""
+    last = tap().taps[-1]
+    own = last.local
+    assert own is not None
+
+    def named(rmse: float | None, db: float = 15.0) -> list[str]:
+        local = replace(own, sqnr_db=db, rmse_scale=rmse)
+        return [f.name for f in taps.findings([replace(last, local=local)])]
+
+    assert named(0.8) == []
+    assert named(4.9) == [UNSOUND]
+    assert named(None) == [UNSOUND]  # a float operator has no steps and nothing to round
+    assert named(4.9, db=25.0) == []
 
 
 def test_a_wrong_calibration_range_is_found_where_it_begins() -> None:
