@@ -121,9 +121,12 @@ def _images(random: np.random.Generator, side: int, channels: int) -> Array:
 
 def _steps(random: np.random.Generator, channels: int, classes: int) -> list[Step]:
     found, width = [], channels
-    for n in range(int(random.integers(3, 6))):
+    count = int(random.integers(3, 6))
+    for n in range(count):
         out = int(random.choice([8, 12, 16, 24]))
-        relu = bool(random.random() < 0.8)
+        # What is pooled has a ReLU, as in nets that were designed: means of both signs cancel, and
+        # what is left of them is lost in the steps of any quantisation.
+        relu = n == count - 1 or bool(random.random() < 0.8)
         if n and random.random() < 0.4:
             weight = random.laplace(0, 0.4, (1, 3, 3, width))
             found.append(Step(DEPTHWISE, *_ends(random, weight, width), 1, relu))
