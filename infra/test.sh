@@ -42,7 +42,8 @@ for name in hubs cluster; do
     alone="$alone tests/integration/test_$name.py"
     not_beside="$not_beside --ignore=tests/integration/test_$name.py"
 done
-for name in agreement devices_trust explain fingerprint layers lineage order sql; do
+for name in agreement by_class devices_trust explain fingerprint layers lineage order sql store_check \
+    variance_by_layer; do
     beside="$beside tests/e2e/test_$name.py"
     not_alone="$not_alone --ignore=tests/e2e/test_$name.py"
 done
