@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InfraError, InputError
 from orchestrator.fingerprint.hypothesis import apart, configuration
 from orchestrator.frozen import FrozenRun
 from orchestrator.matrix.by_class import CLEAN, ByClass, Group, Kind, group
@@ -17,7 +17,7 @@ from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import Cell
 from orchestrator.matrix.work import count_samples
-from orchestrator.observe import observation, samples_of
+from orchestrator.observe import observation_or_error, samples_of
 from orchestrator.orders import runtime_spec
 from orchestrator.queue.states import CellState
 from orchestrator.reports.progress import Progress
@@ -130,7 +130,8 @@ class Representatives:
     def more(self) -> int:
         """Queue what the answers so far call for; how many cells. Safe to repeat.
 
-        Raises InfraError E-ARTEFACT-*, E-STORE-*.
+        Who answered in a file that is damaged has no answer. Raises InfraError E-STORE-*, and
+        E-ARTEFACT-* where the list of samples drawn is.
         """
         if self._frozen.by_class is None:
             return 0
@@ -166,8 +167,8 @@ class Representatives:
         )
         found = {}
         for id in ids:
-            seen = self._seen.get(id) or observation(
-                self._store, self._frozen, cells[id], attempts, devices
+            seen = self._seen.get(id) or observation_or_error(
+                self._store, self._frozen, cells[id], attempts, devices, self._damaged
             )
             if id in new:
                 rows = slice(None) if seen.samples is not None else drawn
@@ -175,6 +176,9 @@ class Representatives:
                 seen = self._seen[id] = replace(seen, outputs=outputs, samples=None)
             found[id] = seen
         return found
+
+    def _damaged(self, cell: str, error: InfraError) -> None:
+        self._progress.message(f"{cell}: {error}")
 
 
 def _in_full(id: str, spot: CellInfo) -> CellSpec:

@@ -22,7 +22,7 @@ from orchestrator.cli.options import (
     print_text,
     store_folder,
 )
-from orchestrator.errors import Exit
+from orchestrator.errors import Exit, InputError
 
 if TYPE_CHECKING:
     from orchestrator.fanout.executor import Executor
@@ -62,12 +62,22 @@ ByClassFlag = Annotated[
     ),
 ]
 Confidence = Annotated[
-    float,
-    typer.Option(min=0.5, max=0.9999, help="With --by-class: that a spot check sees --share."),
+    float | None,
+    typer.Option(
+        min=0.5,
+        max=0.9999,
+        help="With --by-class: that a spot check sees --share. [default: 0.95]",
+        show_default=False,
+    ),
 ]
 Share = Annotated[
-    float,
-    typer.Option(min=0.0001, max=0.5, help="With --by-class: share of differing samples to see."),
+    float | None,
+    typer.Option(
+        min=0.0001,
+        max=0.5,
+        help="With --by-class: share of differing samples to see. [default: 0.01]",
+        show_default=False,
+    ),
 ]
 
 
@@ -102,15 +112,16 @@ def plan(
     matrix: MatrixFile,
     select: Select = None,
     by_class: ByClassFlag = False,
-    confidence: Confidence = 0.95,
-    share: Share = 0.01,
+    confidence: Confidence = None,
+    share: Share = None,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    if by_class:
+    wanted = _wanted(by_class, confidence, share)
+    if wanted is not None:
         from orchestrator.cli.by_class import show
 
-        show(matrix, select or [], confidence, share, store_folder(store), as_json)
+        show(matrix, select or [], *wanted, store_folder(store), as_json)
         return
     from orchestrator.matrix.loader import load_matrix
     from orchestrator.matrix.plan import expand
@@ -134,8 +145,8 @@ def run(
     matrix: MatrixFile,
     select: Select = None,
     by_class: ByClassFlag = False,
-    confidence: Confidence = 0.95,
-    share: Share = 0.01,
+    confidence: Confidence = None,
+    share: Share = None,
     store: StoreFolder = None,
     executor: ExecutorKind = Engine.RAY,
     report: ReportFile = None,
@@ -147,14 +158,15 @@ def run(
     from orchestrator.run import plan as plan_run
     from orchestrator.store.database import Store
 
+    wanted = _wanted(by_class, confidence, share)
     planned = plan_run(matrix, select or [])
     check_report(report)
     with (
         Store.open(store_folder(store)) as opened,
         _fan(executor, planned.inventory, planned.devices, store_folder(store)) as fan,
     ):
-        if by_class:
-            planned = divided(opened, planned, confidence, share)
+        if wanted is not None:
+            planned = divided(opened, planned, *wanted)
         run_id = enqueue(opened, planned, fan.compute)
         with _interruptible() as stop, _progress(len(planned.cells)) as progress:
             progress.message(f"run {run_id}")
@@ -166,8 +178,8 @@ def submit(
     matrix: MatrixFile,
     select: Select = None,
     by_class: ByClassFlag = False,
-    confidence: Confidence = 0.95,
-    share: Share = 0.01,
+    confidence: Confidence = None,
+    share: Share = None,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -177,10 +189,11 @@ def submit(
     from orchestrator.staging import here
     from orchestrator.store.database import Store
 
+    wanted = _wanted(by_class, confidence, share)
     planned = plan_run(matrix, select or [])
     with Store.open(store_folder(store)) as opened:
-        if by_class:
-            planned = divided(opened, planned, confidence, share)
+        if wanted is not None:
+            planned = divided(opened, planned, *wanted)
         run_id = enqueue(opened, planned, here)
     if as_json:
         print_json({"schema": "assay.submitted/1", "run": run_id, "cells": len(planned.cells)})
@@ -212,6 +225,19 @@ def resume(
         ):
             document = finish(opened, run_id, fan, progress, stop)
     return _answer(document, run_id, store_folder(store), report, as_json)
+
+
+def _wanted(
+    by_class: bool, confidence: float | None, share: float | None
+) -> tuple[float, float] | None:
+    """Confidence and share of the spot checks, None without any. Raises InputError E-USAGE."""
+    if by_class:
+        return 0.95 if confidence is None else confidence, 0.01 if share is None else share
+    if confidence is None and share is None:
+        return None
+    raise InputError(
+        "E-USAGE", "--confidence and --share are of spot checks", mend="add --by-class"
+    )
 
 
 def _answer(

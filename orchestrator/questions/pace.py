@@ -76,7 +76,7 @@ def saved(store: Store, in_full: Planned, by_class: Planned) -> Saved:
         sha256 = sha256_file(matrix.file(cell.model, cell.file).path)
         way = Way(unit, sha256, spec.runtime, spec.threads, kernels(spec))
         less.append((way, before[full.id] - after[cell.id]))
-    pace = paces(store, {way for way, _ in less}, {})
+    pace = paces(store, {way for way, _ in less}, {})  # the division told what is unreadable
     emulated = {d.name for d in store.devices() if d.emulated}
     seconds = [pace[way] * count for way, count in less if way in pace]
     of_emulated = any(way.unit in emulated for way in pace)

@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.frozen import load_run
+from orchestrator.queue.states import CellState
+from orchestrator.reports.progress import NullProgress
+from orchestrator.representatives import Representatives
+from orchestrator.store.database import Store
 from tests.support.cli import Done, assay
 from tests.support.line import coordinator
 from tests.support.line import done as done_of
@@ -211,10 +216,25 @@ def test_a_unit_of_another_version_is_not_covered(desk: Desk) -> None:
     assert "but the fingerprint was taken of 1.0.0" in done.err
 
 
+def test_a_representative_whose_answer_is_damaged_is_replaced(desk: Desk) -> None:
+    run = desk.run("run", "--by-class", "--json").json["run"]["id"]
+    with Store.open(desk.store) as store:
+        [full] = [c for c in store.cells(run) if c.condition == "clean"]
+        answer = next(a for a in store.attempts(run) if a.id == full.attempt)
+        path = store.artefacts.path(answer.artefacts["output-0"].sha256)
+        path.write_bytes(path.read_bytes()[:-1])
+        frozen = load_run(store.frozen(run))
+        assert Representatives(store, run, frozen, NullProgress()).more() == 1
+        pending = [c for c in store.cells(run) if c.state is CellState.PENDING]
+        assert [(c.slot, c.condition) for c in pending] == [("one", "clean")]
+        assert Representatives(store, run, frozen, NullProgress()).more() == 0
+
+
 def test_bad_input(desk: Desk, tmp_path: Path) -> None:
     done = assay("plan", str(desk.tiny.write()), "--by-class", store=tmp_path / "nowhere")
     done.refused(2, "E-STORE-MISSING")
     assert desk.run("plan", "--by-class", "--confidence", "1.5").code == 2
+    desk.run("plan", "--share", "0.1").refused(2, "E-USAGE", "--by-class")
 
 
 @pytest.mark.parametrize("finished", [0, 2, 4])
