@@ -29,7 +29,7 @@ def test_what_is_planted_is_found_and_named_and_nothing_else_is(
     """One case may be missed: 4 of 1,243 of the quickstart's were, none of 2,371 held out.
 
     Of its nulls none raised an alarm in 1,458. Of those held out some do, which the guide counts
-    as missing the aim; of the two nets of a day 2, 2 and 0 in 30 did, so six would be news.
+    as missing the aim; of the two nets of a day 2, 2, 0 and 0 in 30 did: six would be news.
     """
     corpus = make()
     found, silent = corpus.defects, corpus.nulls
