@@ -102,10 +102,12 @@ class _Coordinator:
         self._clocks: set[str] = set()
         self._ended = threading.Event()
         self._farm = farm_id(store.database.path.parent)
-        self._queue_deadline = time.monotonic() + frozen.matrix.timeouts.queue
+        # The queue timeout counts from the last sign that the run moves.
+        self._moved = time.monotonic()
+        self._stood: list[tuple[str, CellState]] = []
 
     def work_off(self) -> None:
-        if self._store.run(self._run).state is not RunState.DONE:
+        if self._store.run(self._run).state is not RunState.DONE or self._open_cells():
             self._work_off()
         # What a killed coordinator held, also where no cell of ours waits for it.
         self._expire_dead()
@@ -142,6 +144,7 @@ class _Coordinator:
         if not self._stop.draining.is_set():
             self._feed_idle()
         if self._flying:
+            self._moved = time.monotonic()
             done, _ = wait(self._flying, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in done:
                 self._land(future, self._flying.pop(future))
@@ -322,17 +325,28 @@ class _Coordinator:
             # The last answer may have been another coordinator's, who may be dead by now.
             self._more()
             return bool(self._open_cells())
-        if time.monotonic() >= self._queue_deadline:
+        if self._waited(open_cells) >= self._frozen.matrix.timeouts.queue:
             late = AttemptRecord(
                 AttemptState.TIMEOUT,
                 error_id="E-QUEUE-TIMEOUT",
                 error="no device came free in time",
             )
             self._store.close_pending(self._run, [c.id for c in open_cells], late)
-            return False
-        if not (self._close_orphans() or self._expire_dead()):
+        elif not (self._close_orphans() or self._expire_dead()):
             self._stop.draining.wait(POLL_S)
         return True
+
+    def _waited(self, open_cells: Sequence[CellInfo]) -> float:
+        """Seconds for which no cell of the run has run or changed and no unit of ours rested.
+
+        What runs has timeouts of its own, and a coordinator that dies with it is expired.
+        """
+        now, stand = time.monotonic(), [(c.id, c.state) for c in open_cells]
+        running = any(c.state is CellState.RUNNING for c in open_cells)
+        resting = any(u.given_up is None and u.rest_until > now for u in self._units.values())
+        if running or resting or stand != self._stood:
+            self._moved, self._stood = now, stand
+        return now - self._moved
 
     def _open_cells(self) -> list[CellInfo]:
         """Cells that are neither done nor packed."""

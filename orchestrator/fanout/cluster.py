@@ -152,13 +152,15 @@ class Cluster:
             ray.shutdown()
             raise
         here = ray.get_runtime_context().get_node_id()
+        self._task: dict[str, Any] = {
+            "num_cpus": min(1, _cpus(here)),
+            "scheduling_strategy": _on(here),
+        }
         actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(Hub)
         made = {}
         for seat in {Seat(None, 0), *seats.values()}:
             folder = spool / f"hub-{seat.number}"
-            where: dict[str, Any] = {
-                "scheduling_strategy": NodeAffinitySchedulingStrategy(here, False)
-            }
+            where: dict[str, Any] = {"scheduling_strategy": _on(here)}
             if seat.hub is not None:
                 folder = Path("~/.cache/assay/hub", farm, f"{seat.hub}-{seat.number}")
                 where = {"resources": {RESOURCE + seat.hub: 0.001}}
@@ -184,7 +186,8 @@ class Cluster:
         return future
 
     def compute(self, function: Callable[..., T], *args: Any) -> Future[T]:
-        task: Any = ray.remote(num_cpus=1, max_retries=2)(function)
+        """On this host: tasks read files and the store, and a baseline is booked to this CPU."""
+        task: Any = ray.remote(max_retries=2, **self._task)(function)
         return _translate(task.remote(*args).future())
 
     def spooled(self) -> list[str]:
@@ -235,10 +238,23 @@ class Cluster:
         return found
 
 
+def _on(node: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node, False)
+
+
+def _nodes() -> Any:
+    return ray.nodes()  # type: ignore[no-untyped-call]
+
+
+def _cpus(here: str) -> float:
+    """What the node offers to tasks: a host may have joined its cluster with none."""
+    found = (node["Resources"].get("CPU", 0.0) for node in _nodes() if node["NodeID"] == here)
+    return float(next(found, 0.0))
+
+
 def _offered() -> set[str]:
     """Names of the hubs that living nodes of the cluster are."""
-    nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
-    resources = (name for node in nodes if node["Alive"] for name in node["Resources"])
+    resources = (name for node in _nodes() if node["Alive"] for name in node["Resources"])
     return {name.removeprefix(RESOURCE) for name in resources if name.startswith(RESOURCE)}
 
 

@@ -50,7 +50,8 @@ RUN_STEPS: Mapping[RunState, frozenset[RunState]] = {
     RunState.RUNNING: frozenset({RunState.INTERRUPTED, RunState.DONE}),
     # Two coordinators may share a run: one is interrupted, the other works it off.
     RunState.INTERRUPTED: frozenset({RunState.RUNNING, RunState.DONE}),
-    RunState.DONE: frozenset(),
+    # One coordinator may queue what its last answer calls for after another saw no cell left.
+    RunState.DONE: frozenset({RunState.RUNNING}),
 }
 
 CELL_STEPS: Mapping[CellState, frozenset[CellState]] = {

@@ -237,6 +237,42 @@ def test_ray_address_joins_a_cluster_and_leaves_it_as_it_was(
     assert descendants(leader, "raylet --"), "the cluster has not"
 
 
+TWO_NODES = """
+import os, sys, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from orchestrator.fanout.cluster import Cluster
+
+def where():
+    time.sleep(2)
+    return ray.get_runtime_context().get_node_id()
+
+here = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "num_cpus": 2}
+nodes = Nodes(initialize_head=True, head_node_args=here)
+nodes.add_node(num_cpus=4, node_ip_address="127.0.0.1")
+os.environ["RAY_ADDRESS"] = nodes.address
+cluster = Cluster([], Path(sys.argv[1]))
+assert sum(node["Alive"] for node in ray.nodes()) == 2
+tasks, mine = [cluster.compute(where) for _ in range(6)], where()
+print({task.result() == mine for task in tasks})
+cluster.close()
+nodes.shutdown()
+"""
+
+
+def test_tasks_stay_on_the_host_whose_files_they_read(tmp_path: Path) -> None:
+    """Also where another node of the cluster has cores to spare."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    alone = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}
+    asked = [sys.executable, "-c", TWO_NODES, str(tmp_path / "spool")]
+    told = subprocess.run(
+        asked, env=ours | alone | secret, capture_output=True, text=True, timeout=120
+    )
+    assert (told.stdout.strip(), told.returncode) == ("{True}", 0), told.stderr
+
+
 # Hubs that are not there ---------------------------------------------------------------------
 
 

@@ -530,6 +530,58 @@ def test_no_device_comes_free(tiny: Tiny, line: Callable[[Tiny], Line], fan: InP
     assert [lease.token for lease in queued.store.leases()] == [held.token], "not ours to free"
 
 
+def test_a_unit_that_rests_is_still_waited_for(
+    tiny: Tiny, line: Callable[[Tiny], Line], fan: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue timeout is no limit to the age of a run, nor to what a failure takes to pass."""
+    tiny.matrix["timeouts"] = {"queue": "0.2s"}
+    monkeypatch.setattr(module, "REST_S", 1.0)
+    honest, refusals = fan.run, [InfraError("E-HUB-LOST", "hub gone")]
+
+    def run(order: Order) -> Future[Finished]:
+        if refusals:
+            raise refusals.pop()
+        return honest(order)
+
+    monkeypatch.setattr(fan, "run", run)
+    queued = line(tiny)
+    queued.work(fan)
+    queued.finished_once()
+
+
+def test_a_second_coordinator_leaves_the_cells_of_a_live_one_alone(
+    tiny: Tiny, line: Callable[[Tiny], Line], tmp_path: Path
+) -> None:
+    """However long the first takes for a cell: those that wait for its device are not given up."""
+    tiny.matrix["timeouts"] = {"queue": "0.2s"}
+    tiny.matrix["conditions"] = ["clean", "repeat:2"]
+    queued = line(tiny)
+    slow = Stopped(tmp_path / "store" / "spool")
+    both = [
+        threading.Thread(target=queued.work, args=(slow,), kwargs={"owner": this_process()}),
+        threading.Thread(target=queued.work, args=(InProcess(tmp_path / "spool"),)),
+    ]
+    both[0].start()
+    assert slow.held.wait(20)
+    both[1].start()
+    time.sleep(1.0)  # five queue timeouts
+    assert CellState.DONE not in [c.state for c in queued.cells()]
+    slow.go.set()
+    for coordinator in both:
+        coordinator.join(30)
+    queued.finished_once()
+
+
+def test_a_run_that_is_done_but_for_a_cell_is_taken_up_again(
+    tiny: Tiny, line: Callable[[Tiny], Line], fan: InProcess
+) -> None:
+    queued = line(tiny)
+    queued.store.set_run_state(queued.run, RunState.RUNNING)
+    queued.store.set_run_state(queued.run, RunState.DONE)
+    queued.work(fan)
+    queued.finished_once()
+
+
 def test_a_bug_in_the_fan_out_gives_devices_back(
     tiny: Tiny, line: Callable[[Tiny], Line], fan: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
