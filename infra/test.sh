@@ -28,15 +28,9 @@ else
         units="boards phones" ASSAY_PHONE=1
     fi
     ASSAY_FARM=1
-    $farm status --json | grep -q '"up": true' || started=yes
-    # shellcheck disable=SC2086 # a list of names
-    $farm up $units
 fi
-.venv/bin/ruff check .
-.venv/bin/ruff format --check .
-.venv/bin/mypy
 # What uses boards, phone, hubs or this machine as a device runs by itself; beside it all the rest,
-# with the end-to-end tests that bring devices of their own.
+# with the end-to-end tests that bring devices of their own, from before the boards are up.
 beside="tests/contract tests/unit tests/integration" alone="tests/e2e" not_beside="" not_alone="" code=0
 for name in hubs cluster; do
     alone="$alone tests/integration/test_$name.py"
@@ -50,6 +44,14 @@ done
 # shellcheck disable=SC2086 # lists of words
 $pytest -m "not farm and not phone" $beside $not_beside >"$log" 2>&1 &
 first=$!
+if [ "$ASSAY_FARM" = 1 ]; then
+    $farm status --json | grep -q '"up": true' || started=yes
+    # shellcheck disable=SC2086 # a list of names
+    $farm up $units
+fi
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
 $pytest -m "farm or phone" tests/contract tests/unit tests/integration || code=$?
 # shellcheck disable=SC2086
 $pytest $alone $not_alone || code=$?
