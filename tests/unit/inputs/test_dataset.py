@@ -259,7 +259,6 @@ def test_a_list_that_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_pictures(tmp_path: Path) -> None:
-    pytest.importorskip("PIL.Image", reason="Pillow, an optional extra, is not installed")
     spec = pictures(tmp_path, class_folders=True)
     ppm(spec.path / "dog" / "1.ppm", (10, 20, 30))
     ppm(spec.path / "cat" / "2.ppm", (1, 2, 3), width=6, height=4)
