@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,6 +67,7 @@ def trust(
     replace: Annotated[
         bool, typer.Option("--replace", help="Accept a changed host key (after checking why).")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a device's SSH host key, and first those of its gateways; when you agree, remember it.
 
@@ -80,9 +82,13 @@ def trust(
     settings = devices[name].transport
     if not isinstance(settings, SshSettings):
         raise InputError("E-DEVICE-TRANSPORT", f"{name} is not reached over ssh: nothing to trust")
-    for gateway in hops(settings)[:-1]:
-        _trust(gateway, f"gateway of {name}", yes, replace)
-    _trust(settings, name, yes, replace)
+    # With --json what is shown for comparing goes to stderr: the document is all of stdout.
+    say = _aside if as_json else print_text
+    *gateways, last = hops(settings)
+    keys = [_trust(hop, f"gateway of {name}", yes, replace, say) for hop in gateways]
+    keys.append(_trust(last, name, yes, replace, say))
+    if as_json:
+        print_json({"schema": "assay.trust/1", "device": name, "keys": keys})
 
 
 @app.command()
@@ -91,6 +97,7 @@ def pair(
     code: Annotated[str, typer.Argument(help="The six digits that it shows.")],
     adb_program: AdbProgram = "adb",
     server_port: AdbPort = 5137,
+    as_json: AsJson = False,
 ) -> None:
     """Pair with a phone over the network (Android 11 and newer: Wireless debugging).
 
@@ -98,25 +105,44 @@ def pair(
     """
     from orchestrator.transports.adb import AdbServer
 
-    print_text(AdbServer(adb_program, server_port).pair(address, code, PAIR_S))
+    said = AdbServer(adb_program, server_port).pair(address, code, PAIR_S)
+    if as_json:
+        print_json({"schema": "assay.paired/1", "address": address, "said": said})
+    else:
+        print_text(said)
 
 
-def _trust(settings: SshSettings, name: str, yes: bool, replace: bool) -> None:
+def _trust(
+    settings: SshSettings, name: str, yes: bool, replace: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What was shown and how it stood before; raises unless it is trusted afterwards."""
     from orchestrator.transports.known_hosts import Standing
     from orchestrator.transports.trust import fetch_host_key, standing
     from orchestrator.transports.trust import trust as remember
 
     key = fetch_host_key(settings, device=name)
-    print_text(f"{name} ({_address(settings)}) shows {key.algorithm} {key.fingerprint}")
+    say(f"{name} ({_address(settings)}) shows {key.algorithm} {key.fingerprint}")
     found = standing(settings, key)
+    told = {
+        "of": name,
+        "address": _address(settings),
+        "algorithm": key.algorithm,
+        "fingerprint": key.fingerprint,
+        "was": found.value,
+    }
     if found is Standing.KNOWN:
-        print_text(f"{name}: trusted already")
-        return
+        say(f"{name}: trusted already")
+        return told
     # A key that will be refused anyway is not worth a question.
     if found is Standing.UNKNOWN or replace:
         _agree(name, yes)
     remember(settings, key, replace=replace)
-    print_text(f"{name}: trusted")
+    say(f"{name}: trusted")
+    return told
+
+
+def _aside(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _agree(name: str, yes: bool) -> None:

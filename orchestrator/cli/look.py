@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command(help=_LOGS)(logs)
     app.command(help=_SIGNOFF)(signoff)
     app.command(help=_REPORT)(report)
-    app.command(help="Print the version.")(version)
+    app.command(help=_VERSION)(version)
 
 
 _STATUS = """What the newest run (or RUN) has done and what is left; --all lists the runs.
@@ -50,6 +50,10 @@ Example: assay signoff --policy matrices/policies/default.yaml
 _REPORT = """Write the HTML report of a run.
 
 Example: assay report --out /tmp/report.html
+"""
+_VERSION = """Print the version.
+
+Example: assay version --json
 """
 
 
@@ -172,9 +176,21 @@ def report(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")
     ] = None,
     store: StoreFolder = None,
+    as_json: AsJson = False,
 ) -> None:
     document = judged(run, store)
-    print_text(str(write_report(document, store_folder(store), out)))
+    path = write_report(document, store_folder(store), out)
+    if not as_json:
+        print_text(str(path))
+        return
+    print_json(
+        {
+            "schema": "assay.report/1",
+            "run": document["run"]["id"],
+            "verdict": document["verdict"],
+            "report": str(path),
+        }
+    )
 
 
 def version(as_json: AsJson = False) -> None:

@@ -47,6 +47,7 @@ COMMANDS = (
     "sql",
     "export",
     "store upgrade",
+    "version",
 )
 
 
@@ -245,6 +246,13 @@ def test_report_is_one_file(farm: Farm, tmp_path: Path) -> None:
     assert farm.run in text
     assert not re.search(r"""(?:src|href)=["'](?!#|data:)""", text)
     assert list(out.parent.iterdir()) == [out]
+    found = assay("report", "--json", "--out", out, store=farm.store).json
+    assert found == {
+        "schema": "assay.report/1",
+        "run": farm.run,
+        "verdict": farm.document["verdict"],
+        "report": str(out),
+    }
     where = assay("report", store=farm.store).out.strip()
     assert Path(where) == farm.store / "reports" / f"{farm.run}.html"
     refused = assay("report", "--out", tmp_path, store=farm.store)

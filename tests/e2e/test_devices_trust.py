@@ -52,6 +52,12 @@ def test_devices_trust(tiny: Tiny, store: Path, tmp_path: Path, server: sshd.Ssh
     again = assay(*trust)
     assert again.code == 0
     assert "trusted already" in again.out
+    told = assay(*trust, "--json")
+    key = {"of": "board", "algorithm": "ssh-ed25519", "fingerprint": shown, "was": "known"}
+    assert told.json["schema"] == "assay.trust/1"
+    assert told.json["device"] == "board"
+    assert [k.items() >= key.items() for k in told.json["keys"]] == [True], told.json
+    assert shown in told.err, "the question is about what was shown before it"
 
     # Another key now answers at that address.
     sshd.keygen(tmp_path / "other")
@@ -63,5 +69,8 @@ def test_devices_trust(tiny: Tiny, store: Path, tmp_path: Path, server: sshd.Ssh
     assert "--replace" in changed.err
     assert stranger in hosts.read_text()
     assert assay(*trust, "--replace").code == 2  # it asks all the same
-    assert assay(*trust, "--yes", "--replace").code == 0
+    refused = assay(*trust, "--json", "--replace")
+    assert (refused.code, refused.out.strip()) == (2, "")
+    replaced = assay(*trust, "--yes", "--replace", "--json").json
+    assert [(k["fingerprint"], k["was"]) for k in replaced["keys"]] == [(shown, "changed")]
     assert hosts.read_text() == before
