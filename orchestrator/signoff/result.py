@@ -153,6 +153,7 @@ class PairResult:
     n: int
     bit_exact_rate: float
     max_lsb: int | None
+    lsb_histogram: dict[str, int] | None
     disagreement: Rate
     near_tie: Count | None
     attempts: tuple[str, ...]

@@ -76,6 +76,7 @@ def _pair(a: Case, b: Case, found: Pair, confidence: float) -> PairResult:
         n=found.n,
         bit_exact_rate=found.bit_exact / found.n,
         max_lsb=found.max_lsb,
+        lsb_histogram=found.lsb_histogram,
         disagreement=rate(found.disagreement, found.n, confidence),
         near_tie=_near_tie(found),
         attempts=(*a.clean_attempts, *b.clean_attempts),

@@ -233,6 +233,7 @@ def _pairs(net: str, file: str, rows: list[dict[str, Any]]) -> list[dict[str, An
                     "n": N,
                     "bit_exact_rate": (N - min(N, 13 * k)) / N,
                     "max_lsb": 201 if k > 300 else 47 if k > 20 else k,
+                    "lsb_histogram": None,
                     "disagreement": rate(k),
                     "near_tie": {"k": k // 2, "n": k},
                 }

@@ -55,6 +55,8 @@ def test_it_has_the_agreed_fields(document: dict[str, Any]) -> None:
     assert (fleet["model"], fleet["n"], fleet["rows"]) == ("net", 1000, 4)
     assert set(fleet["worst_pair"]) == {"a", "b", "disagreement"}
     assert len(document["pairs"]) == 6
+    pair = next(p for p in document["pairs"] if {p["a"], p["b"]} == {row["id"], row["reference"]})
+    assert pair["lsb_histogram"] == row["vs_reference"]["lsb_histogram"]
     assert all(c["rows"] for c in document["classes"])
 
 
