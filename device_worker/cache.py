@@ -166,5 +166,5 @@ class Cache:
                 "infra_error",
                 "E-CACHE-LIMIT",
                 "the job needs %d bytes of cache, the limit is %d" % (used, self._limit),
-                "raise the device's cache limit",
+                "raise cache_limit of the device in its inventory",
             )

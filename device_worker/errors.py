@@ -52,6 +52,6 @@ def storage(what: str) -> Iterator[None]:
                 "infra_error",
                 "E-DISK-FULL",
                 "no space left on the device while %s" % what,
-                "free space on the device or lower the cache limit",
+                "free space on the device, or lower its cache_limit in the inventory",
             ) from error
         raise WorkerError("infra_error", "E-WORKER-IO", "%s failed: %s" % (what, error)) from error

@@ -27,7 +27,14 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
     job = job_for(claim.attempt, cell, frozen, config, device)
     unavailable_id, why = unavailable(cell, config, device, job.ceiling_c)
     return Order(
-        target=Target(device.name, device.class_, device.transport, farm, claim.token),
+        target=Target(
+            device.name,
+            device.class_,
+            device.transport,
+            farm,
+            claim.token,
+            device.cache_limit,
+        ),
         job=job,
         python=device.interpreter(config.runtime),
         bundle=bundle_for(device.interpreter(config.runtime), frozen.staging, artefacts),

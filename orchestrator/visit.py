@@ -65,7 +65,12 @@ def visit(device: Device, reservations: Reservations, limits: Limits = LIMITS) -
         with reservations.of(device) as grant:
             transport = open_transport(device.transport, device=device.name)
             with DeviceSession(
-                transport, device=device.name, owner=grant.owner, token=grant.token, limits=limits
+                transport,
+                device=device.name,
+                owner=grant.owner,
+                token=grant.token,
+                limits=limits,
+                cache_limit=device.cache_limit,
             ) as session:
                 yield Visit(device, session)
     except InUseError as error:

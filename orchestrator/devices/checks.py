@@ -113,6 +113,7 @@ class _Examiner:
             owner=subject.owner,
             token=subject.token,
             limits=LIMITS,
+            cache_limit=self._device.cache_limit,
         )
         self._extras = Extras()
         self._workers: dict[str, Worker] = {}

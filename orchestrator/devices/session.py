@@ -43,13 +43,23 @@ class Limits(NamedTuple):
 
 
 class DeviceSession:
-    """Context manager around one open transport. One thread at a time."""
+    """Context manager around one open transport. One thread at a time.
+
+    ``cache_limit``: bytes that models and inputs may take on the device; None: the worker's own.
+    """
 
     def __init__(
-        self, transport: Transport, *, device: str, owner: str, token: int, limits: Limits
+        self,
+        transport: Transport,
+        *,
+        device: str,
+        owner: str,
+        token: int,
+        limits: Limits,
+        cache_limit: int | None = None,
     ) -> None:
         self._transport, self._device, self._limits = transport, device, limits
-        self._owner, self._token = owner, token
+        self._owner, self._token, self._cache_limit = owner, token, cache_limit
         self._workers: dict[str, Worker] = {}
         self._serves: dict[str, str] = {}
         self.bytes_pushed = 0
@@ -208,7 +218,8 @@ class DeviceSession:
         owned = ("--owner", self._owner, "--token", str(self._token))
         # A worker must be heard of several times before its silence counts.
         beat = ("--heartbeat", f"{min(HEARTBEAT_S, self._limits.silence / 4):g}")
-        args = ("session", "--root", str(self._transport.root()), *owned, *beat)
+        cache = () if self._cache_limit is None else ("--cache-limit", str(self._cache_limit))
+        args = ("session", "--root", str(self._transport.root()), *owned, *beat, *cache)
         argv = [*python, "-c", BOOTSTRAP, str(remote), bundle.sha256, *args]
         for attempt in range(2):
             channel = self._transport.start(argv, env=env)

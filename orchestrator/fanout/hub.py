@@ -181,6 +181,7 @@ class Hub:
             owner=target.owner,
             token=target.token,
             limits=limits,
+            cache_limit=target.cache_limit,
         )
         session.__enter__()
         self._sessions[target.device] = (target, session)

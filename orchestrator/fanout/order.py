@@ -20,13 +20,14 @@ from orchestrator.transports.settings import TransportSettings
 
 @dataclass(frozen=True)
 class Target:
-    """One unit and the lease under which it is driven."""
+    """One unit and the lease under which it is driven. ``cache_limit``: as of DeviceSession."""
 
     device: str
     device_class: str
     transport: TransportSettings
     owner: str
     token: int
+    cache_limit: int | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,62}"
 DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
+SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(KiB|MiB|GiB)$"
+_SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -76,6 +78,19 @@ def _seconds(value: Any) -> Any:
     return value
 
 
+def _bytes(value: Any) -> Any:
+    if isinstance(value, str):
+        match = re.fullmatch(SIZE_PATTERN, value)
+        if not match:
+            raise problem(
+                "E-MATRIX-TYPE",
+                f"{value!r:.40} is not a size",
+                mend="bytes, or a number with KiB, MiB or GiB, such as 512MiB",
+            )
+        return int(float(value.removesuffix(match[2])) * _SIZES[match[2]])
+    return value
+
+
 def _listed(value: Any) -> Any:
     if isinstance(value, str):
         return (value,)
@@ -91,6 +106,12 @@ Seconds = Annotated[
     float,
     BeforeValidator(
         _seconds, json_schema_input_type=float | Annotated[str, Field(pattern=DURATION_PATTERN)]
+    ),
+]
+Bytes = Annotated[
+    int,
+    BeforeValidator(
+        _bytes, json_schema_input_type=int | Annotated[str, Field(pattern=SIZE_PATTERN)]
     ),
 ]
 Names = Annotated[

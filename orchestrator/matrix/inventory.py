@@ -13,7 +13,16 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from orchestrator.matrix.device_class import DeviceClass
-from orchestrator.matrix.fields import NAME_PATTERN, Globs, Name, Sha256, Spec, distinct, problem
+from orchestrator.matrix.fields import (
+    NAME_PATTERN,
+    Bytes,
+    Globs,
+    Name,
+    Sha256,
+    Spec,
+    distinct,
+    problem,
+)
 from orchestrator.transports.settings import TransportSettings
 
 RUNTIMES = ("default", "onnxruntime", "litert", "tflite-runtime")
@@ -37,12 +46,14 @@ class DelegateSpec(Spec):
 class Device(Spec):
     """One unit. ``python`` names the interpreter per runtime, ``default`` for the others.
 
-    A runtime without one is "not available here". Interpreters on this machine may be given
-    relative to the inventory file; elsewhere an absolute path or a bare command name;
+    A runtime without one is "not available here". Interpreters and roots on this machine may be
+    given relative to the inventory file; interpreters elsewhere are absolute or a bare name;
     ``bundle:NAME`` is a hermetic bundle. ``like``: the device class whose file describes the unit,
     if not that of its own class. ``hub``: the host that reaches it, if not the coordinator's.
     ``identity``: facts that the unit must show. ``power``: globs of the power modes that may be
     *set* on it. ``reset``: a command for its hub that power-cycles the port of its accelerator.
+    ``cache_limit``: what models and inputs may take on it, the worker's own limit (4 GiB) unless
+    given.
     """
 
     name: Name
@@ -57,6 +68,7 @@ class Device(Spec):
     delegates: dict[Name, DelegateSpec] = Field(default_factory=dict)
     power: Globs = ()
     reset: tuple[str, ...] = ()
+    cache_limit: Annotated[Bytes, Field(gt=0)] | None = None
     notes: str = ""
     profile: SkipJsonSchema[DeviceClass | None] = None
     """What its class says, filled in by `orchestrator.matrix.loader`: files cannot give it."""
@@ -67,6 +79,14 @@ class Device(Spec):
         if value is not None and (info.context or {}).get("base"):
             raise problem("E-MATRIX-KEY", "'profile' is not a key", mend="name a class with 'like'")
         return value
+
+    @field_validator("transport")
+    @classmethod
+    def _root_beside_this_file(cls, value: Any, info: ValidationInfo) -> Any:
+        base = (info.context or {}).get("base")
+        if base is None or value.type not in ("local", "fake") or value.root.startswith("~"):
+            return value
+        return value.model_copy(update={"root": os.path.normpath(base / value.root)})
 
     @field_validator("python")
     @classmethod

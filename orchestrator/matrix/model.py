@@ -198,7 +198,10 @@ InputSpec = Annotated[NpzInputs | NpyInputs | CsvInputs | ImageInputs, Field(dis
 
 
 class DeviceSelect(Spec):
-    """Which devices: ``class`` any unit of a class, ``tag`` and ``name`` (globs) those units."""
+    """Which devices, by a glob: ``class`` any unit of each class that fits, ``tag`` and ``name``
+
+    those units.
+    """
 
     class_: str | None = Field(default=None, alias="class")
     tag: str | None = None

@@ -133,16 +133,16 @@ def _cells(matrix: Matrix, slots: Sequence[Slot]) -> Iterator[Cell]:
 
 
 def _slots(select: DeviceSelect, devices: Sequence[Device]) -> Iterator[Slot]:
+    if select.class_ is not None:
+        yield from _of_classes(select.class_, select.count or 1, devices)
+        return
     if select.name is not None:
         kind, value = "name", select.name
         found = [d for d in devices if fnmatchcase(d.name, value)]
-    elif select.tag is not None:
-        kind, value = "tag", select.tag
-        found = [d for d in devices if any(fnmatchcase(t, value) for t in d.tags)]
     else:
-        kind, value = "class", str(select.class_)
-        found = [d for d in devices if d.class_ == value]
-    count = select.count or (1 if kind == "class" else len(found))
+        kind, value = "tag", str(select.tag)
+        found = [d for d in devices if any(fnmatchcase(t, value) for t in d.tags)]
+    count = select.count or len(found)
     if not found or len(found) < count:
         raise _unfilled(kind, value, count, len(found), devices)
     if kind == "name":
@@ -151,9 +151,25 @@ def _slots(select: DeviceSelect, devices: Sequence[Device]) -> Iterator[Slot]:
         return
     # Of a tag the first `count` units say how many slots each class gets.
     for name, number in Counter(d.class_ for d in found[:count]).items():
-        units = tuple(d.name for d in found if d.class_ == name)
-        for i in range(1, number + 1):
-            yield Slot(name if i == 1 else f"{name}#{i}", name, units)
+        yield from _numbered(name, number, found)
+
+
+def _of_classes(glob: str, count: int, devices: Sequence[Device]) -> Iterator[Slot]:
+    """``count`` slots of every class that fits: a class that is too small hides behind no other."""
+    classes = dict.fromkeys(d.class_ for d in devices if fnmatchcase(d.class_, glob))
+    if not classes:
+        raise _unfilled("class", glob, count, 0, devices)
+    for name in classes:
+        units = [d for d in devices if d.class_ == name]
+        if len(units) < count:
+            raise _unfilled("class", name, count, len(units), devices)
+        yield from _numbered(name, count, units)
+
+
+def _numbered(name: str, count: int, devices: Sequence[Device]) -> Iterator[Slot]:
+    units = tuple(d.name for d in devices if d.class_ == name)
+    for i in range(1, count + 1):
+        yield Slot(name if i == 1 else f"{name}#{i}", name, units)
 
 
 def _unfilled(

@@ -145,7 +145,7 @@ def test_here_hands_errors_on() -> None:
 
 @pytest.fixture
 def frozen(tiny: Tiny, artefacts: Artefacts) -> FrozenRun:
-    tiny.devices[0]["env"] = {"KEY": "value"}
+    tiny.devices[0] |= {"env": {"KEY": "value"}, "cache_limit": "2MiB"}
     tiny.matrix["conditions"] = ["clean", "repeat:30"]
     tiny.matrix |= {"gate": {"max_start_c": 55, "settle_s": 3}, "telemetry_hz": 4}
     planned, found = staged(tiny, artefacts)
@@ -201,6 +201,7 @@ def test_an_order_says_all_that_the_hub_must_know(frozen: FrozenRun, artefacts: 
     order = order_for(claim("clean"), frozen, artefacts, "farm-x")
     assert (order.target.device, order.target.device_class) == ("bench", "class-bench")
     assert (order.target.owner, order.target.token) == ("farm-x", 7)
+    assert order.target.cache_limit == 2 << 20
     assert (order.env, order.max_start_c, order.settle_s) == ({"KEY": "value"}, 55, 3)
     assert (order.limits.cell, order.limits.silence) == (1200, 180)
     job = order.job

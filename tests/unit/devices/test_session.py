@@ -96,6 +96,25 @@ def test_leaving_ends_every_worker(root: Path) -> None:
     assert workers(root) == []
 
 
+def test_the_devices_cache_limit_reaches_its_worker(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 2000)
+    blobs = {sha256(b"x" * 2000): tmp_path / "file"}
+    limited = DeviceSession(
+        open_transport(LocalSettings(root=str(root)), device="d"),
+        device="d",
+        owner="o",
+        token=1,
+        limits=Limits(60, 30),
+        cache_limit=1000,
+    )
+    with limited as opened, pytest.raises(InfraError, match="limit is 1000") as caught:
+        opened.ensure(opened.worker(sys.executable), blobs)
+    assert caught.value.id == "E-CACHE-LIMIT"
+    assert "cache_limit" in str(caught.value)
+    with session(root, token=2) as opened:
+        opened.ensure(opened.worker(sys.executable), blobs)
+
+
 def test_only_what_lacks_is_sent(opened: DeviceSession, tmp_path: Path) -> None:
     worker = opened.worker(sys.executable)
     before = opened.bytes_pushed

@@ -59,6 +59,39 @@ def test_a_runtimes_own_interpreter_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("../.assay/device", "{parent}/.assay/device"),
+        ("/srv/device", "/srv/device"),
+        ("~/device", "~/device"),
+    ],
+)
+def test_a_local_root_belongs_to_the_inventorys_folder(
+    tmp_path: Path, given: str, expected: str
+) -> None:
+    found = yamlfile.load(written(tmp_path, data(transport=LOCAL | {"root": given})), Inventory)
+    assert found.devices[0].transport.root == expected.format(parent=tmp_path.parent)
+    there = yamlfile.load(written(tmp_path, data(transport=SSH | {"root": "up/to"})), Inventory)
+    assert there.devices[0].transport.root == "up/to", "that is a folder on the other machine"
+
+
+def test_the_committed_local_device_stays_in_the_repository() -> None:
+    repository = Path(__file__).parents[3]
+    found = load_inventories((repository / "matrices/inventories/local.yaml",))
+    assert found.device("host").transport.root == str(repository / ".assay/device/host")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(1000, 1000), ("512KiB", 512 << 10), ("1.5GiB", 3 << 29)]
+)
+def test_sizes(tmp_path: Path, given: int | str, expected: int) -> None:
+    found = yamlfile.load(written(tmp_path, data(cache_limit=given)), Inventory)
+    assert found.devices[0].cache_limit == expected
+    thawed = Inventory.model_validate_json(found.model_dump_json(by_alias=True))
+    assert thawed.devices[0].cache_limit == expected
+
+
+@pytest.mark.parametrize(
     ("changes", "id", "says"),
     [
         ({"python": {"tflite": "p"}}, "E-MATRIX-KEY", "'tflite' is not a runtime"),
@@ -72,6 +105,9 @@ def test_a_runtimes_own_interpreter_comes_first(tmp_path: Path) -> None:
         ),
         ({"name": "a b"}, "E-MATRIX-NAME", "devices[0].name"),
         ({"tags": ["a", "a"]}, "E-MATRIX-DUPLICATE", "devices[0].tags[1]"),
+        ({"cache_limit": "4GB"}, "E-MATRIX-TYPE", "not a size (bytes, or a number with KiB"),
+        ({"cache_limit": 0}, "E-MATRIX-TYPE", "devices[0].cache_limit"),
+        ({"cache_limit": True}, "E-MATRIX-TYPE", "devices[0].cache_limit"),
         ({"env": {"A=B": "c"}}, "E-MATRIX-TYPE", "not a variable name"),
         ({"env": {"A": 1}}, "E-MATRIX-TYPE", "put it in quotes"),
     ],

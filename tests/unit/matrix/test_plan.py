@@ -44,6 +44,8 @@ def test_ids_and_order() -> None:
     [
         ({"class": "rpi4"}, [("rpi4", ("pi-a", "pi-b"))]),
         ({"class": "rpi4", "count": 2}, [(s, ("pi-a", "pi-b")) for s in ("rpi4", "rpi4#2")]),
+        ({"class": "rpi?"}, [("rpi4", ("pi-a", "pi-b")), ("rpi5", ("five",))]),
+        ({"class": "*4"}, [("rpi4", ("pi-a", "pi-b"))]),
         ({"name": "pi-*"}, [("pi-a", ("pi-a",)), ("pi-b", ("pi-b",))]),
         ({"name": "pi-*", "count": 1}, [("pi-a", ("pi-a",))]),
         (
@@ -67,6 +69,8 @@ def test_slots(select: dict[str, Any], expected: list[tuple[str, tuple[str, ...]
     [
         ({"class": "rpi3"}, "no device has the class 'rpi3' (the inventory has class: pc, rpi4"),
         ({"class": "rpi4", "count": 3}, "only 2 of 3 devices have the class 'rpi4'"),
+        ({"class": "x*"}, "no device has the class 'x*'"),
+        ({"class": "rpi*", "count": 2}, "only 1 of 2 devices have the class 'rpi5'"),
         ({"tag": "x*"}, "no device has the tag 'x*' (the inventory has tag: arm, lab)"),
         ({"name": "pi"}, "(the inventory has name: five, host, pi-a, pi-b)"),
         ({"name": "pi-*", "count": 3}, "only 2 of 3 devices have the name 'pi-*'"),
