@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import importlib
 import math
@@ -22,6 +21,7 @@ from device_worker.runtimes import (
     delegates,
     missing,
     out_of_memory,
+    partition,
     unsupported,
 )
 from device_worker.runtimes.probe import crash_signal
@@ -33,10 +33,6 @@ _RESOLVERS = {
     "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
     "reference": "BUILTIN_REF",
 }
-_SUPPORTED = frozenset(
-    ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "ADD", "MUL")
-)
-"""Operators that every XNNPACK build takes in float32."""
 _RENEWED = "reset: a new interpreter for each sample, so every latency is a first inference's"
 _CPU_TROUBLE = ("cpuinfo", "xnnpack")
 
@@ -129,15 +125,15 @@ class TfliteRuntime:
 
     def backend(self) -> Backend:
         operators = self._interpreter._get_ops_details()
-        taken = delegated(operators)
-        plain = sum(1 for item in operators if not _is_delegate(item)) - len(taken)
+        taken = partition.delegated(operators)
+        plain = sum(1 for item in operators if not partition.is_delegate(item)) - len(taken)
         builtin = REFERENCE if self._spec.kernels == "reference" else BUILTIN
         name, theirs = self._delegate, 0
         if name is not None:
             kinds = [str(operators[position]["op_name"]) for position in taken]
             theirs = delegates.split(kinds, self._spec.kernels == "default")
         nodes = {name or "": theirs, XNNPACK: len(taken) - theirs, builtin: plain}
-        fallbacks = self._fallbacks(operators, bool(taken))
+        fallbacks = self._fallbacks(operators, taken)
         if name is not None and not theirs:
             fallbacks.insert(0, "asked for %s, it was given no operator" % name)
         return Backend(
@@ -232,23 +228,18 @@ class TfliteRuntime:
         refused = delegates.refused_load(str(error), self._delegate)
         return refused or WorkerError("model_error", code, text, _mend(text))
 
-    def _fallbacks(self, operators: List[Dict[str, Any]], delegate: bool) -> List[str]:
-        if self._spec.kernels != "default" or delegate:
+    def _fallbacks(self, operators: List[Dict[str, Any]], taken: Set[int]) -> List[str]:
+        # What an accelerator left over, its compiler left over: no default says who takes that.
+        if self._spec.kernels != "default" or (taken and self._delegate is not None):
             return []
         tensors = self._interpreter.get_tensor_details()
-        kinds = {item["index"]: np.dtype(item["dtype"]) for item in tensors}
-        names = sorted({item["op_name"] for item in operators if self._expected(item, kinds)})
+        kinds = {int(item["index"]): np.dtype(item["dtype"]).name for item in tensors}
+        names = partition.left_out(operators, taken, kinds, self._fetch, self._package.quantised)
         if not names:
             return []
         evidence = "; ".join(self._trouble) or "no message from the runtime"
-        return ["XNNPACK not applied to %s: %s" % (", ".join(names), evidence)]
-
-    def _expected(self, operator: Dict[str, Any], kinds: Dict[int, Any]) -> bool:
-        """Whether this package's defaults would hand the operator to XNNPACK."""
-        if operator["op_name"] not in _SUPPORTED:
-            return False
-        kind = kinds[int(operator["outputs"][0])]
-        return kind == np.float32 or (self._package.quantised and kind in (np.int8, np.uint8))
+        beside = " beside others that it took" if taken else ""
+        return ["XNNPACK not applied to %s%s: %s" % (", ".join(names), beside, evidence)]
 
 
 def probe(spec: Delegate, runtime: str) -> Dict[str, Any]:
@@ -291,35 +282,6 @@ def _interpreter(module: Any, options: Dict[str, Any]) -> Any:
             interpreter.resize_tensor_input(item["index"], shape)
     interpreter.allocate_tensors()
     return interpreter
-
-
-def delegated(operators: List[Dict[str, Any]]) -> Set[int]:
-    """Positions of the operators that delegate nodes replaced.
-
-    The list keeps replaced operators, and does not say which they are: walk back from each
-    delegate's outputs until its inputs.
-    """
-    producer: Dict[int, int] = {}
-    for position, item in enumerate(operators):
-        if not _is_delegate(item):
-            producer.update((int(tensor), position) for tensor in item["outputs"])
-    taken: Set[int] = set()
-    for item in operators:
-        if not _is_delegate(item):
-            continue
-        given = {int(tensor) for tensor in item["inputs"]}
-        waiting = collections.deque(int(tensor) for tensor in item["outputs"])
-        while waiting:
-            source = producer.get(waiting.popleft())
-            if source is not None and source not in taken:
-                taken.add(source)
-                sources = (int(tensor) for tensor in operators[source]["inputs"])
-                waiting.extend(tensor for tensor in sources if tensor not in given)
-    return taken
-
-
-def _is_delegate(operator: Dict[str, Any]) -> bool:
-    return "delegate" in str(operator["op_name"]).lower()
 
 
 def _info(item: Dict[str, Any]) -> TensorInfo:

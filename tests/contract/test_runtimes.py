@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from device_worker import wire
 from tests.unit.device_worker.harness import (
@@ -243,6 +245,40 @@ def test_old_tflite_without_xnnpack_for_int8_is_no_false_alarm(tmp_path: Path) -
         backend = process.run(job).backend
     assert backend.nodes["XNNPACK"] > 0
     assert backend.fallbacks == []
+
+
+def with_tanh(source: Path, target: Path) -> Path:
+    """The model with tanh fused into its first convolution, which no XNNPACK takes."""
+    model: Any = schema.ModelT.InitFromPackedBuf(source.read_bytes(), 0)
+    first = next(
+        op.builtinOptions
+        for op in model.subgraphs[0].operators
+        if isinstance(op.builtinOptions, schema.Conv2DOptionsT)
+    )
+    first.fusedActivationFunction = schema.ActivationFunctionType.TANH
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    target.write_bytes(builder.Output())
+    return target
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"), [(LITERT, "fp32"), (LITERT, "int8"), (OLD_TFLITE, "fp32")]
+)
+def test_one_operator_that_xnnpack_leaves_out_is_named(
+    case: Case, kind: str, tmp_path: Path
+) -> None:
+    case = need(case)
+    source = MODELS / f"digits_cnn.{kind}.tflite"
+    x = np.zeros((2, 8, 8, 1), np.float32 if kind == "fp32" else np.int8)
+    with worker(case, tmp_path) as process:
+        whole = process.run(process.job(source, {"x": x}, case.spec)).backend
+        broken = with_tanh(source, tmp_path / "tanh.tflite")
+        found = process.run(process.job(broken, {"x": x}, case.spec)).backend
+    assert (whole.nodes, whole.fallbacks) == ({"XNNPACK": 6}, [])
+    assert found.nodes == {"XNNPACK": 5, "builtin": 1}
+    (line,) = found.fallbacks
+    assert line.startswith("XNNPACK not applied to CONV_2D beside others that it took: ")
 
 
 def test_a_lost_xnnpack_is_reported_with_its_evidence(tmp_path: Path) -> None:
