@@ -5,7 +5,7 @@ matrix → plan → stage → queue → lease → fan-out → results → store 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.loader import load_matrix
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import Cell, expand, select
-from orchestrator.matrix.yamlfile import load
+from orchestrator.matrix.yamlfile import Loc, load
 from orchestrator.offline.outstanding import outstanding
 from orchestrator.reports.progress import Progress
 from orchestrator.representatives import Wanted
@@ -37,6 +37,7 @@ from orchestrator.work_off import Stop, work_off
 class Planned:
     """``devices``: units that any of the cells may go to. ``bundles``: those that they need.
 
+    ``where``: as of the loaded matrix.
     ``by_class``: where one unit of each equivalence class stands for the others.
     """
 
@@ -44,6 +45,7 @@ class Planned:
     inventory: Inventory
     policy: Policy | None
     cells: tuple[Cell, ...]
+    where: Callable[[Loc], str]
     bundles: tuple[BundleFile, ...] = ()
     by_class: ByClass | None = None
 
@@ -58,7 +60,7 @@ def plan(path: Path, patterns: Sequence[str]) -> Planned:
     policy = load(loaded.matrix.policy, Policy) if loaded.matrix.policy else None
     cells = select(expand(loaded.matrix, loaded.inventory).cells, patterns)
     bundles = find_bundles(loaded.matrix, loaded.inventory, cells)
-    return Planned(loaded.matrix, loaded.inventory, policy, cells, bundles)
+    return Planned(loaded.matrix, loaded.inventory, policy, cells, loaded.where, bundles)
 
 
 def divide(
@@ -77,7 +79,8 @@ def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
     """Stage the artefacts, then queue the cells; the run's ID. Nothing is queued on an error."""
     matrix, inventory, cells = planned.matrix, planned.inventory, planned.cells
     bundles = keep_bundles(planned.bundles, store.artefacts)
-    staging = stage(matrix, cells, store.artefacts, compute).model_copy(update={"bundles": bundles})
+    staging = stage(matrix, cells, store.artefacts, compute, planned.where)
+    staging = staging.model_copy(update={"bundles": bundles})
     slots = {cell.slot: cell.candidates for cell in cells}
     frozen = FrozenRun(matrix, inventory, planned.policy, staging, slots, planned.by_class)
     data = frozen.dump()

@@ -17,6 +17,7 @@ from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.loader import sha256_file
 from orchestrator.matrix.model import InputSpec, Layout, Matrix, Parent
 from orchestrator.matrix.plan import Cell
+from orchestrator.matrix.yamlfile import Loc
 from orchestrator.staged import (
     Compiled,
     Lineage,
@@ -36,11 +37,18 @@ class Compute(Protocol):
     def __call__(self, function: Callable[..., Any], *args: Any) -> Future[Any]: ...
 
 
-def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: Compute) -> Staging:
-    """Inspect, load, prepare and store what the cells need.
+def stage(
+    matrix: Matrix,
+    cells: Sequence[Cell],
+    artefacts: Artefacts,
+    compute: Compute,
+    where: Callable[[Loc], str],
+) -> Staging:
+    """Inspect, load, prepare and store what the cells need. ``where``: as of the loaded matrix.
 
     Raises the InputErrors of `orchestrator.inputs` (unreadable model, wrong shapes, bad arrays,
-    a parent that is none, a source that is none) before anything refers to the run.
+    a parent that is none, a source that is none) and E-TASK-MISMATCH before anything refers to the
+    run.
     """
     files: dict[str, Parent] = {}
     sources: dict[str, tuple[str, str]] = {}  # -> key and name of the file it was compiled from
@@ -68,6 +76,8 @@ def stage(matrix: Matrix, cells: Sequence[Cell], artefacts: Artefacts, compute: 
     for key, (source, _) in sources.items():
         check_source(infos[key], infos[source])
     sets = {name: future.result() for name, future in loaded.items()}
+    for asked in dict.fromkeys((c.model, c.file, c.inputs) for c in cells):
+        check_fit(matrix, asked, infos[".".join(asked[:2])], sets[asked[2]], where)
     wanted = sorted(
         {(key, cell.inputs) for cell in cells for key in _keys(cell.model, cell.file, files)}
     )
@@ -164,6 +174,18 @@ def check_source(compiled: Inspected, source: Inspected) -> None:
     from orchestrator.inputs.inspect import check_compiled
 
     check_compiled(compiled.info, source.info)
+
+
+def check_fit(
+    matrix: Matrix,
+    names: tuple[str, str, str],
+    inspected: Inspected,
+    dataset: Any,
+    where: Callable[[Loc], str],
+) -> None:
+    from orchestrator.fits import check
+
+    check(matrix, names, inspected.info.outputs, dataset, where)
 
 
 def draw(total: int, condition: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,15 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Loaded:
-    """``path``: the matrix file. The policy's path is ``matrix.policy``; signoff reads it."""
+    """``path``: the matrix file. The policy's path is ``matrix.policy``; signoff reads it.
+
+    ``where``: an entry's place in the file, as "file:line".
+    """
 
     path: Path
     matrix: Matrix
     inventory: Inventory
+    where: Callable[[yamlfile.Loc], str]
 
 
 def load_matrix(path: Path) -> Loaded:
@@ -35,7 +40,7 @@ def load_matrix(path: Path) -> Loaded:
     matrix = document.parse(Matrix)
     inventory = load_inventories(matrix.inventory, where=document.where(("inventory",)))
     _check_files(document, matrix)
-    return Loaded(path, matrix, inventory)
+    return Loaded(path, matrix, inventory, document.where)
 
 
 def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> Inventory:

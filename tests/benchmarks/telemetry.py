@@ -45,7 +45,7 @@ def run() -> list[Table]:
         tempfile.TemporaryDirectory(prefix="assay-bench-") as name,
         Store.open(Path(name) / "store") as store,
     ):
-        staging = stage(planned.matrix, planned.cells, store.artefacts, here)
+        staging = stage(planned.matrix, planned.cells, store.artefacts, here, planned.where)
         title = f"CPU time of {SAMPLES} samples while watched, over the two end readings only"
         table = Table(title, "ratio")
         for device in up:

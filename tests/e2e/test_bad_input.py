@@ -198,6 +198,13 @@ def _nan(kept: dict[str, Any]) -> Any:
     return x
 
 
+def _task(**changes: Any) -> Spoil:
+    def spoil(t: Tiny) -> None:
+        t.matrix["models"][0]["task"] |= changes
+
+    return spoil
+
+
 def _truncated_npz(t: Tiny) -> None:
     _write(t, "bad.npz", DIGITS.read_bytes()[:3000])
     t.inputs["path"] = "bad.npz"
@@ -226,12 +233,15 @@ def _write(t: Tiny, name: str, data: bytes) -> None:
         (_npz(x=np.array(["one"] * 20)), "E-INPUT-DTYPE", ("bad.npz",)),
         (_npz(x=lambda k: k["x"][:0]), "E-INPUT-EMPTY", ("bad.npz",)),
         (_npz(y=np.arange(19)), "E-INPUT-LABELS", ("bad.npz", "20 samples")),
+        (_npz(y=np.arange(20)), "E-TASK-MISMATCH", ("matrix.yaml:", "0..9 for each sample")),
+        (_task(output=9), "E-TASK-MISMATCH", ("matrix.yaml:", "output 9, the model has 1")),
         (_truncated_npz, "E-INPUT-UNREADABLE", ("bad.npz",)),
         (_unknown_array, "E-INPUT-ARRAY", ("'images'", "x, y")),
     ],
     ids=[
         *("truncated-onnx", "truncated-tflite", "empty-model", "parent-int8", "parent-shape"),
-        *("pickle", "nan", "shape", "dtype", "empty", "labels", "truncated-npz", "array"),
+        *("pickle", "nan", "shape", "dtype", "empty", "labels", "label-range", "output"),
+        *("truncated-npz", "array"),
     ],
 )
 def test_what_models_and_inputs_hold_wrong(

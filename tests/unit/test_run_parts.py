@@ -45,10 +45,42 @@ def artefacts(tmp_path: Path) -> Artefacts:
 
 def staged(tiny: Tiny, artefacts: Artefacts) -> tuple[Planned, Staging]:
     planned = plan(tiny.write(), [])
-    return planned, stage(planned.matrix, planned.cells, artefacts, here)
+    return planned, stage(planned.matrix, planned.cells, artefacts, here, planned.where)
 
 
 # Staging -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "says", "entry"),
+    [
+        ({"output": 1}, "reads output 1, the model has 1", "output: 1"),
+        ({"type": "anomaly", "score": "output", "threshold": 0.5}, "needs one value", "task:"),
+        ({"type": "anomaly", "score": "mse_to_input", "threshold": 0.5}, "with input", "task:"),
+        ({"type": "anomaly", "score": "max_output", "threshold": 0.5}, "of 0..1", "labels:"),
+        ({"type": "regression", "tolerance": 0.1}, "labels have shape (20,)", "labels:"),
+    ],
+)
+def test_a_task_that_cannot_be_judged_is_refused_where_it_stands(
+    tiny: Tiny, artefacts: Artefacts, task: dict[str, Any], says: str, entry: str
+) -> None:
+    model = tiny.matrix["models"][0]
+    model["task"] = ({} if "type" in task else model["task"]) | task
+    with pytest.raises(InputError) as caught:
+        staged(tiny, artefacts)
+    assert caught.value.id == "E-TASK-MISMATCH"
+    assert says in caught.value.what
+    assert caught.value.what.startswith("cnn.u8s8 on digits: ")
+    file, _, line = str(caught.value.where).rpartition(":")
+    assert entry in Path(file).read_text().splitlines()[int(line) - 1]
+
+
+def test_without_labels_any_task_of_the_right_form_will_do(
+    tiny: Tiny, artefacts: Artefacts
+) -> None:
+    tiny.matrix["models"][0]["task"] = {"type": "regression", "tolerance": 0.1}
+    del tiny.inputs["labels"]
+    assert staged(tiny, artefacts)[1].sets["digits"].labels is None
 
 
 def test_everything_a_cell_needs_is_an_artefact(tiny: Tiny, artefacts: Artefacts) -> None:
