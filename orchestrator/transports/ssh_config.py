@@ -22,7 +22,8 @@ class Endpoint:
     """``proxy``: argument list of a command whose stdin and stdout are the connection, or None.
 
     ``keys``: private key files to try in order; ``only_keys``: ask the agent for none but these.
-    ``gateway``: through whom we connect ourselves, or None.
+    ``gateway``: through whom we connect ourselves, or None. ``known_hosts``: files that vouch for
+    host keys, under ``alias`` where there is one; the first is where `trust` writes.
     """
 
     host: str
@@ -32,21 +33,24 @@ class Endpoint:
     only_keys: bool
     agent: bool
     proxy: tuple[str, ...] | None
-    known_hosts: Path
+    known_hosts: tuple[Path, ...]
     gateway: SshSettings | None = None
+    alias: str | None = None
 
     @property
     def host_name(self) -> str:
         """How known_hosts writes it."""
+        if self.alias is not None:
+            return self.alias  # without the port, as OpenSSH does
         return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
 
 
 def resolve(settings: SshSettings, path: Path | None = None) -> Endpoint:
     """Settings first, then ``path`` (``~/.ssh/config``), then OpenSSH's defaults.
 
-    Honoured: HostName, Port, User, IdentityFile, IdentitiesOnly, ProxyCommand (without a shell),
-    ProxyJump (through the ``ssh`` program), Include, Host and Match patterns. Whatever else
-    stands there is ignored, StrictHostKeyChecking above all.
+    Honoured: HostName, Port, User, IdentityFile, IdentitiesOnly, HostKeyAlias, UserKnownHostsFile,
+    ProxyCommand (without a shell), ProxyJump (through the ``ssh`` program), Include, Host and Match
+    patterns. Whatever else stands there is ignored, StrictHostKeyChecking above all.
 
     Raises InputError E-SSH-CONFIG for a file that cannot be understood.
     """
@@ -63,8 +67,9 @@ def resolve(settings: SshSettings, path: Path | None = None) -> Endpoint:
         only_keys=found.get("identitiesonly", "no").lower() == "yes",
         agent=settings.agent,
         proxy=None if settings.jump else _proxy(found, host, port),
-        known_hosts=Path(settings.known_hosts or "~/.ssh/known_hosts").expanduser(),
+        known_hosts=_known_hosts(settings, found),
         gateway=gateway(settings),
+        alias=found.get("hostkeyalias"),
     )
 
 
@@ -125,6 +130,23 @@ def _lines(path: Path, depth: int = 0) -> list[str]:
                 if file.is_file():
                     lines += [*_lines(file, depth + 1), block]
     return lines
+
+
+def _known_hosts(settings: SshSettings, found: dict[str, Any]) -> tuple[Path, ...]:
+    if settings.known_hosts:
+        return (Path(settings.known_hosts).expanduser(),)
+    text = found.get("userknownhostsfile", "")
+    if "%" in text or "${" in text or text.count('"') % 2:
+        raise InputError(
+            "E-SSH-CONFIG",
+            f"UserKnownHostsFile {text}: tokens in it are not understood here",
+            where="~/.ssh/config",
+            mend="name the file as known_hosts of the device in the inventory",
+        )
+    names = shlex.split(text.replace("'", "\\'"))
+    # Who checks nobody's key names these; keys are checked here all the same.
+    files = [name for name in names if name not in ("none", "/dev/null")]
+    return tuple(Path(name).expanduser() for name in files or ["~/.ssh/known_hosts"])
 
 
 def _port(text: str) -> int:

@@ -225,12 +225,13 @@ def dialled(endpoint: Endpoint, settings: SshSettings, device: str, *, login: bo
     return link
 
 
-def read_known_hosts(path: Path) -> list[known_hosts.Entry]:
-    """Empty if there is no such file."""
-    try:
-        return known_hosts.parse(path.read_text(errors="replace"))
-    except FileNotFoundError:
-        return []
+def read_known_hosts(paths: Iterable[Path]) -> list[known_hosts.Entry]:
+    """What all of these files say; nothing is said by one that is not there."""
+    entries = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            entries += known_hosts.parse(path.read_text(errors="replace"))
+    return entries
 
 
 def verify(transport: paramiko.Transport, endpoint: Endpoint, device: str) -> None:
@@ -238,6 +239,7 @@ def verify(transport: paramiko.Transport, endpoint: Endpoint, device: str) -> No
     blob = transport.get_remote_server_key().asbytes()
     entries = read_known_hosts(endpoint.known_hosts)
     standing = known_hosts.standing(entries, endpoint.host_name, blob)
+    files = " or ".join(map(str, endpoint.known_hosts))
     shown = f"{endpoint.host_name} shows {known_hosts.fingerprint(blob)}"
     match standing:
         case Standing.KNOWN:
@@ -245,7 +247,7 @@ def verify(transport: paramiko.Transport, endpoint: Endpoint, device: str) -> No
         case Standing.UNKNOWN:
             raise InfraError(
                 "E-SSH-HOSTKEY-UNKNOWN",
-                f"{device}: the host key is not in {endpoint.known_hosts}: {shown}",
+                f"{device}: the host key is not in {files}: {shown}",
                 mend=f"compare it with the device's own, then `assay devices trust {device}`",
                 retryable=False,
             )
@@ -253,7 +255,7 @@ def verify(transport: paramiko.Transport, endpoint: Endpoint, device: str) -> No
             was = "revoked" if standing is Standing.REVOKED else "not the one on file"
             raise InfraError(
                 "E-SSH-HOSTKEY",
-                f"{device}: the host key is {was} in {endpoint.known_hosts}: {shown}",
+                f"{device}: the host key is {was} in {files}: {shown}",
                 mend="find out why before trusting it: the device was set up anew, or it is "
                 "another machine",
                 retryable=False,

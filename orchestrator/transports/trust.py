@@ -65,11 +65,12 @@ def trust(settings: SshSettings, key: HostKey, *, replace: bool = False) -> None
     """
     endpoint = resolve(settings)
     # Through a symbolic link: it may point into a folder of dotfiles and shall go on doing so.
-    path = endpoint.known_hosts.resolve()
+    path = endpoint.known_hosts[0].resolve()
     with copying.raising(copying.our_file(path)), _locked(path.parent):
         text = path.read_text(errors="surrogateescape") if path.exists() else ""
         entries = known_hosts.parse(text)
-        match known_hosts.standing(entries, endpoint.host_name, _blob(key)):
+        everywhere = [*entries, *read_known_hosts(endpoint.known_hosts[1:])]
+        match known_hosts.standing(everywhere, endpoint.host_name, _blob(key)):
             case Standing.KNOWN:
                 return
             case Standing.REVOKED:
@@ -126,7 +127,7 @@ def _without(text: str, entries: list[Entry], host: str) -> str:
 def _conflict(endpoint: Endpoint, what: str, mend: str) -> InfraError:
     return InfraError(
         "E-SSH-HOSTKEY",
-        f"{endpoint.known_hosts} {what}: {endpoint.host_name}",
+        f"{' or '.join(map(str, endpoint.known_hosts))} {what}: {endpoint.host_name}",
         mend=mend,
         retryable=False,
     )

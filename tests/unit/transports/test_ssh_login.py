@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.errors import AssayError, InfraError, InputError
 from orchestrator.transports import SshSettings, open_transport
+from orchestrator.transports.trust import fetch_host_key, trust
 from tests.support.sshd import Sshd, keygen, running
 
 
@@ -212,6 +213,59 @@ def test_checking_cannot_be_weakened_by_config(server: Sshd, tmp_path: Path) -> 
     text = f"StrictHostKeyChecking no\nIdentityFile {server.folder}/client_key"
     error = refusal(with_config(server, text, known_hosts=str(tmp_path / "none")))
     assert error.id == "E-SSH-HOSTKEY-UNKNOWN"
+
+
+def test_config_names_known_hosts_and_an_alias(server: Sshd, tmp_path: Path, home: Path) -> None:
+    """The address is nobody's in any file: the key is vouched for under the alias alone."""
+    kept = (server.folder / "known_hosts").read_text().split(" ", 1)[1]
+    files = [tmp_path / "mine", tmp_path / "with space"]
+    files[1].write_text(f"the-board {kept}")
+    named = f'{files[0]} "{files[1]}"'
+    text = f"IdentityFile {server.folder}/client_key\nUserKnownHostsFile {named}"
+    alias = f"{text}\nHostKeyAlias the-board"
+    assert logs_in(with_config(server, alias, known_hosts=None))
+    assert "mine or " in str(refusal(with_config(server, text, known_hosts=None)))
+    files[1].unlink()
+    settings = with_config(server, alias, known_hosts=None)
+    assert refusal(settings).id == "E-SSH-HOSTKEY-UNKNOWN"
+    trust(settings, fetch_host_key(settings, "pi-1"))
+    assert files[0].read_text() == f"the-board {kept.strip()}\n"
+    assert logs_in(settings)
+    # The inventory's own file comes first.
+    assert logs_in(with_config(server, text))
+    assert not (home / ".ssh" / "known_hosts").exists()
+
+
+@pytest.mark.parametrize("name", ["none", "/dev/null"])
+def test_no_file_at_all_is_no_way_around_checking(server: Sshd, home: Path, name: str) -> None:
+    text = f"IdentityFile {server.folder}/client_key\nUserKnownHostsFile {name}"
+    settings = with_config(server, text, known_hosts=None)
+    assert refusal(settings).id == "E-SSH-HOSTKEY-UNKNOWN"
+    shutil.copy(server.folder / "known_hosts", home / ".ssh" / "known_hosts")
+    assert logs_in(settings)
+
+
+def test_tokens_in_known_hosts_are_refused(server: Sshd) -> None:
+    settings = with_config(server, "UserKnownHostsFile ~/.ssh/known_%h", known_hosts=None)
+    with pytest.raises(InputError, match="tokens") as caught, open_transport(settings, device="x"):
+        pass
+    assert caught.value.id == "E-SSH-CONFIG"
+
+
+def test_a_key_of_another_file_is_a_changed_key(server: Sshd, tmp_path: Path) -> None:
+    keygen(tmp_path / "other")
+    other = (tmp_path / "other.pub").read_text().rsplit(" ", 1)[0]
+    files = tmp_path / "mine", tmp_path / "theirs"
+    files[1].write_text(f"[127.0.0.1]:{server.port} {other}\n")
+    text = f"IdentityFile {server.folder}/client_key\nUserKnownHostsFile {files[0]} {files[1]}"
+    settings = with_config(server, text, known_hosts=None)
+    assert refusal(settings).id == "E-SSH-HOSTKEY"
+    key = fetch_host_key(settings, "pi-1")
+    with pytest.raises(InfraError, match="another key"):
+        trust(settings, key)
+    assert not files[0].exists()
+    trust(settings, key, replace=True)
+    assert logs_in(settings)
 
 
 def test_config_that_cannot_be_read(server: Sshd) -> None:
