@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FARM := $(BIN)/python -m infra.virtual_farm
 
-.PHONY: demo test check bench validity bundles farm farm-down farm-packages install install-dev lock schema clean help
+.PHONY: demo test check bench validity bundles farm farm-down farm-purge farm-packages install install-dev lock schema clean help
 
 help:
 	@echo "demo       install, run matrices/quickstart.yaml, end with a verdict and a report"
@@ -12,7 +12,8 @@ help:
 	@echo "check      ruff, mypy and pytest on what is installed and up"
 	@echo "bench      side-by-side measurements, printed"
 	@echo "validity   planted defects and nulls: what the audit finds, and whether it names it right"
-	@echo "farm       bring virtual boards, phone and stand-ins up;  farm-down  removes every trace"
+	@echo "farm       bring virtual boards, phone and stand-ins up;  farm-down  ends them (caches and keys stay)"
+	@echo "farm-purge farm-down, and what it leaves in ~/.cache/assay/farm: systems, QEMUs, keys"
 	@echo "bundles    build the hermetic bundles for Android and boards without a usable Python"
 	@echo "lock       rewrite infra/locks from this environment"
 	@echo "schema     rewrite matrices/schema"
@@ -47,6 +48,9 @@ farm: install-dev farm-packages
 
 farm-down:
 	$(FARM) down
+
+farm-purge:
+	$(FARM) down --purge
 
 bundles: install-dev
 	$(BIN)/python -m infra.bundles build aarch64-litert aarch64-onnxruntime aarch64-tflite armhf-tflite

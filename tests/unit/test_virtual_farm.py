@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -684,6 +685,30 @@ def test_status_of_a_farm_that_never_was(
         "up": False,
     }
     assert not empty_farm.exists()
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+def test_down_keeps_the_cache_and_purge_leaves_nothing(
+    empty_farm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = Paths(empty_farm)
+    empty_farm.mkdir()
+    boards.ensure_keys(paths, NAMES)
+    boards.write_known_hosts(paths, list(load_definitions().boards.values()))
+    kept = {p for p in empty_farm.rglob("*") if p.is_file()}
+    assert {paths.key, paths.known_hosts, paths.host_key("qemu-a53")} <= kept
+    base = empty_farm / "base-arm64-0123"
+    for path in (base / "usr", paths.run / "qemu-a53", paths.run / "once", empty_farm / "tmp-1"):
+        path.mkdir(parents=True)
+        (path / "file").write_text("x")
+    assert farm.main(["down"]) == 0
+    assert {p for p in empty_farm.rglob("*") if p.is_file()} == kept | {
+        base / "usr" / "file",
+        paths.lock,
+    }
+    assert farm.main(["down", "--purge"]) == 0
+    assert capsys.readouterr().out.endswith(f"removed {empty_farm}\n")
+    assert list(empty_farm.parent.iterdir()) == []
 
 
 @pytest.mark.usefixtures("empty_farm")
