@@ -78,7 +78,8 @@ class Lineage(_Staged):
 class StagedModel(_Staged):
     """``compiled``: None unless the file is for an accelerator. ``lineage``: None for a parent and
 
-    for a file without one. ``saturable``, ``operators``: as in ModelInfo.
+    for a file without one; ``twin_lineage``: the same of the parent's twin in this file's format.
+    ``saturable``, ``operators``: as in ModelInfo.
     """
 
     sha256: str
@@ -88,6 +89,7 @@ class StagedModel(_Staged):
     outputs: tuple[StagedOutput, ...]
     compiled: Compiled | None = None
     lineage: Lineage | None = None
+    twin_lineage: Lineage | None = None
     saturable: int = 0
     operators: dict[str, int] = Field(default_factory=dict)
 
@@ -111,12 +113,18 @@ class StagedBundle(_Staged):
     size: int
 
 
-class Staging(_Staged):
-    """Keys: "model.file" and "model" (its FP32 parent), each with "/inputs" for its tensors.
+def twin_key(model: str) -> str:
+    """No name of a model or a file has a tilde."""
+    return f"{model}~twin"
 
-    The tensor of samples that were drawn has "/condition" after that. ``bundles``: name -> the one
-    that every device of the run gets under that name. ``spots``: "inputs/condition" -> artefact
-    (.npy, int64) of the positions that were drawn, ascending.
+
+class Staging(_Staged):
+    """Keys: "model.file", "model" (its FP32 parent) and `twin_key` (the parent in the other
+
+    format), each with "/inputs" for its tensors. The tensor of samples that were drawn has
+    "/condition" after that. ``bundles``: name -> the one that every device of the run gets under
+    that name. ``spots``: "inputs/condition" -> artefact (.npy, int64) of the positions that were
+    drawn, ascending.
     """
 
     models: dict[str, StagedModel]

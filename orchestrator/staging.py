@@ -26,6 +26,7 @@ from orchestrator.staged import (
     StagedSet,
     StagedTensor,
     Staging,
+    twin_key,
 )
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import Blob
@@ -53,26 +54,36 @@ def stage(
     files: dict[str, Parent] = {}
     sources: dict[str, tuple[str, str]] = {}  # -> key and name of the file it was compiled from
     parents: dict[str, Parent] = {}
+    twins: dict[str, Parent] = {}
     for cell in cells:
+        model = matrix.model(cell.model)
         key, file = f"{cell.model}.{cell.file}", matrix.file(cell.model, cell.file)
         files[key] = file
         if file.compiled_from is not None:
             sources[key] = f"{cell.model}.{file.compiled_from}", file.compiled_from
             files[sources[key][0]] = matrix.file(cell.model, file.compiled_from)
-        if (parent := matrix.model(cell.model).fp32) is not None:
+        if (parent := model.fp32) is not None:
             files[cell.model] = parents[key] = parent
+        if (twin := model.fp32_twin) is not None and twin.format == file.format:
+            files[twin_key(cell.model)] = twins[key] = twin
     names = sorted({cell.inputs for cell in cells})
     inspected = {key: compute(inspect_model, file.path) for key, file in files.items()}
     # A compiled file's weights are sealed; those of the file it was compiled from are the same.
-    origins = {
-        key: compute(find_lineage, files[sources.get(key, (key,))[0]].path, parent.path)
-        for key, parent in parents.items()
-    }
+    origins, twin_origins = (
+        {
+            key: compute(find_lineage, files[sources.get(key, (key,))[0]].path, parent.path)
+            for key, parent in named.items()
+        }
+        for named in (parents, twins)
+    )
     loaded = {name: compute(load_set, matrix.input_set(name)) for name in names}
     infos = {key: future.result() for key, future in inspected.items()}
     for cell in cells:
-        if cell.model in infos:
-            check_pair(infos[f"{cell.model}.{cell.file}"], infos[cell.model])
+        key = f"{cell.model}.{cell.file}"
+        if key in parents:
+            check_pair(infos[key], infos[cell.model])
+        if key in twins:
+            check_pair(infos[key], infos[twin_key(cell.model)])
     for key, (source, _) in sources.items():
         check_source(infos[key], infos[source])
     sets = {name: future.result() for name, future in loaded.items()}
@@ -104,7 +115,7 @@ def stage(
                 infos[key],
                 artefacts,
                 _compiled(key, infos, sources),
-                origins[key].result() if key in origins else None,
+                *(told[key].result() if key in told else None for told in (origins, twin_origins)),
             )
             for key, file in files.items()
         },
@@ -117,8 +128,10 @@ def stage(
 def check_unchanged(matrix: Matrix, staging: Staging, files: Mapping[str, str]) -> None:
     """InputError E-FILE-CHANGED unless ``files`` (path -> sha256) are the staged bytes."""
     for model in matrix.models:
-        parent = [(model.name, model.fp32)] if model.fp32 else []
-        for key, file in (*parent, *((f"{model.name}.{f.name}", f) for f in model.files)):
+        named: dict[str, Parent] = {f"{model.name}.{f.name}": f for f in model.files}
+        keys = {"fp32": model.name, "fp32_twin": twin_key(model.name)}
+        named |= {keys[field]: parent for field, parent in model.parents.items()}
+        for key, file in named.items():
             staged = staging.models.get(key)
             if staged is not None and files[str(file.path)] != staged.sha256:
                 raise _changed(file.path)
@@ -223,7 +236,7 @@ def prepare_tensor(x: Any, layout: Layout, model: Inspected) -> Any:
 
 
 def _keys(model: str, file: str, files: dict[str, Parent]) -> list[str]:
-    return [f"{model}.{file}"] + ([model] if model in files else [])
+    return [key for key in (f"{model}.{file}", model, twin_key(model)) if key in files]
 
 
 def _keep_model(
@@ -232,6 +245,7 @@ def _keep_model(
     artefacts: Artefacts,
     compiled: Compiled | None,
     lineage: Lineage | None,
+    twin_lineage: Lineage | None,
 ) -> StagedModel:
     data = read_file(file.path)
     sha256 = artefacts.put_bytes(data).sha256
@@ -254,6 +268,7 @@ def _keep_model(
         ),
         compiled=compiled,
         lineage=lineage,
+        twin_lineage=twin_lineage,
         saturable=model.info.saturable,
         operators=dict(model.info.operators),
     )

@@ -104,6 +104,7 @@ def core(environment: Mapping[str, Any]) -> str | None:
 
 
 def verdict_rows(run: str, document: Json) -> Iterator[Row]:
+    lineages = document.get("lineage", {})
     for row in document["rows"]:
         fp32, versus = row["fp32"] or {}, row["vs_reference"] or {}
         clean = (c["attempt"] for c in row["cells"] if c["condition"] == "clean")
@@ -114,6 +115,7 @@ def verdict_rows(run: str, document: Json) -> Iterator[Row]:
             "row": row["id"],
             "attempt": next(clean, None),
             "reason": _first(row),
+            "lineage": lineages.get(f"{row['model']}.{row['file']}", {}).get("verdict"),
             **_rate("accuracy", row["accuracy"]),
             **_rate("fp32_accuracy", fp32.get("accuracy")),
             **_rate("flips", fp32.get("disagreement")),

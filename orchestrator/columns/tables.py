@@ -182,6 +182,12 @@ ROWS = Table(
         Column("reason", "text", "first reason of the verdict"),
         Column("is_reference", "bool", "whether others are compared with it"),
         Column("reference", "text", "the row it is compared with"),
+        Column(
+            "lineage",
+            "text",
+            "whether its weights come from the FP32 parent: nearest-step, derived, unrelated,"
+            " not-fp32 or inconclusive; null without a parent",
+        ),
         *_rate("accuracy", "samples decided right; null without labels"),
         *_rate("fp32_accuracy", "samples that the FP32 parent decides right"),
         *_rate("flips", "samples decided otherwise than by the FP32 parent"),

@@ -88,8 +88,8 @@ def _check_files(document: yamlfile.Document, matrix: Matrix) -> None:
     for i, model in enumerate(matrix.models):
         for j, file in enumerate(model.files):
             _check_model(document, file, ("models", i, "files", j))
-        if model.fp32:
-            _check_model(document, model.fp32, ("models", i, "fp32"))
+        for field, parent in model.parents.items():
+            _check_model(document, parent, ("models", i, field))
     for i, spec in enumerate(matrix.inputs):
         folder = isinstance(spec, ImageInputs)
         _check_input(document, spec.path, ("inputs", i, "path"), folder)

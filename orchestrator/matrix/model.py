@@ -108,16 +108,41 @@ def _parent(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+NamedParent = Annotated[
+    Parent | None, BeforeValidator(_parent, json_schema_input_type=str | Parent | None)
+]
+
+
 class ModelSpec(Spec):
-    """One network: its task, its FP32 parent (or none: nothing to compare with) and its files."""
+    """One network: its task, its FP32 parent (or none: nothing to compare with) and its files.
+
+    ``fp32_twin``: the same parent in the other format. Answers are compared with those of ``fp32``;
+    layers of files of the twin's format with the twin's.
+    """
 
     name: Name
     task: Task
-    fp32: Annotated[
-        Parent | None, BeforeValidator(_parent, json_schema_input_type=str | Parent | None)
-    ] = None
+    fp32: NamedParent = None
+    fp32_twin: NamedParent = None
     inputs: Names = Field(min_length=1)
     files: Annotated[tuple[ModelFile, ...], AfterValidator(distinct)] = Field(min_length=1)
+
+    @property
+    def parents(self) -> dict[str, Parent]:
+        """Field that names it -> FP32 file."""
+        named = ("fp32", self.fp32), ("fp32_twin", self.fp32_twin)
+        return {field: parent for field, parent in named if parent}
+
+    @model_validator(mode="after")
+    def _twin_is_of_the_other_format(self) -> Self:
+        if self.fp32_twin and (self.fp32 is None or self.fp32.format == self.fp32_twin.format):
+            raise problem(
+                "E-MATRIX-TYPE",
+                "`fp32_twin` is the file that `fp32` names, in the other format",
+                mend="one ends in .onnx, the other in .tflite; with a single one, name it `fp32`",
+                at=("fp32_twin",),
+            )
+        return self
 
     @model_validator(mode="after")
     def _sources_exist(self) -> Self:
@@ -240,22 +265,15 @@ class RuntimeConfig(Spec):
     @model_validator(mode="after")
     def _options_fit_the_runtime(self) -> Self:
         onnx = self.runtime == "onnxruntime"
-        wrong = (
-            "kernels"
-            if onnx and self.kernels != "default"
-            else "provider"
-            if not onnx and self.provider != (CPU_PROVIDER,)
-            else "provider_options"
-            if not onnx and self.provider_options
-            else "delegate"
-            if onnx and self.delegate
-            else "session"
-            if not onnx and self.session
-            else "reset"
-            if onnx and self.reset != "on"
-            else None
-        )
-        if wrong:
+        misplaced = {
+            "kernels": onnx and self.kernels != "default",
+            "provider": not onnx and self.provider != (CPU_PROVIDER,),
+            "provider_options": not onnx and self.provider_options,
+            "delegate": onnx and self.delegate,
+            "session": not onnx and self.session,
+            "reset": onnx and self.reset != "on",
+        }
+        if wrong := next((name for name, given in misplaced.items() if given), None):
             raise problem(
                 "E-MATRIX-RUNTIME", f"{wrong!r} has no meaning for {self.runtime}", at=(wrong,)
             )
@@ -376,7 +394,7 @@ class Matrix(Spec):
     def paths(self) -> list[Path]:
         """Every model and input file (or folder) that the matrix names, each once, sorted."""
         found = {f.path for m in self.models for f in m.files}
-        found |= {m.fp32.path for m in self.models if m.fp32}
+        found |= {parent.path for m in self.models for parent in m.parents.values()}
         for s in self.inputs:
             found.add(s.path)
             if isinstance(s, NpyInputs | ImageInputs) and s.labels:

@@ -103,7 +103,13 @@ def _measured(root: Path, frozen: FrozenRun, asked: _Asked) -> Json:
         else:
             told |= _nothing(None)
         rows.append(told)
-    return {**named(asked.about), "samples": asked.samples, "rows": rows}
+    lineage = asked.layered.lineage
+    return {
+        **named(asked.about),
+        "lineage": lineage and lineage.model_dump(),
+        "samples": asked.samples,
+        "rows": rows,
+    }
 
 
 def _visited(root: Path, frozen: FrozenRun, asked: _Asked, case: Case) -> dict[str, Any]:

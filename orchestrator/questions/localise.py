@@ -15,6 +15,7 @@ from orchestrator.layers.sides import Pair, Trial
 from orchestrator.questions.differing import Question, find
 from orchestrator.questions.pieces import BUDGET, visited
 from orchestrator.questions.tapped import CLOSED, Layered, layered, same
+from orchestrator.staged import Lineage
 from orchestrator.store.database import Store
 
 
@@ -34,13 +35,17 @@ class Looked:
 
 @dataclass(frozen=True)
 class Localised:
-    """What was looked for, and what was seen."""
+    """What was looked for, and what was seen. ``lineage``: of the file and the FP32 parent that
+
+    its layers are compared with, None where there is none.
+    """
 
     question: Question
     found: Found
     reproduced: tuple[bool | None, bool | None]
     taps: taps.Taps | None = None
     no_taps: str | None = None
+    lineage: Lineage | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document ``assay.layers/1``."""
@@ -57,6 +62,7 @@ class Localised:
             "samples_differing": {"k": asked.differing, "n": asked.count},
             "taps": self.taps.to_json() if self.taps else None,
             "no_taps": self.no_taps,
+            "lineage": self.lineage and self.lineage.model_dump(),
             **self.found.to_json(),
         }
 
@@ -92,7 +98,7 @@ def localise(
     rows = [(place.device, place.cell.runtime) for place in (candidate.a, candidate.b)]
     with visited(root, frozen, rows) as sides:
         seen = look(asked, question.outputs, Pair(*sides), tapped=tapped)
-    return Localised(question, seen.found, seen.reproduced, seen.taps, seen.no_taps)
+    return Localised(question, seen.found, seen.reproduced, seen.taps, seen.no_taps, asked.lineage)
 
 
 def look(

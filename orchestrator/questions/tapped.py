@@ -15,6 +15,7 @@ from orchestrator.layers.taps import Subject, Taps, tap
 from orchestrator.layers.taps_onnx import OnnxSubject
 from orchestrator.layers.taps_tflite import TfliteSubject
 from orchestrator.observe import array
+from orchestrator.staged import Lineage, twin_key
 from orchestrator.store.database import Store
 
 CLOSED = "it was compiled for an accelerator, whose program is closed"
@@ -24,7 +25,8 @@ CLOSED = "it was compiled for an accelerator, whose program is closed"
 class Layered:
     """A model file and its parent with their inputs on some samples, [samples, 1, ...] each.
 
-    ``why``: why there is nothing to compare the file with, if so.
+    ``why``: why there is nothing to compare the file with, if so. ``lineage``: whether its weights
+    come from this parent's; None without one, and of a run made before that was told.
     """
 
     file: bytes = field(repr=False)
@@ -33,6 +35,7 @@ class Layered:
     parent: bytes = field(repr=False)
     golden: tuple[Array, ...] = field(repr=False)
     why: str | None = None
+    lineage: Lineage | None = None
 
     def taps(self, side: Side) -> Taps:
         """Raises NotLocalisableError; InputError E-MODEL-UNREADABLE; what a device raises."""
@@ -49,16 +52,26 @@ class Layered:
 def layered(
     store: Store, frozen: FrozenRun, names: tuple[str, str, str], samples: Sequence[int]
 ) -> Layered:
-    """``names``: model, file, input set. Raises InfraError E-ARTEFACT-*."""
+    """``names``: model, file, input set. The parent is the one of the file's own format.
+
+    Raises InfraError E-ARTEFACT-*.
+    """
     model, file, inputs = names
-    staged, parent = frozen.staging.models[f"{model}.{file}"], frozen.staging.models.get(model)
-    why = None
+    models, own = frozen.staging.models, model
+    staged, parent = models[f"{model}.{file}"], models.get(model)
+    lineage, why = staged.lineage, None
+    if parent is not None and parent.format != staged.format and twin_key(model) in models:
+        own, lineage = twin_key(model), staged.twin_lineage
+        parent = models[own]
     if staged.compiled is not None:
         why = CLOSED
     elif parent is None:
         why = "the matrix names no FP32 parent"
     elif parent.format != staged.format:
-        why = f"its FP32 parent is a file of another format ({parent.format}, not {staged.format})"
+        why = (
+            f"its FP32 parent is a file of another format ({parent.format}, not {staged.format});"
+            " the matrix may name its `fp32_twin`"
+        )
 
     def given(key: str) -> tuple[Array, ...]:
         tensor = frozen.staging.tensors[f"{key}/{inputs}"]
@@ -67,7 +80,8 @@ def layered(
     data, tensors = store.artefacts.read(staged.sha256), given(f"{model}.{file}")
     if why is not None or parent is None:
         return Layered(data, staged.format, tensors, b"", (), why)
-    return Layered(data, staged.format, tensors, store.artefacts.read(parent.sha256), given(model))
+    golden = store.artefacts.read(parent.sha256)
+    return Layered(data, staged.format, tensors, golden, given(own), lineage=lineage)
 
 
 def recorded(layered: Layered, side: Side, kept: Sequence[Array]) -> bool:

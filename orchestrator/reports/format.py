@@ -94,6 +94,11 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def lineage(told: Mapping[str, Any]) -> str:
+    """What a loss against the FP32 parent means, as `assay lineage` begins it."""
+    return f"lineage {told['verdict']}: {told['reason']}"
+
+
 def micros(value: float | None) -> str:
     """Microseconds in the unit a person would use."""
     if value is None:

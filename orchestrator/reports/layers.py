@@ -40,7 +40,7 @@ def render(document: Mapping[str, Any], console: Console) -> None:
     if document["no_taps"] is not None:
         _line(console, f"no comparison with FP32: {document['no_taps']}")
     if document["taps"] is not None:
-        _taps(document["taps"], console)
+        _taps(document["taps"], document["lineage"], console)
 
 
 def headline(document: Mapping[str, Any]) -> str:
@@ -152,10 +152,12 @@ def _columns(lines: Sequence[Sequence[str]], console: Console) -> None:
         _line(console, padded.rstrip())
 
 
-def _taps(document: Mapping[str, Any], console: Console) -> None:
+def _taps(document: Mapping[str, Any], lineage: Mapping[str, Any] | None, console: Console) -> None:
     """Layers of one row against the FP32 parent's, with what has a name first."""
     taps = document["taps"]
     _line(console, f"{document['row']} against its FP32 parent, every layer (taps):")
+    if lineage is not None:
+        _line(console, f"  {fmt.lineage(lineage)}")
     for finding in document["findings"]:
         at = taps[finding["tap"]]
         _line(console, f"  {finding['name']} begins at {_where(at)}: {finding['why']}")

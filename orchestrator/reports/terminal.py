@@ -51,7 +51,7 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
         _line(console, f"{file}: {facts['text']}", "dim")
     for file, told in document.get("lineage", {}).items():
         if told["verdict"] != fmt.TRUE_PAIR:
-            _line(console, f"{file}: lineage {told['verdict']}: {told['reason']}", "yellow")
+            _line(console, f"{file}: {fmt.lineage(told)}", "yellow")
     for row in document["rows"]:
         if (order := row.get("order")) and order["finding"]:
             _line(console, f"{row['id']}: {order['finding']}: {_reordered(order)}", "bold red")

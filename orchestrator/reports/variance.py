@@ -22,6 +22,8 @@ def render(document: Mapping[str, Any], console: Console) -> None:
         pairs = [p for p in document["pairs"] if (p["model"], p["file"], p["inputs"]) == key]
         _line(console, f"{key[0]}.{key[1]} on {key[2]}: {len(rows)} rows, {spread['n']} samples")
         _line(console, f"  instability {fmt.rate(spread['instability'])}")
+        if lineage := document["lineage"].get(f"{key[0]}.{key[1]}"):
+            _line(console, f"  {fmt.lineage(lineage)}")
         groups = same_bits([r["id"] for r in rows], pairs)
         for group in groups:
             _line(console, f"  bit-identical: {', '.join(_who(i) for i in group)}")

@@ -28,6 +28,8 @@ def render(document: Json, console: Console) -> None:
         if document["by"] == "layer":
             head = by_layer.head(one)
         _line(console, head, "bold")
+        if one["lineage"]:
+            _line(console, f"  {fmt.lineage(one['lineage'])}")
         show(one, console)
         _line(console)
     for problem in document["problems"]:
@@ -96,7 +98,7 @@ def _groups(one: Json, console: Console) -> None:
 def _numbers(row: Json) -> tuple[str, ...]:
     if row.get("problem"):
         return (_who(row), *[fmt.DASH] * 10)
-    fp32, sure, calibrated = row["fp32"] or {}, row["confidence"], row["calibration"] or {}
+    fp32, calibrated = row["fp32"] or {}, row["calibration"] or {}
     flips = fp32.get("c_to_i"), fp32.get("i_to_c")
     return (
         _who(row),
@@ -106,11 +108,18 @@ def _numbers(row: Json) -> tuple[str, ...]:
         _estimate(calibrated.get("ece")),
         _estimate(calibrated.get("brier")),
         _estimate(calibrated.get("nll")),
-        "/".join(f"{p:.3f}" for p in sure["p1_percentiles"]) if sure else fmt.DASH,
-        fmt.counts_in_range(sure["low"]) if sure else fmt.DASH,
+        *_sure(row["confidence"]),
         _estimate(row["kld"]),
         _estimate(row["tv"]),
     )
+
+
+def _sure(found: Json | None) -> tuple[str, str]:
+    """Percentiles of the confidence (their intervals are in the JSON), and the share below 0.5."""
+    if found is None:
+        return fmt.DASH, fmt.DASH
+    percentiles = "/".join(f"{p['value']:.3f}" for p in found["p1_percentiles"])
+    return percentiles, fmt.counts_in_range(found["low"])
 
 
 def _spread(group: Json) -> str:
@@ -122,8 +131,8 @@ def _spread(group: Json) -> str:
         f"unanimity {fmt.rate(group['unanimity'])}",
     ]
     if votes:
-        told = f"{fmt.number(votes['mean'])}, at most {fmt.number(votes['max'])}"
-        parts.append(f"vote entropy {told}")
+        told = _estimate({**votes, "value": votes["mean"]})
+        parts.append(f"vote entropy {told}, at most {fmt.number(votes['max'])}")
     if worst["disagreement"]["k"]:
         pair = f"{_short(worst['a'])} / {_short(worst['b'])}"
         parts.append(f"worst pair {pair} {fmt.rate(worst['disagreement'])}")
@@ -131,7 +140,10 @@ def _spread(group: Json) -> str:
 
 
 def _slices(one: Json, console: Console) -> None:
-    headings = ("row", "slice", "n", "FP32", "INT8", "change", "C→I/I→C", "disagree", "ECE")
+    headings = (
+        *("row", "slice", "n", "FP32", "INT8", "change", "C→I/I→C", "disagree"),
+        *("Holm p", "ECE", "p1 p10/p50/p90", "p1<0.5"),
+    )
     lines = []
     distinct = [row for row in one["rows"] if row["same_as"] is None]
     for row in distinct:
@@ -147,7 +159,9 @@ def _slices(one: Json, console: Console) -> None:
                     _change(change) + (" loses" if s["loses"] else ""),
                     f"{change['lost']}/{change['gained']}" if change else fmt.DASH,
                     fmt.counts_in_range(s["disagreement"]),
+                    fmt.number(s["p_adjusted"]),
                     _estimate(s["ece"]),
+                    *_sure(s["confidence"]),
                 )
             )
     columns(console, headings, lines)
@@ -157,7 +171,8 @@ def _slices(one: Json, console: Console) -> None:
         elif row["worst"] and row["worst"]["difference"] < 0:
             worst = row["worst"]
             told = (
-                f"{worst['column']}={worst['value']}, {100 * worst['gap']:+.3g} pp from the whole"
+                f"{worst['column']}={worst['value']}, "
+                f"{_change({**worst['gap'], 'difference': worst['gap']['value']})} from the whole"
             )
             _line(console, f"  {_who(row)}: worst slice {told}")
     for row in one["rows"]:
@@ -194,7 +209,7 @@ def _of(pair: Json) -> list[tuple[str, str]]:
     told = [
         ("bit-exact", fmt.rate(pair["bit_exact"])),
         ("max LSB", fmt.number(pair["max_lsb"])),
-        ("mean signed LSB", fmt.number(pair["mean_signed_lsb"])),
+        ("mean signed LSB", _estimate(pair["mean_lsb"])),
         ("elements by |LSB|", lsb or fmt.DASH),
         ("decided otherwise", fmt.rate(pair["disagreement"])),
         ("of it near ties", f"{near['k']}/{near['n']}" if near else fmt.DASH),
@@ -205,7 +220,7 @@ def _of(pair: Json) -> list[tuple[str, str]]:
         ("mean JSD", _estimate(sure.get("jsd"))),
         ("W1 of p1", _estimate(sure.get("w1"))),
         ("KS of p1", _estimate(sure.get("ks"))),
-        ("PSI of p1", fmt.number(sure.get("psi"))),
+        ("PSI of p1", _estimate(sure.get("psi"))),
         (
             "real units, a - b",
             f"max {fmt.number(real['max_abs'])}, mean {fmt.number(real['mean_signed'])}, "

@@ -218,10 +218,10 @@ def _correct_for_many_pairs(policy: Policy, evidence: list[_Evidence]) -> None:
             for i, gate in enumerate(e.gates)
             if gate.gate == name and (p := gate.p_fail) is not None
         ]
-        kept = holm([p for _, _, p in where], 1 - policy.confidence)
-        for (e, i, _), stands in zip(where, kept, strict=True):
+        adjusted = holm([p for _, _, p in where])
+        for (e, i, _), p in zip(where, adjusted, strict=True):
             gate = e.gates[i]
-            if gate.verdict == "fail" and not stands:
+            if gate.verdict == "fail" and p >= 1 - policy.confidence:
                 reason = f"{gate.reason}, but not after Holm's correction for {len(where)} rows"
                 e.gates[i] = replace(gate, verdict="inconclusive", reason=reason)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class Confidences:
     """``jsd`` mean Jensen-Shannon divergence of the samples' probabilities, nats, 0 to ln 2.
 
     Of the largest probability p1 over all samples: ``w1`` Wasserstein-1 distance, ``ks``
-    Kolmogorov-Smirnov statistic (both 0 to 1; paired bootstrap), ``psi`` (no interval). ``mmd`` of
+    Kolmogorov-Smirnov statistic (both 0 to 1), ``psi`` (all three: paired bootstrap). ``mmd`` of
     all probabilities, over MMD_SAMPLES spread evenly over the set; its p takes the two for
     independent, and being of the same samples they are nearer, so it errs to the large side.
     """
@@ -39,7 +40,7 @@ class Confidences:
     jsd: Estimate
     w1: Estimate
     ks: Estimate
-    psi: float
+    psi: Estimate
     mmd: Mmd | None
 
 
@@ -57,14 +58,17 @@ class RealUnits:
 class Between:
     """a against b. ``kappa`` None for regression. ``accuracy`` a minus b and ``mcnemar_p`` need
 
-    labels. ``confidences`` need probabilities on both sides. ``lattices``: outputs whose scale or
-    zero point differ, "scale/zero point" of a and of b; such are compared in real units only.
-    ``real`` is None where integers without a scale have no real values.
+    labels. ``mean_lsb``: a - b, mean over samples of each one's mean over the outputs that have
+    codes on one lattice on both sides; None where there is none. ``confidences`` need
+    probabilities on both sides. ``lattices``: outputs whose scale or zero point differ, "scale/zero
+    point" of a and of b; such are compared in real units only. ``real`` is None where integers
+    without a scale have no real values.
     """
 
     kappa: Estimate | None
     accuracy: Difference | None
     mcnemar_p: float | None
+    mean_lsb: Estimate | None
     confidences: Confidences | None
     lattices: dict[str, tuple[str, str]]
     real: RealUnits | None
@@ -83,6 +87,7 @@ def between(a: Answers, b: Answers, heads: tuple[Head, Head], seed: int) -> Betw
         kappa=None if isinstance(a.task, Regression) else cohen(a.decisions, b.decisions),
         accuracy=accuracy,
         mcnemar_p=p,
+        mean_lsb=mean_lsb(a, b),
         confidences=confidences(*heads, seed),
         lattices=_lattices(a.outputs, b.outputs),
         real=real_units(a.outputs, b.outputs),
@@ -101,7 +106,7 @@ def confidences(a: Head, b: Head, seed: int) -> Confidences | None:
         jsd=mean(sample.jsd(a, b)),
         w1=bootstrap(lambda i: float(wasserstein_distance(x[i], y[i])), n, seed),
         ks=bootstrap(lambda i: kolmogorov_smirnov(x[i], y[i]), n, seed),
-        psi=psi(x, y),
+        psi=bootstrap(lambda i: psi(x[i], y[i]), n, seed),
         mmd=_mmd(a.p[finite], b.p[finite], seed),
     )
 
@@ -125,6 +130,23 @@ def kolmogorov_smirnov(x: Floats, y: Floats) -> float:
     below_x = np.searchsorted(x, both, side="right") / len(x)
     below_y = np.searchsorted(y, both, side="right") / len(y)
     return float(np.abs(below_x - below_y).max())
+
+
+def mean_lsb(a: Answers, b: Answers) -> Estimate | None:
+    """Elements of a sample depend on each other, so the interval is over samples."""
+    totals, elements = np.zeros(a.n), 0
+    for x, y, p, q in zip(a.outputs, b.outputs, a.narrow, b.narrow, strict=True):
+        if p is None or q is None or (x.scale, x.zero_point) != (y.scale, y.zero_point):
+            continue
+        totals += _row_sums(p) - _row_sums(q)
+        elements += p.shape[1]
+    return mean(totals / elements) if elements else None
+
+
+def _row_sums(codes: NDArray[np.integer[Any]]) -> Floats:
+    """Exact but for sums of 64-bit codes, which may not fit an integer."""
+    found = codes.sum(axis=1, dtype=np.int64 if codes.itemsize <= 4 else np.float64)
+    return np.asarray(found, dtype=np.float64)
 
 
 def real_units(a: tuple[Output, ...], b: tuple[Output, ...]) -> RealUnits | None:

@@ -11,7 +11,7 @@ from orchestrator.variance import sample
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.bootstrap import bootstrap
 from orchestrator.variance.head import Head
-from orchestrator.variance.intervals import Estimate, Rate, mean, rate
+from orchestrator.variance.intervals import Estimate, Rate, mean, quantile, rate
 from orchestrator.variance.lattice import Array
 
 BINS = 15
@@ -24,13 +24,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Confidence:
-    """``p1_percentiles``: 10th, 50th and 90th of the largest probability; ``low``: share of
+    """``p1_percentiles``: 10th, 50th and 90th of the largest probability p1; ``low``: share of
 
     samples below LOW_CONFIDENCE. Only samples with a finite output count.
     """
 
     n: int
-    p1_percentiles: tuple[float, float, float]
+    p1_percentiles: tuple[Estimate, Estimate, Estimate]
     low: Rate
 
 
@@ -43,13 +43,12 @@ class Calibration:
     nll: Estimate
 
 
-def confidence(of: Head) -> Confidence | None:
-    """None where the head holds no probabilities, or no sample is finite."""
-    p1 = of.p1
+def confidence(p1: Floats | None) -> Confidence | None:
+    """``p1``: `Head.p1` [n]. None where it holds no probabilities, or no sample is finite."""
     known = np.empty(0) if p1 is None else p1[np.isfinite(p1)]
     if not len(known):
         return None
-    p10, p50, p90 = (float(v) for v in np.percentile(known, (10, 50, 90)))
+    p10, p50, p90 = (quantile(known, q) for q in (0.1, 0.5, 0.9))
     low = rate(int((known < LOW_CONFIDENCE).sum()), len(known))
     return Confidence(len(known), (p10, p50, p90), low)
 

@@ -82,7 +82,7 @@ def stats(
         accuracy=accuracy(answers),
         top5=_top(answers, labels),
         entropy=None if own.p is None else mean(sample.entropy(own.p)),
-        confidence=confidence(own),
+        confidence=confidence(own.p1),
         calibration=calibration(answers, own, labels, seed),
         fp32=against,
         change=change,

@@ -58,6 +58,25 @@ def mean(values: Floats, confidence: float = 0.95) -> Estimate:
     return Estimate(centre, n, centre - half, centre + half)
 
 
+def quantile(values: Floats, q: float, confidence: float = 0.95) -> Estimate:
+    """The ``q`` quantile of ``values`` [n], n >= 1, all finite, between two order statistics.
+
+    The number of samples below a distribution's own quantile is binomial (n, q), whatever the
+    distribution, so the interval covers at least ``confidence`` of the time (David & Nagaraja,
+    Order Statistics, 7.1). An end that too few samples lie beyond is None.
+    """
+    ordered, tail = np.sort(values), (1 - confidence) / 2
+    n = len(ordered)
+    at_most = bdtr(np.arange(n), n, q)
+    below, above = int((at_most <= tail).sum()), int((1 - at_most > tail).sum())
+    return Estimate(
+        float(np.quantile(ordered, q)),
+        n,
+        float(ordered[below - 1]) if below else None,
+        float(ordered[above]) if above < n else None,
+    )
+
+
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Two-sided exact interval for a binomial proportion (Clopper & Pearson 1934)."""
     one_sided = 1 - (1 - confidence) / 2
@@ -100,19 +119,6 @@ def samples_needed(limit: float, confidence: float = 0.95) -> int:
     )
 
 
-def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided Wilson score interval (Wilson 1927), for display; shorter than the exact one."""
-    _check(k, n, confidence)
-    if n == 0:
-        return 0.0, 1.0
-    z = float(ndtri(1 - (1 - confidence) / 2))
-    p, w = k / n, z * z / n
-    centre = (p + w / 2) / (1 + w)
-    half = z * math.sqrt(p * (1 - p) / n + w / (4 * n)) / (1 + w)
-    low = 0.0 if k == 0 else centre - half
-    return low, 1.0 if k == n else centre + half
-
-
 def tango_lower(gained: int, lost: int, n: int, confidence: float = 0.95) -> float:
     """One-sided score bound for a paired difference (Tango 1998, Stat. Med. 17:891).
 
@@ -152,6 +158,20 @@ def paired(gained: int, lost: int, n: int, confidence: float = 0.95) -> Differen
     return Difference(gained, lost, n, (gained - lost) / n if n else None, low, high)
 
 
+def apart(a: Difference, b: Difference) -> Estimate:
+    """Difference of ``a`` from ``b``, of other samples: MOVER on their own intervals (Zou & Donner
+
+    2008, Stat. Med. 27:1693, eq. 7). None without samples on a side.
+    """
+    n = a.n + b.n
+    if a.difference is None or b.difference is None:
+        return Estimate(None, n, None, None)
+    value = a.difference - b.difference
+    low = value - math.hypot(a.difference - a.low, b.high - b.difference)
+    high = value + math.hypot(a.high - a.difference, b.difference - b.low)
+    return Estimate(value, n, low, high)
+
+
 def tango_upper(gained: int, lost: int, n: int, confidence: float = 0.95) -> float:
     """The opposite one-sided bound: swapping the two counts mirrors the interval."""
     return -tango_lower(lost, gained, n, confidence)
@@ -178,15 +198,17 @@ def p_loss(gained: int, lost: int) -> float:
     return float(bdtrc(lost - 1, gained + lost, 0.5)) if lost else 1.0
 
 
-def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
-    """Which hypotheses Holm's step-down procedure (1979) rejects at family-wise level ``alpha``."""
-    rejected = [False] * len(p_values)
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p adjusted for all of them by Holm's step-down procedure (1979).
+
+    Those below alpha are the hypotheses that it rejects at family-wise level alpha.
+    """
+    adjusted, least = [1.0] * len(p_values), 0.0
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     for rank, i in enumerate(order):
-        if p_values[i] >= alpha / (len(p_values) - rank):
-            break
-        rejected[i] = True
-    return rejected
+        least = max(least, p_values[i] * (len(p_values) - rank))
+        adjusted[i] = min(1.0, least)
+    return adjusted
 
 
 def _check(k: int, n: int, confidence: float) -> None:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.bootstrap import bootstrap
-from orchestrator.variance.calibration import expected_calibration_error
+from orchestrator.variance.calibration import (
+    Confidence,
+    confidence,
+    expected_calibration_error,
+)
 from orchestrator.variance.head import Head
-from orchestrator.variance.intervals import Difference, Estimate, Rate, holm, p_loss, paired, rate
+from orchestrator.variance.intervals import (
+    Difference,
+    Estimate,
+    Rate,
+    apart,
+    holm,
+    p_loss,
+    paired,
+    rate,
+)
 from orchestrator.variance.lattice import Array
 from orchestrator.variance.tasks import TaskError, disagree
 
@@ -23,11 +36,11 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Slice:
-    """Samples whose ``column`` is ``value``. Without labels all but ``n`` and ``disagreement`` is
+    """Samples whose ``column`` is ``value``. Without labels all but ``n``, ``disagreement`` and
 
-    None, without an FP32 parent all but ``n``, ``accuracy`` and ``ece``. ``change``: INT8 accuracy
-    minus FP32's; ``gained`` and ``lost`` in it are the flips I->C and C->I. ``p_loss``: of the
-    claim that this slice loses more than it gains.
+    ``confidence`` is None, without an FP32 parent all but ``n``, ``accuracy``, ``ece`` and
+    ``confidence``. ``change``: INT8 accuracy minus FP32's; ``gained`` and ``lost`` in it are the
+    flips I->C and C->I. ``p_loss``: of the claim that this slice loses more than it gains.
     """
 
     column: str
@@ -38,6 +51,7 @@ class Slice:
     change: Difference | None
     disagreement: Rate | None
     ece: Estimate | None
+    confidence: Confidence | None
     p_loss: float | None
 
 
@@ -69,28 +83,35 @@ def slices(
     return found
 
 
-def worst(found: Sequence[Slice]) -> tuple[Slice, float] | None:
+def worst(found: Sequence[Slice]) -> tuple[Slice, Estimate] | None:
     """The slice whose accuracy changes for the worst, and by how much worse than the whole of its
 
-    column (0 or less, a fraction). None without changes.
+    column (0 or less, a fraction): (1 - w) (change of the slice - change of the rest), w being its
+    share of the samples. The interval takes the slice for given, not for the worst of many. None
+    without changes.
     """
-    known = [
-        (s, s.change.difference) for s in found if s.change and s.change.difference is not None
-    ]
+    known = [(s, c, c.difference) for s in found if (c := s.change) and c.difference is not None]
     if not known:
         return None
-    least, change = min(known, key=lambda k: k[1])
-    column = [s.change for s in found if s.column == least.column and s.change]
-    whole = sum(c.gained - c.lost for c in column) / sum(c.n for c in column)
-    return least, change - whole
+    least, change, _ = min(known, key=lambda k: k[2])
+    rest = [s.change for s in found if s.column == least.column and s is not least and s.change]
+    gained, lost, n = (sum(getattr(c, k) for c in rest) for k in ("gained", "lost", "n"))
+    if not n:
+        return least, Estimate(0.0, least.n, 0.0, 0.0)
+    gap = apart(change, paired(gained, lost, n))
+    share = n / gap.n
+    return least, replace(gap, **{k: share * getattr(gap, k) for k in ("value", "low", "high")})
+
+
+def adjusted(found: Sequence[Slice]) -> list[float | None]:
+    """``p_loss`` adjusted by Holm for all of ``found`` (of all rows, where several)."""
+    told = iter(holm([s.p_loss for s in found if s.p_loss is not None]))
+    return [None if s.p_loss is None else next(told) for s in found]
 
 
 def losing(found: Sequence[Slice], alpha: float = ALPHA) -> list[bool]:
-    """Which slices lose accuracy, by Holm over all of ``found`` (of all rows, where several)."""
-    known = [i for i, s in enumerate(found) if s.p_loss is not None]
-    rejected = holm([p for s in found if (p := s.p_loss) is not None], alpha)
-    claims = {i for i, r in zip(known, rejected, strict=True) if r}
-    return [i in claims for i in range(len(found))]
+    """Which slices lose accuracy, by `adjusted`."""
+    return [p is not None and p < alpha for p in adjusted(found)]
 
 
 def _slice(
@@ -127,5 +148,6 @@ def _slice(
         change=change,
         disagreement=None if differ is None else rate(int(differ[mask].sum()), n),
         ece=ece,
+        confidence=None if of.p1 is None else confidence(of.p1[mask]),
         p_loss=p,
     )

@@ -23,7 +23,7 @@ from orchestrator.variance import answers as reading
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.observation import Observation, Truth
 from orchestrator.variance.tasks import TaskError
-from orchestrator.views.load import DEFAULT, Json, Loaded, Set, set_of
+from orchestrator.views.load import DEFAULT, Json, Loaded, Set, lineage_of, set_of
 
 Given = list[tuple[Standing, Answer]]
 
@@ -84,7 +84,8 @@ def _set(
     rows, given = _rows(store, subject, found, truth, problems)
     if not rows:
         return None
-    return set_of((cell.model, cell.file, cell.inputs, subject.file_sha256), rows, truth, given)
+    key = cell.model, cell.file, cell.inputs, subject.file_sha256
+    return set_of(key, rows, truth, given, lineage_of(anchor.frozen, cell.model, cell.file))
 
 
 def _rows(

@@ -10,7 +10,7 @@ from itertools import combinations
 from orchestrator.variance import device, fleet
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.head import Head, head
-from orchestrator.variance.intervals import Rate, rate
+from orchestrator.variance.intervals import Rate, mean, rate
 from orchestrator.variance.lattice import Array
 from orchestrator.variance.observation import Row
 from orchestrator.variance.tasks import TaskError, disagree
@@ -75,7 +75,10 @@ def _stats(
 
 
 def spread(rows: Rows) -> Json:
-    """``vote_entropy``: mean and largest of the samples, nats. ``worst_pair``: by disagreement."""
+    """``vote_entropy``: of the samples, nats, the mean with its interval and the largest.
+
+    ``worst_pair``: by disagreement.
+    """
     answers = [found for _, found in rows]
     told: Json = {"rows": [case.id for case, _ in rows], "problem": None}
     empty = dict.fromkeys(("instability", "unanimity", "vote_entropy", "worst_pair"))
@@ -88,10 +91,19 @@ def spread(rows: Rows) -> Json:
     return told | {
         "instability": spread.instability and dataclasses.asdict(spread.instability),
         "unanimity": dataclasses.asdict(spread.unanimity),
-        "vote_entropy": None
-        if votes is None
-        else {"mean": float(votes.mean()), "max": float(votes.max()), "n": len(votes)},
+        "vote_entropy": None if votes is None else _votes(votes),
         "worst_pair": _worst_pair(rows),
+    }
+
+
+def _votes(entropy: Array) -> Json:
+    of = mean(entropy)
+    return {
+        "mean": of.value,
+        "low": of.low,
+        "high": of.high,
+        "max": float(entropy.max()),
+        "n": of.n,
     }
 
 

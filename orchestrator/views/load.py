@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from orchestrator.errors import InfraError, NotAvailableError
-from orchestrator.frozen import load_run
+from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.observe import observations
 from orchestrator.signoff.case import CLEAN, Case, baseline, cases
 from orchestrator.signoff.policy import Policy
@@ -35,6 +35,8 @@ class Set:
     """Rows that may be compared: one model file on one input set, and what is known of it.
 
     ``given``, over several runs: row ID -> (run, attempt) each time it was given, newest first.
+    ``lineage``: whether the file's weights come from the parent's; None without a parent, and of a
+    run made before that was told.
     """
 
     model: str
@@ -44,6 +46,7 @@ class Set:
     parent: tuple[Answers, Head] | None
     truth: Truth
     given: Given
+    lineage: Json | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +87,31 @@ def load(store: Store, run: str | None) -> Loaded:
             where=info.id,
             mend="assay logs says what became of them",
         )
-    sets = tuple(set_of(key, rows, truths[key[0], key[2]]) for key, rows in groups.items())
+    frozen = load_run(store.frozen(info.id))
+    sets = tuple(
+        set_of(key, rows, truths[key[0], key[2]], lineage=lineage_of(frozen, key[0], key[1]))
+        for key, rows in groups.items()
+    )
     told = {"id": info.id, "name": info.name, "state": info.state.value}
-    policy = load_run(store.frozen(info.id)).policy
-    return Loaded(told, sets, tuple(problems), policy or DEFAULT)
+    return Loaded(told, sets, tuple(problems), frozen.policy or DEFAULT)
+
+
+def lineage_of(frozen: FrozenRun, model: str, file: str) -> Json | None:
+    found = frozen.staging.models[f"{model}.{file}"].lineage
+    return None if found is None else found.model_dump()
 
 
 def set_of(
-    key: tuple[str, str, str, str], rows: Rows, truth: Truth, given: Given = MappingProxyType({})
+    key: tuple[str, str, str, str],
+    rows: Rows,
+    truth: Truth,
+    given: Given = MappingProxyType({}),
+    lineage: Json | None = None,
 ) -> Set:
     """``key``: the rows' common `Case.group`; one row at least."""
     parent = baseline(truth).answers
     with_head = None if parent is None else (parent, head(parent))
-    return Set(key[0], key[1], key[2], rows, with_head, truth, given)
+    return Set(key[0], key[1], key[2], rows, with_head, truth, given, lineage)
 
 
 def document(loaded: Loaded, by: str, sets: Sequence[Json]) -> Json:
@@ -120,8 +135,9 @@ def document(loaded: Loaded, by: str, sets: Sequence[Json]) -> Json:
 
 
 def named(s: Set) -> Json:
-    """What a set is of."""
-    return {"model": s.model, "file": s.file, "inputs": s.inputs, "n": s.rows[0][1].n}
+    """What a set is of, and what a loss against its FP32 parent means."""
+    names = {"model": s.model, "file": s.file, "inputs": s.inputs}
+    return {**names, "n": s.rows[0][1].n, "lineage": s.lineage}
 
 
 def described(s: Set, case: Case, answers: Answers) -> Json:

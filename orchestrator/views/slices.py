@@ -41,14 +41,14 @@ def _sliced(s: Set) -> Json:
             except TaskError as error:
                 known[answers.digest] = error.what
     every = [x for found in known.values() if not isinstance(found, str) for x in found]
-    loses = {id(x): lost for x, lost in zip(every, slices.losing(every), strict=True)}
+    adjusted = {id(x): p for x, p in zip(every, slices.adjusted(every), strict=True)}
     rows = []
     for case, answers in s.rows:
         told, found = described(s, case, answers), known[answers.digest]
         if isinstance(found, str):
             rows.append({**told, "problem": found, "slices": [], "worst": None})
             continue
-        each = [{**dataclasses.asdict(x), "loses": loses[id(x)]} for x in found]
+        each = [_told(x, adjusted[id(x)]) for x in found]
         rows.append({**told, "problem": None, "slices": each, "worst": _worst(found)})
     return {**named(s), "columns": sorted(s.truth.slices), "rows": rows}
 
@@ -59,4 +59,10 @@ def _worst(found: list[slices.Slice]) -> Json | None:
         return None
     least, gap = worst
     change = least.change and least.change.difference
-    return {"column": least.column, "value": least.value, "difference": change, "gap": gap}
+    told = dataclasses.asdict(gap)
+    return {"column": least.column, "value": least.value, "difference": change, "gap": told}
+
+
+def _told(x: slices.Slice, p_adjusted: float | None) -> Json:
+    loses = p_adjusted is not None and p_adjusted < slices.ALPHA
+    return {**dataclasses.asdict(x), "p_adjusted": p_adjusted, "loses": loses}

@@ -67,7 +67,8 @@ def test_the_verdict_is_the_first_line_and_each_operator_has_one(store: Path, fo
     assert sum(line.endswith("guilty") for line in told[3:-1]) == len(found["guilty"])
     # Layers are compared with a parent of their own format only.
     assert told[-1] == (
-        "no comparison with FP32: its FP32 parent is a file of another format (onnx, not tflite)"
+        "no comparison with FP32: its FP32 parent is a file of another format (onnx, not tflite);"
+        " the matrix may name its `fp32_twin`"
     )
 
 
@@ -81,6 +82,7 @@ def test_under_onnx_runtime_the_optimised_graph_is_tapped(store: Path) -> None:
     assert [t["twin"] for t in taps if t["kind"] == "QLinearConv"] == ["01_relu", "03_relu"]
     assert all(tap["local"]["sqnr_db"] > 20 for tap in taps[1:])
     assert found["taps"]["findings"] == []
+    assert found["lineage"]["verdict"] == "nearest-step"
 
 
 def test_threads_change_nothing(store: Path) -> None:
@@ -108,7 +110,7 @@ def test_of_several_files_one_is_chosen(tmp_path: Path) -> None:
     tiny = Tiny(tmp_path)
     path = str(MODELS / "digits_cnn.int8.tflite")
     tiny.matrix["models"][0]["files"] = [{"name": n, "path": path} for n in ("one", "two")]
-    tiny.matrix["models"][0]["fp32"] = str(MODELS / "digits_cnn.fp32.tflite")
+    tiny.matrix["models"][0]["fp32_twin"] = str(MODELS / "digits_cnn.fp32.tflite")
     tiny.matrix["runtimes"] = TFLITE
     tiny.inputs["limit"] = 60
     assay("run", tiny.write(), store=tmp_path / "store")
@@ -117,7 +119,12 @@ def test_of_several_files_one_is_chosen(tmp_path: Path) -> None:
     options = ("--model", "cnn.two", "--samples", "2", "--taps", "--json")
     found = layers(store, "bench/lite", "bench/ref", *options).json
     assert (found["file"], found["answer"]) == ("two", "operator")
+    # The twin of the ONNX parent, which the answers are compared with.
     assert found["no_taps"] is None
+    assert {"CONV_2D", "FULLY_CONNECTED"} <= {tap["kind"] for tap in found["taps"]["taps"]}
+    assert (found["lineage"]["verdict"], found["lineage"]["within"]) == ("nearest-step", 21456)
+    told = layers(store, "bench/lite", "bench/ref", *options[:-1]).out
+    assert "\n  lineage nearest-step: 21456 of 21456 weights within half a step" in told
     assert (found["taps"]["row"], found["taps"]["findings"]) == ("bench/lite", [])
     kinds = [tap["kind"] for tap in found["taps"]["taps"]]
     assert kinds == ["input", *(o["kind"] for o in found["operators"])]

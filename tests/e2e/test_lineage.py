@@ -72,6 +72,9 @@ def test_a_run_carries_the_lineage_of_each_file(tmp_path: Path) -> None:
     variance = assay("variance", "--json", store=tmp_path / "store").json
     assert variance["lineage"] == document["lineage"]
     assert "lineage" not in assay("signoff", store=tmp_path / "store").out
+    # Where FP32 is compared with, it is said also when there is nothing against it.
+    shown = assay("variance", "--by", "device", store=tmp_path / "store").out
+    assert "\n  lineage nearest-step: 21456 of 21456 weights" in shown
 
     tiny.matrix["models"][0]["fp32"]["path"] = str(tuned(tmp_path / "tuned.onnx"))
     tiny.write()
@@ -79,3 +82,22 @@ def test_a_run_carries_the_lineage_of_each_file(tmp_path: Path) -> None:
     line = next(x for x in done.out.splitlines() if "lineage" in x)
     assert line.startswith("cnn.u8s8: lineage derived: correlation 0.99")
     assert "fine-tuned" in report.read_text()
+    asked = assay("variance", "--by", "runtime", "--json", store=tmp_path / "store").json
+    assert [one["lineage"]["verdict"] for one in asked["sets"]] == ["derived"]
+    told = assay("sql", "SELECT lineage FROM rows", "--json", store=tmp_path / "store").json
+    assert told["rows"] == [["derived"]]
+
+
+def test_a_twin_is_checked_as_a_parent_and_has_a_lineage_of_its_own(tmp_path: Path) -> None:
+    """Answers are compared with ONNX weights that were trained on, layers with the true ones."""
+    tiny = Tiny(tmp_path)
+    model, store = tiny.matrix["models"][0], tmp_path / "store"
+    model["files"] = [{"name": "int8", "path": str(MODELS / "digits_cnn.int8.tflite")}]
+    model["fp32"]["path"] = str(tuned(tmp_path / "tuned.onnx"))
+    model["fp32_twin"] = str(MODELS / "digits_ds.fp32.tflite")
+    tiny.matrix["runtimes"] = [{"name": "lite", "runtime": "litert"}]
+    assay("run", tiny.write(), store=store).refused(2, "E-FP32-PARENT", "digits_ds.fp32.tflite")
+    model["fp32_twin"] = str(MODELS / "digits_cnn.fp32.tflite")
+    assert assay("run", tiny.write(), store=store).code in (0, 5)
+    assert "\n  lineage derived: " in assay("variance", "--by", "device", store=store).out
+    assert "\n  lineage nearest-step: " in assay("variance", "--by", "layer", store=store).out

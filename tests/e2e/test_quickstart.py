@@ -191,6 +191,27 @@ def test_right_answers_are_those_of_the_model_card(demo: Demo) -> None:
             assert r["accuracy"]["k"] == card[kernels[r["runtime"]]], r["id"]
 
 
+@pytest.mark.parametrize(
+    ("file", "a", "b", "kinds"),
+    [
+        ("int8", "litert-t1", "litert-ref", {"CONV_2D"}),
+        ("u8u8", "ort-t1", "ort-t2", {"QLinearConv"}),
+    ],
+)
+@pytest.mark.parametrize("net", NETS)
+def test_layers_of_either_format_have_their_parent(
+    demo: Demo, net: str, file: str, a: str, b: str, kinds: set[str]
+) -> None:
+    rows = f"host/{a}", f"host/{b}"
+    asked = ("--model", f"{net}.{file}", "--samples", "2", "--taps", "--json")
+    found = assay("layers", "-", *rows, *asked, store=demo.judged.store).json
+    assert found["no_taps"] is None
+    assert found["lineage"]["verdict"] == "nearest-step"
+    taps = found["taps"]["taps"]
+    assert kinds <= {tap["kind"] for tap in taps}
+    assert found["taps"]["findings"] == []
+
+
 def copy_of_store(demo: Demo, folder: Path) -> Path:
     """For commands that add a run: what others ask of the newest one must not change."""
     return shutil.copytree(demo.judged.store, folder / "store")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from orchestrator.reports.views import render
 from orchestrator.signoff.case import cases
 from orchestrator.variance.observation import Observation, Output, Truth
 from orchestrator.variance.tasks import Regression, Task
+from orchestrator.views.alike import alike
 from orchestrator.views.groups import grouped
 from orchestrator.views.load import Loaded, set_of
 from orchestrator.views.pairs import paired
@@ -52,6 +54,19 @@ def test_a_lone_row_has_numbers_and_no_spread() -> None:
     shown = text(document)
     assert "8/8" in shown
     assert "instability" not in shown
+
+
+def test_every_view_says_what_a_loss_against_the_parent_means() -> None:
+    found = loaded(clean("a", codes(8)), clean("b", codes(8)), known=truth(8))
+    told = {"verdict": "unrelated", "reason": "other weights"}
+    sets = tuple(replace(s, lineage=told) for s in found.sets)
+    sets = tuple(replace(s, truth=replace(s.truth, slices={"x": np.arange(8) % 2})) for s in sets)
+    for s, lines in ((sets, 1), (tuple(replace(s, lineage=None) for s in sets), 0)):
+        known = replace(found, sets=s)
+        views = grouped(known, "device"), sliced(known), paired(known, "a", "b"), alike(known)
+        for view in views:
+            assert [one["lineage"] for one in view["sets"]] == [told if lines else None]
+            assert text(view).count("\n  lineage unrelated: other weights\n") == lines
 
 
 def test_regression_has_pairs_and_groups_without_classes() -> None:
@@ -113,7 +128,15 @@ def test_slices_claim_once_for_equal_bytes() -> None:
     assert (b["same_as"], c["same_as"]) == (a["id"], None)
     assert [s["loses"] for s in a["slices"] if s["value"] == "small"] == [True]
     assert not any(s["loses"] for s in c["slices"])
-    assert a["worst"] == {"column": "part", "value": "small", "difference": -1.0, "gap": -0.85}
+    worst = a["worst"]
+    assert (worst["column"], worst["value"], worst["difference"]) == ("part", "small", -1.0)
+    gap = worst["gap"]
+    assert (gap["value"], gap["n"]) == (-0.85, 80)
+    assert gap["low"] < -0.85 < gap["high"] < -0.4
+    small = next(s for s in a["slices"] if s["value"] == "small")
+    # Of the claims of two rows with other bytes, eight, the most certain.
+    assert small["p_adjusted"] == pytest.approx(8 * small["p_loss"])
+    assert small["confidence"]["n"] == small["n"] == 12
     shown = text(document)
     assert "small" in shown
     assert shown.count("b/ort") == 1

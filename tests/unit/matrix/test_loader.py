@@ -69,6 +69,8 @@ def test_sha256_is_enforced(tmp_path: Path) -> None:
     assert bad in error.what
     parent = {"path": "net.fp32.onnx", "sha256": bad}
     assert refusal(files(tmp_path, ("models.0.fp32", parent))).id == "E-MODEL-SHA256"
+    twin = refusal(files(tmp_path, ("models.0.fp32_twin", "none.tflite")))
+    assert (twin.id, "none.tflite" in twin.what) == ("E-MODEL-MISSING", True)
 
 
 @pytest.mark.parametrize(

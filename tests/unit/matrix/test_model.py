@@ -26,6 +26,16 @@ def test_defaults_and_shorthands(tmp_path: Path) -> None:
     assert m.policy is None
 
 
+def test_a_parent_may_have_a_twin_in_the_other_format() -> None:
+    (model,) = matrix(("models.0.fp32_twin", "net.fp32.tflite")).models
+    assert [p.format for p in model.parents.values()] == ["onnx", "tflite"]
+    m = matrix(("models.0.fp32_twin", {"path": "/t/net.fp32.tflite", "layout": "flat"}))
+    assert Path("/t/net.fp32.tflite") in m.paths()
+    alone = ("models.0.fp32", None), ("models.0.fp32_twin", "net.fp32.tflite")
+    with pytest.raises(ValidationError, match="in the other format"):
+        matrix(*alone)
+
+
 def test_paths_are_relative_to_the_file_and_home_expands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +91,7 @@ def test_durations(value: Any, seconds: float) -> None:
         (("models.0.inputs", "sett"), "E-MATRIX-REFERENCE", "no input set 'sett'"),
         (("models.0.files.0.path", "a.pb"), "E-MODEL-FORMAT", "models[0].files[0].path"),
         (("models.0.fp32", "a.h5"), "E-MODEL-FORMAT", "models[0].fp32"),
+        (("models.0.fp32_twin", "a.onnx"), "E-MATRIX-TYPE", "in the other format"),
         (("models.0.files.0.path", ""), "E-MATRIX-TYPE", "not a path"),
         (("models.0.files.0.path", 5), "E-MATRIX-TYPE", "not a path"),
         (("models.0.files.0.sha256", "ab"), "E-MATRIX-TYPE", "sha256"),

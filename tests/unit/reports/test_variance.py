@@ -50,6 +50,18 @@ def test_every_pair_is_said_once_or_stands_for_its_group() -> None:
         assert "decided otherwise" in line
 
 
+def test_each_file_is_shown_with_its_lineage() -> None:
+    document = result()
+    first = document["fleet"][0]
+    told = {"verdict": "unrelated", "reason": "other \x1b[31mweights"}
+    document["lineage"] = {f"{first['model']}.{first['file']}": told}
+    lines = text(document).splitlines()
+    where = [i for i, line in enumerate(lines) if line.startswith("  lineage ")]
+    heads = [i for i, line in enumerate(lines) if f"{first['model']}.{first['file']} on " in line]
+    assert [i - 2 for i in where] == heads
+    assert lines[where[0]] == "  lineage unrelated: other \\x1b[31mweights"
+
+
 def test_a_pair_is_shown_with_its_cause() -> None:
     document = result()
     plain = next(line for line in text(document).splitlines() if " / " in line)

@@ -17,6 +17,7 @@ from orchestrator.variance import fleet, slices
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.between import Between, between, kolmogorov_smirnov
 from orchestrator.variance.head import head
+from orchestrator.variance.intervals import Estimate, mean
 from orchestrator.variance.kappa import cohen
 from orchestrator.variance.tasks import Regression, TaskError
 from tests.unit.variance.arrays import f32, i8
@@ -84,8 +85,8 @@ def test_a_row_against_itself(q: Any) -> None:
     assert found.lattices == {}
     if found.confidences is not None:
         c = found.confidences
-        assert (c.jsd.value, c.w1.value, c.ks.value, c.psi) == (0, 0, 0, 0)
-        assert (c.w1.low, c.w1.high, c.ks.high) == (0, 0, 0)
+        assert (c.jsd.value, c.w1.value, c.ks.value, c.psi.value) == (0, 0, 0, 0)
+        assert (c.w1.low, c.w1.high, c.ks.high, c.psi.high) == (0, 0, 0, 0)
 
 
 @settings(max_examples=20, deadline=None)
@@ -138,6 +139,16 @@ def test_the_largest_distance_of_distributions_is_scipys(x: Any, y: Any) -> None
     assert kolmogorov_smirnov(x, y) == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_mean_distance_in_codes_has_an_interval_over_samples() -> None:
+    base = np.arange(40, dtype=np.int8).reshape(10, 4)
+    shifted = base + np.arange(10, dtype=np.int8).reshape(10, 1)
+    found = compared(answers(shifted, **LATTICE), answers(base, **LATTICE)).mean_lsb
+    assert found == mean(np.arange(10.0))
+    assert compared(answers(f32([[0.3, 0.1]])), answers(f32([[0.3, 0.1]]))).mean_lsb is None
+    wide = np.array([[2**62, 2**62, 2**62]])
+    assert compared(answers(wide), answers(wide)).mean_lsb == Estimate(0.0, 1, None, None)
+
+
 def test_votes_by_hand() -> None:
     rows = [answers(f32(v)) for v in ([[1, 0], [1, 0]], [[1, 0], [0, 1]], [[1, 0], [np.nan, 1]])]
     found = fleet.vote_entropy(rows)
@@ -188,9 +199,35 @@ def test_a_loss_in_one_slice_is_found_there() -> None:
     worst = slices.worst(found)
     assert worst is not None
     assert worst[0] is b
-    assert worst[1] == pytest.approx(-0.5 + 50 / 400)
+    gap = worst[1]
+    assert (gap.value, gap.n) == (pytest.approx(-0.5 + 50 / 400), 400)
+    assert gap.low is not None
+    assert gap.high is not None
+    assert -0.5 < gap.low < -0.375 < gap.high < -0.25
     assert slices.losing(found) == [False, True, True]
     assert b.p_loss == pytest.approx(0.5**50)
+    # The other two are the same claim: twice as likely among two at first, then no more likely.
+    assert slices.adjusted(found) == pytest.approx([1.0, 3 * 0.5**50, 3 * 0.5**50])
+
+
+def test_a_slice_that_is_its_whole_column_has_no_gap() -> None:
+    own, fp32, labels, _ = lossy(80)
+    found = slices.slices(own, fp32, head(own), {"label": labels}, seed=0)
+    assert slices.worst(found) == (found[0], Estimate(0.0, 80, 0.0, 0.0))
+
+
+def test_confidence_of_a_slice_is_that_of_its_samples_alone() -> None:
+    """Group "b" wavers between two of three classes; the others are sure."""
+    group = np.where(np.arange(40) % 4 == 0, "b", "a")
+    x = np.where((group == "b")[:, None], f32([2, 2, 2]), f32([9, 0, 0])).astype(np.float32)
+    bare = answers(x)
+    a, b = slices.slices(bare, None, head(bare), {"g": group}, seed=0)
+    assert a.confidence is not None
+    assert b.confidence is not None
+    assert (a.confidence.n, a.confidence.low.k) == (30, 0)
+    assert (b.confidence.n, b.confidence.low.k) == (10, 10)
+    assert [p.value for p in b.confidence.p1_percentiles] == pytest.approx([1 / 3] * 3)
+    assert all(p.value is not None and p.value > 0.99 for p in a.confidence.p1_percentiles)
 
 
 def test_many_small_losses_are_no_claim() -> None:

@@ -230,7 +230,8 @@ def test_constant_outputs_are_answers_like_others() -> None:
     own = answers(np.full((5, 3), 7, np.int8), [0, 1, 2, 0, 1], scale=1.0, zero_point=0)
     found = device.stats(own, head(own), (own, head(own)), np.array([0, 1, 2, 0, 1]), seed=0)
     assert found.confidence is not None
-    assert found.confidence.p1_percentiles == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert [p.value for p in found.confidence.p1_percentiles] == pytest.approx([1 / 3] * 3)
+    assert [p.n for p in found.confidence.p1_percentiles] == [5, 5, 5]
     assert found.confidence.low.k == 5
     assert found.kld is not None
     assert (found.kld.value, found.kld.low, found.kld.high) == (0, 0, 0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,13 +31,6 @@ def test_clopper_pearson_equals_scipys(count: tuple[int, int]) -> None:
     low, high = iv.clopper_pearson(k, n)
     assert low == pytest.approx(expected.low, abs=1e-9)
     assert high == pytest.approx(expected.high, abs=1e-9)
-
-
-@given(COUNTS)
-def test_wilson_equals_scipys(count: tuple[int, int]) -> None:
-    k, n = count
-    expected = binomtest(k, n).proportion_ci(0.95, method="wilson")
-    assert iv.wilson(k, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_published_clopper_pearson_examples() -> None:
@@ -86,7 +81,6 @@ def test_no_sample_bounds_a_rate_by_zero() -> None:
 
 def test_nothing_is_known_of_no_trials() -> None:
     assert iv.rate(0, 0) == iv.Rate(0, 0, None, 0.0, 1.0)
-    assert iv.wilson(0, 0) == (0.0, 1.0)
     assert (iv.lower_bound(0, 0), iv.upper_bound(0, 0)) == (0.0, 1.0)
     assert (iv.tango_lower(0, 0, 0), iv.tango_upper(0, 0, 0)) == (-1.0, 1.0)
 
@@ -175,21 +169,74 @@ def test_published_mcnemar_example() -> None:
 
 
 def test_holm_steps_down_and_stops_at_the_first_that_stays() -> None:
-    assert iv.holm([0.01, 0.04, 0.03, 0.005], 0.05) == [True, False, False, True]
-    assert iv.holm([0.02, 0.02], 0.05) == [True, True]
-    assert iv.holm([], 0.05) == []
+    assert iv.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert iv.holm([0.02, 0.02]) == [0.04, 0.04]
+    assert iv.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert iv.holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_rejects_no_more_than_plain_tests_and_no_less_than_bonferroni(p: list[float]) -> None:
-    for value, rejected in zip(p, iv.holm(p, 0.05), strict=True):
-        assert rejected <= (value < 0.05)
-        assert rejected >= (value < 0.05 / len(p))
+    for value, adjusted in zip(p, iv.holm(p), strict=True):
+        assert value <= adjusted <= min(1.0, value * len(p))
+
+
+@given(st.lists(st.floats(0, 1), max_size=12), st.randoms())
+def test_holm_keeps_the_order_of_p_and_ignores_that_of_the_list(
+    p: list[float], random: Any
+) -> None:
+    order = list(range(len(p)))
+    random.shuffle(order)
+    adjusted = iv.holm(p)
+    assert iv.holm([p[i] for i in order]) == [adjusted[i] for i in order]
+    assert [adjusted[i] for i in np.argsort(p)] == sorted(adjusted)
+
+
+@given(st.integers(1, 60), st.sampled_from([0.1, 0.5, 0.9]))
+def test_order_statistics_enclose_a_quantile_as_often_as_they_say(n: int, q: float) -> None:
+    """Of 0 .. n-1 the ends tell their ranks, and the binomial how often those enclose it."""
+    found = iv.quantile(np.arange(n, dtype=float), q)
+    assert found.value == pytest.approx(np.quantile(np.arange(n), q))
+    below = binom.cdf(-1 if found.low is None else found.low, n, q)
+    above = 0.0 if found.high is None else binom.sf(found.high, n, q)
+    assert below <= 0.025 + 1e-12 or found.low is None
+    assert above <= 0.025 + 1e-12
+    # The next order statistics would be too near: the interval is no wider than it must be.
+    assert binom.cdf(0 if found.low is None else found.low + 1, n, q) > 0.025
+    assert binom.sf(n - 1 if found.high is None else found.high - 1, n, q) > 0.025
+
+
+def test_a_difference_of_paired_differences() -> None:
+    """Equal and opposite shares: symmetric about its value, narrower than both ends apart."""
+    a, b = iv.paired(0, 30, 100), iv.paired(10, 10, 300)
+    found = iv.apart(a, b)
+    assert (found.value, found.n) == (-0.3, 400)
+    assert found.low is not None
+    assert found.high is not None
+    assert a.low - b.high < found.low < -0.3 < found.high < a.high - b.low
+    mirrored = iv.apart(b, a)
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+    assert iv.apart(a, iv.paired(0, 0, 0)) == iv.Estimate(None, 100, None, None)
+
+
+def test_a_difference_of_paired_differences_encloses_the_true_one() -> None:
+    """900 tables at a true difference of -0.1: a count that 95 % coverage does not contradict."""
+    random, hits = np.random.default_rng(0), 0
+    for _ in range(900):
+        lost, (gained_there, lost_there, _) = (
+            int(random.binomial(60, 0.15)),
+            map(int, random.multinomial(200, (0.02, 0.07, 0.91))),
+        )
+        found = iv.apart(iv.paired(0, lost, 60), iv.paired(gained_there, lost_there, 200))
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= -0.1 <= found.high
+    assert iv.upper_bound(hits, 900, 0.999) >= 0.95
 
 
 @pytest.mark.parametrize("count", [(-1, 5), (6, 5)])
 def test_impossible_counts_are_refused(count: tuple[int, int]) -> None:
-    for function in (iv.lower_bound, iv.upper_bound, iv.wilson):
+    for function in (iv.lower_bound, iv.upper_bound):
         with pytest.raises(ValueError, match="binomial"):
             function(*count)
 
