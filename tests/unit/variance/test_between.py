@@ -200,7 +200,8 @@ def test_a_loss_in_one_slice_is_found_there() -> None:
     assert worst is not None
     assert worst[0] is b
     gap = worst[1]
-    assert (gap.value, gap.n) == (pytest.approx(-0.5 + 50 / 400), 400)
+    assert gap.n == 400
+    assert gap.value == pytest.approx(-0.5 + 50 / 400)
     assert gap.low is not None
     assert gap.high is not None
     assert -0.5 < gap.low < -0.375 < gap.high < -0.25
