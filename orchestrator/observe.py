@@ -17,6 +17,7 @@ from orchestrator.baseline import Baseline, stored
 from orchestrator.devices.worker import emulated
 from orchestrator.errors import InfraError
 from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.key import key_of
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.staged import StagedOutput
 from orchestrator.store.database import Store
@@ -126,7 +127,7 @@ def told(
         soak=_soak(result.get("soak")),
         power=result.get("power"),
         order=_order(result.get("order")),
-        version=(environment.get("runtime") or {}).get("version"),
+        key=key_of(environment),
         samples=samples,
     )
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from orchestrator.errors import InfraError, InputError
-from orchestrator.fingerprint.hypothesis import apart, configuration
+from orchestrator.fingerprint.hypothesis import configuration
+from orchestrator.fingerprint.taken import taken_on
 from orchestrator.frozen import FrozenRun
 from orchestrator.matrix.by_class import CLEAN, ByClass, Group, Kind, group
 from orchestrator.matrix.inventory import Inventory
+from orchestrator.matrix.key import Key
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import Cell
 from orchestrator.matrix.work import count_samples
@@ -44,11 +46,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Division:
-    """``unknown``: units and configurations of clean cells without one stored fingerprint."""
+    """``unknown``: units and configurations of clean cells without one stored fingerprint.
+
+    ``stale``: what is to be said of fingerprints of clean cells that are not used.
+    """
 
     cells: tuple[Cell, ...]
     by_class: ByClass
     unknown: tuple[str, ...]
+    stale: tuple[str, ...]
 
 
 def divide(
@@ -62,16 +68,17 @@ def divide(
 ) -> Division:
     """Representatives in full, the others of their class by spot checks.
 
-    Two that ever answered one question differently are kept apart, whatever their fingerprints;
-    a candidate for the reference represents its class. Runs whose record is damaged are told to
-    ``unreadable`` and count for nothing. Raises InputError E-INPUT-UNREADABLE, E-INPUT-ARRAY.
+    Two that ever answered one question differently are kept apart as long as their fingerprints
+    speak for these answers; a candidate for the reference represents its class. A stale fingerprint
+    is as good as none. Runs whose record is damaged are told to ``unreadable`` and count for
+    nothing. Raises InputError E-INPUT-UNREADABLE, E-INPUT-ARRAY.
     """
-    from orchestrator.questions.fingerprinting import said
+    from orchestrator.questions.record import record
 
-    parted = apart(said(store, unreadable))
-    prints = {(f.device, f.configuration): f for f in store.fingerprints()}
+    known = record(store, unreadable)
     emulated = {d.name: d.emulated for d in store.devices()}
     unknown: dict[str, None] = {}
+    stale: dict[str, None] = {}
 
     def names(cell: Cell) -> list[tuple[str, str]]:
         config = matrix.runtime(cell.runtime)
@@ -79,20 +86,24 @@ def divide(
         return [(unit, configuration(spec.runtime, kernels(spec))) for unit, spec in specs]
 
     def kind_of(cell: Cell) -> Kind | None:
-        found = {
-            Kind(p.sha256, p.version, emulated.get(key[0], False)) if p else None
-            for key in names(cell)
-            for p in [prints.get(key)]
-        }
-        kind = found.pop()
-        if kind is None or found:
-            unknown.update((":".join(key), None) for key in names(cell) if key not in prints)
+        kinds: set[Kind] = set()
+        keys: dict[str, Key] = {}
+        for unit, name in names(cell):
+            taken = known.prints.newest(unit, name)
+            if taken is None:
+                unknown[f"{unit}:{name}"] = None
+            elif why := known.stale.get((unit, name)):
+                stale[why] = None
+            else:
+                keys[unit] = taken_on(taken)
+                kinds.add(Kind(taken.sha256, keys[unit].version, emulated.get(unit, False)))
+        if len(kinds) != 1 or len(keys) < len(cell.candidates):
             return None
-        return kind
+        return replace(kinds.pop(), keys=keys)
 
     def were_apart(a: Cell, b: Cell) -> bool:
         return any(
-            frozenset((":".join(x), ":".join(y))) in parted for x in names(a) for y in names(b)
+            known.tested.between(":".join(x), ":".join(y)) for x in names(a) for y in names(b)
         )
 
     planned, groups = group(
@@ -105,7 +116,7 @@ def divide(
         seed=wanted.seed,
     )
     by_class = ByClass(confidence=wanted.confidence, share=wanted.share, groups=groups)
-    return Division(planned, by_class, tuple(unknown))
+    return Division(planned, by_class, tuple(unknown), tuple(stale))
 
 
 def _rank(policy: Policy | None, inventory: Inventory, cell: Cell) -> int:

@@ -65,14 +65,14 @@ def plan(path: Path, patterns: Sequence[str]) -> Planned:
 
 def divide(
     store: Store, planned: Planned, wanted: Wanted, unreadable: dict[str, InputError]
-) -> tuple[Planned, tuple[str, ...]]:
-    """The plan by equivalence class, and who has no fingerprint for it (representatives.divide)."""
+) -> tuple[Planned, representatives.Division]:
+    """The plan by equivalence class, and what else was found (representatives.divide)."""
     found = representatives.divide(
         *(store, planned.matrix, planned.inventory, planned.policy, planned.cells),
         wanted,
         unreadable,
     )
-    return replace(planned, cells=found.cells, by_class=found.by_class), found.unknown
+    return replace(planned, cells=found.cells, by_class=found.by_class), found
 
 
 def enqueue(store: Store, planned: Planned, compute: Compute) -> str:

@@ -30,12 +30,14 @@ def divided(store: Store, planned: Planned, confidence: float, share: float) -> 
 
     unreadable: dict[str, InputError] = {}
     seed = int(time.strftime("%Y%m%d", time.gmtime()))
-    found, unknown = divide(store, planned, Wanted(confidence, share, seed), unreadable)
-    _say_left_out(unreadable)
-    if unknown:
-        devices = " ".join(dict.fromkeys(name.partition(":")[0] for name in unknown))
+    found, division = divide(store, planned, Wanted(confidence, share, seed), unreadable)
+    say_left_out(unreadable)
+    for why in division.stale:
+        typer.echo(f"assay: in full: {why}", err=True)
+    if division.unknown:
+        devices = " ".join(dict.fromkeys(name.partition(":")[0] for name in division.unknown))
         typer.echo(
-            f"assay: no fingerprint of {', '.join(unknown)}: in full"
+            f"assay: no fingerprint of {', '.join(division.unknown)}: in full"
             f" (mend: assay fingerprint {devices})",
             err=True,
         )
@@ -110,6 +112,6 @@ def _hours(saved: Saved) -> str:
     return f"{device_time(3600 * saved.hours)} saved at the pace of earlier runs{of}{note}"
 
 
-def _say_left_out(unreadable: Mapping[str, InputError]) -> None:
+def say_left_out(unreadable: Mapping[str, InputError]) -> None:
     for id, error in unreadable.items():
         typer.echo(f"assay: run {id} is left out: {error}", err=True)

@@ -22,7 +22,10 @@ from orchestrator.errors import Exit, InputError
 
 if TYPE_CHECKING:
     from orchestrator.fingerprint.classes import Member
+    from orchestrator.fingerprint.hypothesis import Tested
     from orchestrator.questions.fingerprinting import Taken
+    from orchestrator.questions.record import Record
+    from orchestrator.store.records import FingerprintInfo
 
 _FINGERPRINT = """Ask devices for their arithmetic: rounding, saturation, float fallback, plans.
 
@@ -94,11 +97,12 @@ def fingerprint(
     place = {device.name: n for n, device in enumerate(devices)}
     taken.sort(key=lambda t: place[t.device])  # of equals the first asked for is the standard
     members = [t.member for t in taken if t.member is not None]
+    tested = _record(store_folder(store)).tested
     if as_json:
         head = {"schema": "assay.fingerprints/1", "taken": [_taken_json(t) for t in taken]}
-        print_json(head | grouped_json(members))
+        print_json(head | grouped_json(members, tested))
     else:
-        _print_groups(members)
+        _print_groups(members, tested)
     return _exit_code(taken)
 
 
@@ -117,15 +121,11 @@ def classes(
     from orchestrator.fingerprint.classes import grouped_json, of_families
     from orchestrator.fingerprint.hypothesis import as_json as as_json_
     from orchestrator.fingerprint.hypothesis import lines
-    from orchestrator.questions.fingerprinting import tested
-    from orchestrator.store.database import Store
 
-    unreadable: dict[str, InputError] = {}
-    with Store.open(store_folder(store), readonly=True) as opened:
-        record = tested(opened, unreadable)
-    for id, error in unreadable.items():
-        typer.echo(f"assay: run {id} is left out: {error}", err=True)
-    stored = _stored(store_folder(store))
+    record = _record(store_folder(store))
+    for why in record.stale.values():
+        typer.echo(f"assay: {why}", err=True)
+    stored = [_member(f) for f in record.prints if (f.device, f.configuration) not in record.stale]
     members = of_families(stored, families or ["*"])
     if stored and not members:
         known = {name.split()[0] for m in stored for name in m.document["families"]}
@@ -135,13 +135,18 @@ def classes(
             mend=f"they begin with: {', '.join(sorted(known))}",
         )
     if as_json:
-        head = {"schema": "assay.classes/1", "families": families, "tested": as_json_(record)}
-        print_json(head | grouped_json(members))
+        head = {
+            "schema": "assay.classes/1",
+            "families": families,
+            "tested": as_json_(record.tested),
+        }
+        stale = [{"name": ":".join(who), "why": why} for who, why in record.stale.items()]
+        print_json(head | {"stale": stale} | grouped_json(members, record.tested))
         return
-    if not members:
+    if not members and not record.stale:
         print_text("no fingerprint is stored: take some with assay fingerprint DEVICE")
-    _print_groups(members)
-    print_text("\n".join(lines(record)))
+    _print_groups(members, record.tested)
+    print_text("\n".join(lines(record.tested)))
 
 
 def _diff(a: str, b: str, root: Path, as_json: bool) -> None:
@@ -174,12 +179,30 @@ def _diff(a: str, b: str, root: Path, as_json: bool) -> None:
 
 def _stored(root: Path) -> list[Member]:
     """The newest fingerprint of each device and configuration."""
-    from orchestrator.fingerprint.classes import Member
+    from orchestrator.fingerprint.taken import Prints
     from orchestrator.store.glance import glance
 
     with glance(root) as reader:
-        found = reader.fingerprints()
-    return [Member(f.device, f.configuration, f.version, f.document) for f in found]
+        return [_member(f) for f in Prints(reader.fingerprints())]
+
+
+def _member(found: FingerprintInfo) -> Member:
+    from orchestrator.fingerprint.classes import Member
+
+    return Member(found.device, found.configuration, found.version, found.document)
+
+
+def _record(root: Path) -> Record:
+    """What the store knows; runs that are left out are told on stderr."""
+    from orchestrator.cli.by_class import say_left_out
+    from orchestrator.questions.record import record
+    from orchestrator.store.database import Store
+
+    unreadable: dict[str, InputError] = {}
+    with Store.open(root, readonly=True) as opened:
+        found = record(opened, unreadable)
+    say_left_out(unreadable)
+    return found
 
 
 def _named(name: str, stored: list[Member]) -> list[Member]:
@@ -205,12 +228,12 @@ def _line(taken: Taken) -> str:
     )
 
 
-def _print_groups(members: list[Member]) -> None:
+def _print_groups(members: list[Member], tested: Tested) -> None:
     from orchestrator.fingerprint.classes import classes, splits
 
-    for group in classes(members):
+    for group in classes(members, tested):
         print_text(f"class {group[0].document['sha256'][:8]}: {', '.join(m.name for m in group)}")
-    for split in splits(members):
+    for split in splits(members, tested):
         print_text(f"{split.configuration}: {split.member.device}: {split.words}")
 
 

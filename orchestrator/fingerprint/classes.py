@@ -1,4 +1,7 @@
-"""Equivalence classes: devices and runtimes whose fingerprints are equal. Documents only."""
+"""Equivalence classes: devices and runtimes whose fingerprints are equal and whose answers to
+
+models have not parted them. Pure.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.fingerprint.hypothesis import Tested, evidence
 from orchestrator.fingerprint.words import Document, difference, differing, narrowed
+from orchestrator.matrix.by_class import house
+
+UNTESTED = Tested(0, 0, ())
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Split:
-    """``member`` answers otherwise than ``first`` in these operator families."""
+    """``member`` answers otherwise than ``first`` in these operator families.
+
+    Of none where the probes do not tell them apart, but data did.
+    """
 
     configuration: str
     member: Member
@@ -40,22 +50,41 @@ def of_families(members: Iterable[Member], globs: Sequence[str]) -> list[Member]
     return [member for member in narrow if member.document["families"]]
 
 
-def classes(members: Iterable[Member]) -> list[list[Member]]:
-    """Members with equal answers together, the order kept."""
-    found: dict[str, list[Member]] = {}
+def classes(members: Iterable[Member], tested: Tested = UNTESTED) -> list[list[Member]]:
+    """Members with equal answers together, the order kept; whom data parted are in two classes."""
+    found: dict[str, list[list[Member]]] = {}
     for member in members:
-        found.setdefault(member.document["sha256"], []).append(member)
-    return list(found.values())
+        homes = found.setdefault(member.document["sha256"], [])
+        house(homes, member, lambda a, b: tested.between(a.name, b.name) is not None)
+    return [home for homes in found.values() for home in homes]
 
 
-def splits(members: Sequence[Member]) -> list[Split]:
-    """Per configuration, each class against the one that comes first."""
+def splits(members: Sequence[Member], tested: Tested = UNTESTED) -> list[Split]:
+    """Per configuration, each class against the one that comes first; where only data part it from
+
+    an earlier one, against that.
+    """
     found = []
     for configuration in dict.fromkeys(member.configuration for member in members):
-        groups = classes(m for m in members if m.configuration == configuration)
-        first = groups[0][0]
-        found += [_split(group[0], first) for group in groups[1:]]
+        alike: dict[str, list[Member]] = {}
+        groups = classes((m for m in members if m.configuration == configuration), tested)
+        for group in groups:
+            member, before = group[0], alike.setdefault(group[0].document["sha256"], [])
+            if before:
+                found.append(_by_data(member, before, tested))
+            elif group is not groups[0]:
+                found.append(_split(member, groups[0][0]))
+            before += group
     return found
+
+
+def _by_data(member: Member, before: Sequence[Member], tested: Tested) -> Split:
+    """``member`` against the first of those ``before`` from whom data part it."""
+    first, pair = next(
+        (other, pair) for other in before if (pair := tested.between(member.name, other.name))
+    )
+    words = f"by its fingerprint as {first.device}, but data set them apart: {evidence(*pair)}"
+    return Split(member.configuration, member, first, [], words)
 
 
 def _split(member: Member, first: Member) -> Split:
@@ -67,7 +96,7 @@ def _split(member: Member, first: Member) -> Split:
     return Split(member.configuration, member, first, families, words)
 
 
-def grouped_json(members: Sequence[Member]) -> dict[str, Any]:
+def grouped_json(members: Sequence[Member], tested: Tested = UNTESTED) -> dict[str, Any]:
     """The parts ``classes`` and ``splits`` of a JSON answer."""
     return {
         "classes": [
@@ -78,7 +107,7 @@ def grouped_json(members: Sequence[Member]) -> dict[str, Any]:
                     for m in group
                 ],
             }
-            for group in classes(members)
+            for group in classes(members, tested)
         ],
         "splits": [
             {
@@ -88,6 +117,6 @@ def grouped_json(members: Sequence[Member]) -> dict[str, Any]:
                 "families": list(split.families),
                 "words": split.words,
             }
-            for split in splits(members)
+            for split in splits(members, tested)
         ],
     }

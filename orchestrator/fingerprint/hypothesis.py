@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
-from math import comb
 from typing import Any
 
 from orchestrator.variance.intervals import upper_bound
@@ -14,10 +12,11 @@ from orchestrator.variance.intervals import upper_bound
 
 @dataclass(frozen=True)
 class Said:
-    """An answer of somebody with a fingerprint.
+    """An answer of somebody with a fingerprint that speaks for it.
 
     ``who``: device and configuration. ``question``: what two must share to be compared (model,
-    inputs, threads ...). ``outputs``: hashes of everything that came out.
+    inputs, threads ...), ``asked`` the same in words. ``outputs``: hashes of everything that came
+    out.
     """
 
     fingerprint: str
@@ -25,18 +24,31 @@ class Said:
     attempt: str
     question: tuple[str, ...]
     outputs: tuple[str, ...]
+    asked: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A spot check held against a whole answer, of the same class: ``differing`` samples do."""
+
+    spot: Said
+    full: Said
+    differing: int
 
 
 @dataclass(frozen=True)
 class Tested:
     """Of ``pairs`` with equal fingerprints and one question ``confirmed`` have equal outputs.
 
-    ``counterexamples``: for each question, one pair for every two answers that differ.
+    ``counterexamples``: for each question, one pair for every two answers that differ, and every
+    spot check that does. ``apart``: every two (by ``who``) that ever answered a question
+    differently, and how; who answered one in several ways is apart from itself.
     """
 
     pairs: int
     confirmed: int
     counterexamples: tuple[tuple[Said, Said], ...]
+    apart: Mapping[frozenset[str], tuple[Said, Said]] = field(default_factory=dict)
 
     @property
     def at_most(self) -> float | None:
@@ -45,6 +57,11 @@ class Tested:
         Pairs of one class share answers, so for several units of a class it is too narrow.
         """
         return upper_bound(self.pairs - self.confirmed, self.pairs) if self.pairs else None
+
+    def between(self, a: str, b: str) -> tuple[Said, Said] | None:
+        """What sets two (by ``who``) apart, None: nothing. Who is apart from itself is from all."""
+        pairs = (frozenset((a, b)), frozenset((a,)), frozenset((b,)))
+        return next((self.apart[pair] for pair in pairs if pair in self.apart), None)
 
 
 def configuration(runtime: str, kernels: str) -> str:
@@ -57,37 +74,48 @@ def configuration(runtime: str, kernels: str) -> str:
     return runtime if plain else f"{runtime}/{kernels}"
 
 
-def apart(answers: Iterable[Said]) -> frozenset[frozenset[str]]:
-    """Every two of one fingerprint (by ``who``) that gave different answers to one question."""
-    return frozenset(
-        frozenset((a.who, b.who))
-        for group in _asked(answers)
-        for a, b in combinations(group, 2)
-        if a.outputs != b.outputs
-    )
+_Pair = tuple[str, tuple[str, ...], frozenset[str]]
+"""Fingerprint, question, who."""
 
 
-def counted(answers: Iterable[Said]) -> Tested:
-    """``answers`` oldest first: of each who and question the last one counts."""
-    pairs = confirmed = 0
-    apart: list[tuple[Said, Said]] = []
+def counted(answers: Iterable[Said], checks: Iterable[Check] = ()) -> Tested:
+    """All that anybody ever answered counts, not the newest alone: an answer that was given anew
+
+    and came out otherwise is a fact about its giver. A pair is confirmed if all its answers agree;
+    who answered one question in several ways is a pair with itself that is not.
+    """
+    alike: dict[_Pair, bool] = {}
+    apart: dict[frozenset[str], tuple[Said, Said]] = {}
+    found: dict[tuple[Said, Said], None] = {}
+
+    def count(a: Said, b: Said, same: bool) -> bool:
+        """Whether it is the first difference of this pair."""
+        who = frozenset((a.who, b.who))
+        before = alike.get((a.fingerprint, a.question, who), True)
+        alike[a.fingerprint, a.question, who] = before and same
+        if not same:
+            apart.setdefault(who, (a, b))
+        return before and not same
+
     for group in _asked(answers):
-        alike: dict[tuple[str, ...], list[Said]] = defaultdict(list)
+        first: dict[tuple[str, ...], Said] = {}
         for answer in group:
-            alike[answer.outputs].append(answer)
-        pairs += comb(len(group), 2)
-        confirmed += sum(comb(len(same), 2) for same in alike.values())
-        apart += combinations([same[0] for same in alike.values()], 2)
-    return Tested(pairs, confirmed, tuple(apart))
+            first.setdefault(answer.outputs, answer)
+        found |= dict.fromkeys(combinations(first.values(), 2))
+        for a, b in combinations(group, 2):
+            count(a, b, a.outputs == b.outputs)
+    for check in checks:
+        if count(check.spot, check.full, not check.differing):
+            found[check.spot, check.full] = None
+    return Tested(len(alike), sum(alike.values()), tuple(found), apart)
 
 
 def _asked(answers: Iterable[Said]) -> list[list[Said]]:
-    """The newest answers of each fingerprint to each question, one for each who."""
-    newest = {(a.fingerprint, a.question, a.who): a for a in answers}
-    asked: dict[tuple[str, tuple[str, ...]], list[Said]] = defaultdict(list)
-    for (fingerprint, question, _), answer in newest.items():
-        asked[fingerprint, question].append(answer)
-    return list(asked.values())
+    """For each fingerprint and question the distinct answers of each who, the first of equals."""
+    asked: dict[tuple[str, tuple[str, ...]], dict[tuple[str, tuple[str, ...]], Said]] = {}
+    for a in answers:
+        asked.setdefault((a.fingerprint, a.question), {}).setdefault((a.who, a.outputs), a)
+    return [list(group.values()) for group in asked.values()]
 
 
 def lines(found: Tested) -> Iterator[str]:
@@ -100,7 +128,13 @@ def lines(found: Tested) -> Iterator[str]:
         f"exceptions at most {100 * found.at_most:.2g} % (one-sided 95 %)"
     )
     for a, b in found.counterexamples:
-        yield f"  counterexample: {a.who} and {b.who}, attempts {a.attempt[:12]} {b.attempt[:12]}"
+        yield f"  counterexample: {evidence(a, b)}"
+
+
+def evidence(a: Said, b: Said) -> str:
+    """Which data set two apart."""
+    attempts = f"attempts {a.attempt[:12]} {b.attempt[:12]}"
+    return f"{a.who} and {b.who} on {a.asked}, {attempts}"
 
 
 def as_json(found: Tested) -> dict[str, Any]:
@@ -113,6 +147,7 @@ def as_json(found: Tested) -> dict[str, Any]:
                 "fingerprint": a.fingerprint,
                 "a": a.who,
                 "b": b.who,
+                "asked": a.asked,
                 "attempts": [a.attempt, b.attempt],
             }
             for a, b in found.counterexamples

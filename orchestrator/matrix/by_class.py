@@ -6,15 +6,18 @@ repeats itself, gets hot or throttles is its own affair, and those cells stay as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.matrix.conditions import spot
+from orchestrator.matrix.key import Key
 from orchestrator.matrix.plan import Cell
 
 CLEAN = "clean"
+T = TypeVar("T")
 
 
 class _Kept(BaseModel):
@@ -32,12 +35,14 @@ class Member(_Kept):
 class Group(_Kept):
     """Members of one class that one cell could answer for; the first is planned in full.
 
-    ``fingerprint``: the sha256 they share. ``version``: of the runtime it was taken of.
+    ``fingerprint``: the sha256 they share. ``version``: of the runtime it was taken of. ``keys``:
+    unit -> what its own was taken on.
     """
 
     fingerprint: str
     version: str | None
     members: tuple[Member, ...]
+    keys: Mapping[str, Key] = {}
 
 
 class ByClass(_Kept):
@@ -53,11 +58,24 @@ class ByClass(_Kept):
 
 @dataclass(frozen=True)
 class Kind:
-    """What devices of one class have in common; emulated and real ones have nothing."""
+    """What devices of one class have in common; emulated and real ones have nothing.
+
+    ``keys``: as ``Group.keys``, of the units that may take the cell; they may differ.
+    """
 
     fingerprint: str
     version: str | None
     emulated: bool
+    keys: Mapping[str, Key] = field(default_factory=dict, compare=False)
+
+
+def house(homes: list[list[T]], one: T, apart: Callable[[T, T], bool]) -> None:
+    """Add ``one`` to the first of ``homes`` that holds nobody apart from it, else to a new one."""
+    for home in homes:
+        if not any(apart(one, other) for other in home):
+            home.append(one)
+            return
+    homes.append([one])
 
 
 def group(
@@ -76,17 +94,15 @@ def group(
     ``samples``: of an input set; ``size``: of a spot check of so many, all of them for none.
     """
     classes: dict[tuple[Kind, tuple[str, ...]], list[list[Cell]]] = {}
+    keys: dict[str, Mapping[str, Key]] = {}
     for cell in sorted((c for c in cells if c.condition == CLEAN), key=rank):
         kind = kind_of(cell)
         if kind is None or size(samples(cell.inputs)) >= samples(cell.inputs):
             continue
         asked = cell.model, cell.file, cell.inputs, cell.runtime
         found = classes.setdefault((kind, asked), [])
-        home = next((c for c in found if not any(apart(cell, other) for other in c)), None)
-        if home is None:
-            found.append([cell])
-        else:
-            home.append(cell)
+        house(found, cell, apart)
+        keys.setdefault(cell.id, kind.keys)
     groups: list[Group] = []
     instead: dict[str, Cell] = {}
     for (kind, _), found in classes.items():
@@ -98,6 +114,11 @@ def group(
                 Member(slot=c.slot, full=c.id, spot=s.id) for c, s in zip(alike, spots, strict=True)
             )
             groups.append(
-                Group(fingerprint=kind.fingerprint, version=kind.version, members=members)
+                Group(
+                    fingerprint=kind.fingerprint,
+                    version=kind.version,
+                    members=members,
+                    keys={unit: key for c in alike for unit, key in keys[c.id].items()},
+                )
             )
     return tuple(instead.get(c.id, c) for c in cells), tuple(groups)

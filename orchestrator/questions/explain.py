@@ -11,8 +11,8 @@ from orchestrator.attribution.rules import attribute
 from orchestrator.attribution.sides import side
 from orchestrator.attribution.signature import Signature, signature
 from orchestrator.errors import InputError, NotAvailableError
-from orchestrator.fingerprint.hypothesis import configuration
 from orchestrator.fingerprint.relevant import apart, relevant
+from orchestrator.fingerprint.taken import Prints
 from orchestrator.fingerprint.words import Document
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.observe import observation, truth
@@ -33,7 +33,8 @@ File = tuple[str, str, str]
 class Answered:
     """One row's answer to one file, and what is known of where it came from.
 
-    ``probed``: the newest fingerprint of its device, runtime, version and kernels.
+    ``probed``: the newest fingerprint that speaks for it; ``stale``: why none does, though some of
+    its device, runtime and kernels are stored.
     """
 
     attempt: AttemptInfo
@@ -41,6 +42,7 @@ class Answered:
     factors: Factors
     side: Side
     probed: Document | None
+    stale: str | None
 
 
 class Explainer:
@@ -60,9 +62,7 @@ class Explainer:
             key = (cell.model, cell.file, cell.inputs), f"{unit}/{cell.runtime}"
             self._cells.setdefault(key, []).append(cell)
         self._truths: dict[tuple[str, str], Truth] = {}
-        self._probed = {
-            (f.device, f.configuration, f.version): f.document for f in store.fingerprints()
-        }
+        self._prints = Prints(store.fingerprints())
         self._read: dict[tuple[File, str], Answered] = {}
 
     @property
@@ -114,7 +114,7 @@ class Explainer:
             "mechanism": str(told.mechanism),
             "factors": None if told.factors is None else list(told.factors),
             "confidence": told.confidence,
-            "because": list(told.because),
+            "because": [*told.because, *filter(None, (left.stale, right.stale))],
             "blamed": told.blamed,
             "mend": told.mend,
             "changed": _apart(left.side, right.side),
@@ -172,14 +172,14 @@ class Explainer:
         config = self._frozen.matrix.runtime(usable.row.runtime)
         spec = runtime_spec(config, self._frozen.inventory.device(usable.row.device))
         found = factors(usable.row, spec, environment, usable.fallbacks)
+        probed = self._prints.speaking(found)
         return Answered(
             attempt,
             read(known.task, usable.outputs, known.labels, known.inputs),
             found,
             side(row, found, spec, attempt.result, environment, seen),
-            self._probed.get(
-                (usable.row.device, configuration(found.runtime, found.kernels), found.version)
-            ),
+            probed.document if probed else None,
+            None if probed else self._prints.stale(found),
         )
 
     def _truth(self, model: str, inputs: str) -> Truth:

@@ -16,11 +16,9 @@ from orchestrator.devices.rounds import side_by_side
 from orchestrator.devices.worker import emulated
 from orchestrator.errors import AssayError, DeadlineError, InfraError, InputError, NotAvailableError
 from orchestrator.fingerprint.classes import Member
-from orchestrator.fingerprint.hypothesis import Said, Tested, configuration, counted
 from orchestrator.fingerprint.identify import identify
 from orchestrator.fingerprint.pack import archive, probes, wide
 from orchestrator.matrix.inventory import Device
-from orchestrator.questions.standings import every_run, standings
 from orchestrator.store import fingerprints
 from orchestrator.store.database import Store
 from orchestrator.visit import Visit, visit
@@ -97,39 +95,6 @@ def take(
             yield from taken
 
 
-def tested(store: Store, unreadable: dict[str, InputError]) -> Tested:
-    """Every pair of answers in the store whose devices have equal fingerprints, newest answers."""
-    return counted(said(store, unreadable))
-
-
-def said(store: Store, unreadable: dict[str, InputError]) -> list[Said]:
-    """Answers in the store of devices with a fingerprint, oldest first: whole ones, spot checks.
-
-    A fingerprint speaks for the version of the runtime it was taken of. Runs whose record is
-    damaged are told to ``unreadable`` by their IDs, and the others still count.
-    """
-    known = {(f.device, f.configuration, f.version): f.sha256 for f in store.fingerprints()}
-    found: list[Said] = []
-    for standing in standings(store, every_run(store)[::-1], unreadable) if known else ():
-        answer = standing.answer
-        if answer is None or not answer.factors.condition.startswith(("clean", "spot:")):
-            continue
-        name = configuration(answer.factors.runtime, answer.factors.kernels)
-        sha = known.get((answer.factors.unit, name, answer.factors.version))
-        if sha is None:
-            continue
-        samples = str(answer.attempt.result["repeats"]["samples"]) if answer.attempt.result else ""
-        question = (
-            answer.file_sha256,
-            *answer.inputs_sha256,
-            samples,
-            str(answer.factors.threads),
-        )
-        who = f"{answer.factors.unit}:{name}"
-        found.append(Said(sha, who, answer.attempt.id, question, answer.outputs))
-    return found
-
-
 def _all(
     there: Visit,
     configurations: Mapping[str, wire.RuntimeSpec],
@@ -161,7 +126,10 @@ def _one(there: Visit, name: str, spec: wire.RuntimeSpec, store: Store) -> Membe
 
 
 def _key(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Build and processor that gave the answers; no part of the identity."""
+    """Build and processor that gave the answers, of which `matrix.key` makes the key; no part of
+
+    the identity.
+    """
     cores = {tuple(sorted(core.items())) for core in facts.get("cores", [])}
     return {
         "runtime": facts.get("runtime"),

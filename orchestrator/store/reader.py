@@ -155,12 +155,10 @@ class Reader:
         ]
 
     def fingerprints(self) -> list[FingerprintInfo]:
-        """The newest of every device and configuration, by both."""
+        """All that were taken, by device and configuration, of both the newest first."""
         found = self._query(
             "SELECT device, configuration, version, environment, sha256, document, created"
-            " FROM fingerprint f WHERE id = (SELECT MAX(id) FROM fingerprint g"
-            " WHERE g.device = f.device AND g.configuration = f.configuration)"
-            " ORDER BY device, configuration",
+            " FROM fingerprint ORDER BY device, configuration, id DESC",
             {},
         )
         return [FingerprintInfo(**{**row, "document": as_json(row["document"])}) for row in found]

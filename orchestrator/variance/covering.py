@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.matrix.by_class import Group, Member
+from orchestrator.matrix.key import stale
 from orchestrator.variance.itself import unlike
 from orchestrator.variance.observation import Observation
 
@@ -83,14 +84,20 @@ def _parted(group: Group, spot: Observation, full: Observation) -> Left | None:
     """Why ``full`` does not stand for the unit of ``spot``, or None."""
     found = unlike(spot, full)
     k, n = (found.k, found.n) if found else (0, 0)
-    expected = group.version or full.version
     if k or not n:
         why = f"{k} of {n} samples drawn differ from {full.row.device}"
-    elif spot.version != expected or full.version != expected:
-        versions = f"{spot.version} and {full.version}"
-        why = f"runtime {versions}, but the fingerprint was taken of {expected}"
+    elif told := _stale(group, spot) or _stale(group, full):
+        why = told
     elif spot.fallbacks != full.fallbacks:
         why = f"another backend computed than on {full.row.device}"
     else:
         return None
     return Left(spot.cell, full.cell, k, n, why)
+
+
+def _stale(group: Group, seen: Observation) -> str | None:
+    """Why the fingerprint of its unit does not speak for an answer, or None."""
+    unit = seen.row.device
+    # Runs that an older Assay planned know the version alone.
+    taken = group.keys.get(unit) or seen.key.model_copy(update={"version": group.version})
+    return stale(unit, seen.key, taken)

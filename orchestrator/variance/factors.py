@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_worker.wire import RuntimeSpec
+from orchestrator.matrix.key import Key, key_of
 from orchestrator.variance.observation import Row
 
 FACTORS = (
@@ -26,10 +27,6 @@ FACTORS = (
     *("runtime", "version", "threads", "kernels", "condition"),
 )
 CPU = "CPUExecutionProvider"
-_CORE = (
-    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"),
-    *("vendor_id", "cpu family", "model", "stepping"),
-)
 _SYSTEM = ("kernel", "os", "libc", "hardware")
 
 
@@ -55,6 +52,11 @@ class Factors:
     kernels: str
     condition: str
 
+    @property
+    def key(self) -> Key:
+        """What a fingerprint must have been taken on to speak for this answer."""
+        return Key(version=self.version, build=self.build, core=self.core)
+
     def text(self) -> str:
         """As one would name it in a line: unit, runtime, version, and what is not usual."""
         version = self.version or "(version unknown)"
@@ -70,15 +72,15 @@ def factors(
 
     ``fallbacks`` as in `device_worker.wire.Backend`.
     """
-    used = environment.get("runtime") or {}
+    key = key_of(environment)
     return Factors(
-        core=_core(environment),
+        core=key.core,
         device_class=row.device_class,
         unit=row.device,
         system=_system(environment),
         runtime=spec.runtime,
-        version=_version(used),
-        build=used.get("native_sha256"),
+        version=key.version,
+        build=key.build,
         threads=environment.get("threads") or spec.threads,
         kernels=kernels(spec, environment.get("delegate"), fallbacks),
         condition="clean" if row.condition.startswith("repeat:") else row.condition,
@@ -125,31 +127,11 @@ def _outermost(*pairs: tuple[str, Any, Any]) -> str | None:
     return ""
 
 
-def _core(environment: Mapping[str, Any]) -> str | None:
-    if not environment.get("machine") or not environment.get("isa_flags"):
-        return None
-    kinds = {
-        "/".join(core[name] for name in _CORE if name in core)
-        for core in environment.get("cores") or ()
-    }
-    flags = hashlib.sha256(" ".join(sorted(environment["isa_flags"])).encode()).hexdigest()[:8]
-    return " ".join([environment["machine"], *sorted(filter(None, kinds)), f"isa {flags}"])
-
-
 def _system(environment: Mapping[str, Any]) -> str | None:
     if "kernel" not in environment:
         return None
     told = json.dumps(system_of(environment), sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:12]
-
-
-def _version(used: Mapping[str, Any]) -> str | None:
-    if not used.get("version"):
-        return None
-    # onnxruntime-gpu 1.31 is not onnxruntime 1.31.
-    usual = {"onnxruntime", "ai-edge-litert", "tflite-runtime", None}
-    other = used.get("distribution")
-    return str(used["version"]) if other in usual else f"{other} {used['version']}"
 
 
 def kernels(spec: RuntimeSpec, delegate: Any = None, fallbacks: tuple[str, ...] = ()) -> str:

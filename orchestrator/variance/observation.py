@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.matrix.key import UNKNOWN, Key
 from orchestrator.variance.lattice import Array, Output
 from orchestrator.variance.tasks import Task
 
@@ -64,9 +65,9 @@ class Observation:
     ``repeats`` passes over ``repeat_samples`` samples gave ``repeat_mismatches`` outputs whose
     bytes differ from the first pass. ``soak``: of a soak cell, over the samples of ``outputs``.
     ``power``: the mode the device was in. ``order``: of an order cell; ``outputs`` are in the
-    samples' own order all the same. ``isa``: the device's instruction-set flags. ``version``: of
-    the runtime. ``samples`` [n]: positions in the input set of the samples of ``outputs``; None:
-    they are its first ones.
+    samples' own order all the same. ``isa``: the device's instruction-set flags. ``key``: what
+    computed. ``samples`` [n]: positions in the input set of the samples of ``outputs``; None: they
+    are its first ones.
     """
 
     row: Row
@@ -88,7 +89,7 @@ class Observation:
     soak: Soak | None = None
     power: str | None = None
     order: Order | None = None
-    version: str | None = None
+    key: Key = UNKNOWN
     samples: Array | None = None
 
 

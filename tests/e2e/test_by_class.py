@@ -7,6 +7,7 @@ its fingerprint was taken.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,9 @@ def test_covered_is_not_passed_unless_the_policy_accepts_it(desk: Desk) -> None:
     assert document["by_class"]["saved_inferences"] == 3 * (SAMPLES - DRAWN)
     assert document["by_class"]["saved_s"] > 0
     assert rows(document)["one"]["id"] in document["latency"]
+    record = assay("classes", "--json", store=desk.store).json
+    assert (record["tested"]["pairs"], record["tested"]["confirmed"]) == (6, 6)  # of four units
+    assert len(record["classes"]) == 1
 
     shown = assay("signoff", store=desk.store)
     assert "cnn.u8s8@two/ort stands for 3 rows: 189 samples drawn of each" in shown.out
@@ -166,9 +170,19 @@ def test_a_counterexample_leaves_its_class_and_runs_in_full(desk: Desk) -> None:
     )
 
     # The record of the hypothesis has it, and no later plan lets the two stand for each other.
-    record = assay("classes", "--json", store=desk.store).json["tested"]
-    assert record["confirmed"] == 1  # the spot checks of one and three
-    assert len(record["counterexamples"]) == 2  # odd's with theirs, and in full with two
+    found = assay("classes", "--json", store=desk.store).json
+    record = found["tested"]
+    # Among the drawn all four, and in full odd with two; odd differs from everybody.
+    assert (record["pairs"], record["confirmed"]) == (7, 3)
+    assert len(record["counterexamples"]) == 3  # odd's with theirs, with two's, and in full
+    assert [{m["device"] for m in group["members"]} for group in found["classes"]] == [
+        {"odd"},
+        {"one", "three", "two"},
+    ]
+    [split] = found["splits"]
+    assert split["families"] == []
+    assert "but data set them apart: " in split["words"]
+    assert " on cnn.u8s8 with digits " in split["words"]
     plan = desk.run("plan", "--by-class").out.splitlines()
     assert "odd-cnn.u8s8-digits-clean-ort" in plan
     assert "two stands for one, three in ort: cnn.u8s8 on digits" in plan
@@ -205,15 +219,33 @@ def test_too_few_samples_are_not_drawn_from(desk: Desk) -> None:
     assert found["inferences"] == 40
 
 
-def test_a_unit_of_another_version_is_not_covered(desk: Desk) -> None:
-    """The interpreter is another one than the fingerprint was taken with."""
-    import sqlite3
-
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("$.taken_on.runtime.version", "1.0.0", "not 1.0.0"),
+        ("$.taken_on.runtime.native_sha256", "c0ffee", "another build of runtime"),
+        ("$.taken_on.machine", "riscv64", "another core"),
+    ],
+)
+def test_a_fingerprint_of_something_else_stands_for_nobody(
+    desk: Desk, path: str, value: str, words: str
+) -> None:
+    """Runtime or core are others than the fingerprints were taken on."""
     with sqlite3.connect(desk.store / "assay.db") as db:
-        db.execute("UPDATE fingerprint SET version = '1.0.0'")
+        db.execute("UPDATE fingerprint SET document = json_set(document, ?, ?)", (path, value))
     done = desk.run("run", "--by-class", "--json")
     assert all(c[0] == "clean" for c in cells(done.json).values()), done.err
-    assert "but the fingerprint was taken of 1.0.0" in done.err
+    assert words in done.err
+
+    # From then on it is known, and neither a plan nor the classes use them.
+    again = desk.run("plan", "--by-class")
+    assert " stands for " not in again.out
+    assert "assay: in full: the fingerprint of one is stale: " in again.err
+    assert again.err.count("(mend: assay fingerprint ") == len(UNITS)
+    found = assay("classes", "--json", store=desk.store)
+    assert (found.json["classes"], found.json["tested"]["pairs"]) == ([], 0)
+    assert [s["name"] for s in found.json["stale"]] == [f"{u}:onnxruntime" for u in sorted(UNITS)]
+    assert words in found.err
 
 
 def test_a_representative_whose_answer_is_damaged_is_replaced(desk: Desk) -> None:

@@ -8,9 +8,16 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.fingerprint.hypothesis import Said, apart, as_json, configuration, counted, lines
+from orchestrator.fingerprint.hypothesis import (
+    Check,
+    Said,
+    as_json,
+    configuration,
+    counted,
+    lines,
+)
 
-ONE = Said("f" * 64, "one:litert/default", "a1", ("model", "x", "8", "1"), ("out",))
+ONE = Said("f" * 64, "one:litert/default", "a1", ("model", "x", "8", "1"), ("out",), "m.f with x")
 TWO = replace(ONE, who="two:litert/default", attempt="a2")
 
 
@@ -29,13 +36,45 @@ def test_an_exception_is_a_counterexample_with_its_attempts() -> None:
     assert (found.pairs, found.confirmed) == (3, 1)
     assert found.counterexamples == ((ONE, other),)
     assert list(lines(found))[1] == (
-        "  counterexample: one:litert/default and three:litert/default, attempts a1 a3"
+        "  counterexample: one:litert/default and three:litert/default on m.f with x,"
+        " attempts a1 a3"
     )
     assert as_json(found)["counterexamples"][0]["attempts"] == ["a1", "a3"]
 
 
-def test_of_one_unit_the_newest_answer_counts() -> None:
-    assert counted([replace(ONE, outputs=("old",)), TWO, ONE]).counterexamples == ()
+def test_an_answer_that_came_out_otherwise_later_is_remembered() -> None:
+    """One answered otherwise than two, and then as two did: by then it is one that does both."""
+    before = replace(ONE, attempt="a0", outputs=("old",))
+    found = counted([before, TWO, ONE])
+    assert found.counterexamples == ((before, TWO),)
+    assert (found.pairs, found.confirmed) == (2, 0)  # one and two, one and itself
+    assert found.between(ONE.who, TWO.who) == (before, TWO)
+    assert found.between(ONE.who, "nobody yet") == (before, ONE)
+    assert found.between(TWO.who, "nobody yet") is None
+
+
+def test_one_that_contradicts_itself_is_apart_from_all() -> None:
+    again = replace(ONE, attempt="later", outputs=("else",))
+    found = counted([ONE, again])
+    assert (found.pairs, found.confirmed, found.counterexamples) == (1, 0, ((ONE, again),))
+    assert found.at_most == 1.0
+    assert found.between(TWO.who, ONE.who) == (ONE, again)
+
+
+SPOT = replace(TWO, attempt="s2", question=("model", "drawn", "3", "1"), outputs=("some",))
+
+
+def test_a_spot_check_counts_against_its_representative() -> None:
+    same = counted([ONE, SPOT], [Check(SPOT, ONE, 0)])
+    assert (same.pairs, same.confirmed, same.apart) == (1, 1, {})
+    unlike = counted([ONE, SPOT], [Check(SPOT, ONE, 5)])
+    assert (unlike.pairs, unlike.confirmed) == (1, 0)
+    assert unlike.counterexamples == ((SPOT, ONE),)
+    assert unlike.between(ONE.who, TWO.who) == (SPOT, ONE)
+    # Drawn alike twice it is one pair, which one difference is enough to unmake.
+    again = replace(SPOT, attempt="s3", outputs=("other",))
+    both = counted([ONE, SPOT], [Check(SPOT, ONE, 0), Check(again, ONE, 5)])
+    assert (both.pairs, both.confirmed, both.counterexamples) == (1, 0, ((again, ONE),))
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=12))
@@ -62,8 +101,4 @@ def test_whoever_answered_differently_is_apart(outputs: list[str]) -> None:
     answers = [replace(ONE, who=str(n), outputs=(o,)) for n, o in enumerate(outputs)]
     pairs = itertools.combinations(enumerate(outputs), 2)
     expected = {frozenset((str(i), str(j))) for (i, a), (j, b) in pairs if a != b}
-    assert apart(answers) == expected
-
-
-def test_an_answer_that_was_given_anew_sets_nobody_apart() -> None:
-    assert apart([replace(ONE, outputs=("old",)), TWO, ONE]) == frozenset()
+    assert counted(answers).apart.keys() == expected

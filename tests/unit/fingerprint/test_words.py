@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from orchestrator.fingerprint.classes import Member, classes, splits
+from orchestrator.fingerprint.classes import Member, classes, grouped_json, splits
+from orchestrator.fingerprint.hypothesis import Said, counted
 from orchestrator.fingerprint.words import (
     difference,
     identity,
@@ -145,6 +147,39 @@ def test_equal_ones_are_grouped_and_each_class_is_held_against_the_first() -> No
     (split,) = splits(members)
     assert (split.member.device, split.first.device) == ("b", "a")
     assert split.families == ["ADD int8"]
+
+
+def test_whom_data_set_apart_is_in_another_class_and_the_data_are_named() -> None:
+    away = document(QLinearConv_U8S8="half-even", MatMulInteger_U8S8="exact", ADD_int8="half-away")
+    members = [Member(name, "ort", "1", EVEN) for name in ("a", "b", "c", "d")]
+    members.insert(1, Member("other", "ort", "1", away))
+    answers = [
+        Said(EVEN["sha256"], f"{name}:ort", f"of-{name}", ("net", "x"), (out,), "net.int8 with x")
+        for name, out in (("a", "1"), ("b", "2"), ("c", "1"), ("d", "2"))
+    ]
+    tested = counted(answers)
+    assert [[m.device for m in group] for group in classes(members, tested)] == [
+        ["a", "c"],
+        ["b", "d"],
+        ["other"],
+    ]
+    words = {split.member.device: split.words for split in splits(members, tested)}
+    assert words.keys() == {"b", "other"}
+    assert words["b"] == (
+        "by its fingerprint as a, but data set them apart:"
+        " a:ort and b:ort on net.int8 with x, attempts of-a of-b"
+    )
+    assert "half-away" in words["other"]
+    told = grouped_json(members, tested)
+    assert [len(group["members"]) for group in told["classes"]] == [2, 2, 1]
+    # A fourth answer of b, the same as a's, brings nobody together again.
+    later = counted([*answers, replace(answers[0], who="b:ort", attempt="late")])
+    assert [[m.device for m in group] for group in classes(members, later)] == [
+        ["a", "c"],
+        ["b"],
+        ["d"],
+        ["other"],
+    ]
 
 
 def test_a_model_of_some_operators_may_not_tell_apart_what_the_whole_does() -> None:

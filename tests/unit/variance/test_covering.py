@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.matrix.by_class import Group, Member
+from orchestrator.matrix.key import Key
 from orchestrator.variance.covering import Settled, settle
 from orchestrator.variance.observation import Observation
 from tests.unit.signoff.build import clean, codes, failed, outputs
 
 DRAWN = np.array([1, 4, 7])
+ON = Key(version="2.3", build="b" * 64, core="aarch64 isa 1")
 NAMES = ("a", "b", "c", "d")
 GROUP = Group(
     fingerprint="f" * 64,
@@ -26,12 +28,12 @@ GROUP = Group(
 
 def full(name: str, kind: int = 0, **over: Any) -> Observation:
     """Units of one ``kind`` answer alike."""
-    fields = {"cell": f"{name}-full", "version": "2.3"} | over
+    fields = {"cell": f"{name}-full", "key": ON} | over
     return clean(name, codes(10, by=kind), **fields)
 
 
 def spot(name: str, kind: int = 0, **over: Any) -> Observation:
-    fields = {"cell": f"{name}-spot", "version": "2.3", "samples": DRAWN} | over
+    fields = {"cell": f"{name}-spot", "key": ON, "samples": DRAWN} | over
     return clean(name, codes(10, by=kind)[DRAWN], condition="spot:3@1", **fields)
 
 
@@ -95,11 +97,29 @@ def test_a_failed_spot_check_is_covered_by_nobody_and_queues_nothing() -> None:
 
 
 def test_another_version_or_backend_is_another_arithmetic() -> None:
-    found = settled(full("a"), spot("b", version="2.4"))
+    newer = ON.model_copy(update={"version": "2.4"})
+    found = settled(full("a"), spot("b", key=newer))
     assert found.queue == ("b-full",)
-    assert "2.4" in found.left[0].why
-    assert settled(full("a", version=None), spot("b")).queue == ("b-full",)
+    assert found.left[0].why == (
+        "the fingerprint of b is stale: runtime 2.4, not 2.3 (mend: assay fingerprint b)"
+    )
+    assert settled(full("a", key=Key()), spot("b")).queue == ("b-full",)
     assert settled(full("a"), spot("b", fallbacks=("Conv: CPU",))).queue == ("b-full",)
+
+
+def test_an_answer_is_held_against_what_the_units_own_fingerprint_was_taken_on() -> None:
+    other = Key(version="2.3", build="c" * 64, core="aarch64 isa 2")
+    group = GROUP.model_copy(update={"keys": {"a": ON, "b": other}})
+    as_taken = settle(group, {o.cell: o for o in (full("a"), spot("b", key=other))})
+    assert covered(as_taken) == {"b-spot": "a-full"}  # two cores may well have one arithmetic
+    for changed, word in (({"build": "d" * 64}, "build"), ({"core": "aarch64 isa 3"}, "core")):
+        found = settle(
+            group, {o.cell: o for o in (full("a"), spot("b", key=other.model_copy(update=changed)))}
+        )
+        assert (found.covered, found.queue) == ((), ("b-full",))
+        assert f"fingerprint of b is stale: another {word}" in found.left[0].why
+    swapped = settle(group, {o.cell: o for o in (full("a", key=other), spot("b", key=other))})
+    assert "fingerprint of a is stale" in swapped.left[0].why
 
 
 KINDS = st.lists(st.integers(0, 3), min_size=len(NAMES), max_size=len(NAMES))
