@@ -35,7 +35,7 @@ def record(store: Store, unreadable: dict[str, InputError]) -> Record:
     prints = Prints(store.fingerprints())
     spots: dict[str, Said] = {}
     whole: dict[str, Said] = {}
-    stale: dict[tuple[str, str], str] = {}
+    latest: dict[tuple[str, str], tuple[float, str | None]] = {}
     by_class: dict[str, None] = {}
     found = standings(store, every_run(store)[::-1], unreadable) if any(prints) else ()
     for standing in found:
@@ -49,10 +49,8 @@ def record(store: Store, unreadable: dict[str, InputError]) -> Record:
         if newest is None:
             continue
         why = prints.stale(answer.factors)
-        if standing.time > newest.created:
-            stale.pop(who, None)
-            if why:
-                stale[who] = why
+        if standing.time > latest.get(who, (newest.created, None))[0]:
+            latest[who] = standing.time, why
         if why is None and answer.factors.condition.startswith(("clean", "spot:")):
             kept = whole if answer.factors.condition == "clean" else spots
             kept[answer.attempt.id] = _said(newest.sha256, ":".join(who), standing, answer)
@@ -62,6 +60,7 @@ def record(store: Store, unreadable: dict[str, InputError]) -> Record:
         if (verdict := store.verdict(run)) is not None
         for check in _checks(spots, whole, verdict)
     ]
+    stale = {who: why for who, (_, why) in sorted(latest.items()) if why}
     return Record(prints, counted([*whole.values(), *spots.values()], checks), stale)
 
 

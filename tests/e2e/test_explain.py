@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from orchestrator.store import fingerprints
+from orchestrator.store.database import Store
 from tests.support.cli import assay
 from tests.support.tiny import MODELS, Tiny
 
@@ -119,3 +122,22 @@ def test_names_that_are_none_are_refused(store: Path) -> None:
     wrong = assay("explain", run, "one", "two", "-m", "no*", store=store)
     wrong.refused(2, "E-MODEL-NAME", "cnn.int8")
     assay("explain", "19990101", "one", "two", store=store).refused(2, "E-RUN-UNKNOWN")
+
+
+def test_a_fingerprint_of_another_build_is_not_used_and_said_to_be_stale(
+    store: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    with Store.open(copy) as opened:
+        run = opened.run()
+        attempt = next(a for a in opened.attempts(run.id) if a.device == "one" and a.environment)
+        facts = opened.environment_data(str(attempt.environment))
+        facts["runtime"]["native_sha256"] = "c0ffee"
+        document = {"sha256": "f" * 64, "families": {}, "taken_on": facts}
+        fingerprints.save(opened, "one", "litert/default", "2", facts, document)
+    (found,) = explain(copy, "one/lite", "one/ref")
+    because = found["because"]
+    assert isinstance(because, list)
+    assert because[-1].startswith("the fingerprint of one is stale: another build of runtime")
+    assert because[-1].endswith("(mend: assay fingerprint one)")
