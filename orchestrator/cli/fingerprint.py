@@ -179,11 +179,10 @@ def _diff(a: str, b: str, root: Path, as_json: bool) -> None:
 
 def _stored(root: Path) -> list[Member]:
     """The newest fingerprint of each device and configuration."""
-    from orchestrator.fingerprint.taken import Prints
     from orchestrator.store.glance import glance
 
     with glance(root) as reader:
-        return [_member(f) for f in Prints(reader.fingerprints())]
+        return [_member(f) for f in reader.fingerprints()]
 
 
 def _member(found: FingerprintInfo) -> Member:

@@ -62,7 +62,7 @@ class Explainer:
             key = (cell.model, cell.file, cell.inputs), f"{unit}/{cell.runtime}"
             self._cells.setdefault(key, []).append(cell)
         self._truths: dict[tuple[str, str], Truth] = {}
-        self._prints = Prints(store.fingerprints())
+        self._prints = Prints(store.fingerprints(every=True))
         self._read: dict[tuple[File, str], Answered] = {}
 
     @property

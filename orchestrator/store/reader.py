@@ -154,11 +154,19 @@ class Reader:
             )
         ]
 
-    def fingerprints(self) -> list[FingerprintInfo]:
-        """All that were taken, by device and configuration, of both the newest first."""
+    def fingerprints(self, *, every: bool = False) -> list[FingerprintInfo]:
+        """The newest of each device and configuration, by both; ``every``: with all before it,
+
+        the newest first.
+        """
+        newest = (
+            " WHERE id = (SELECT MAX(id) FROM fingerprint g"
+            " WHERE g.device = f.device AND g.configuration = f.configuration)"
+        )
         found = self._query(
             "SELECT device, configuration, version, environment, sha256, document, created"
-            " FROM fingerprint ORDER BY device, configuration, id DESC",
+            f" FROM fingerprint f{'' if every else newest}"
+            " ORDER BY device, configuration, id DESC",
             {},
         )
         return [FingerprintInfo(**{**row, "document": as_json(row["document"])}) for row in found]
