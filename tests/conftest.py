@@ -19,9 +19,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from infra.virtual_farm.board import answers
 from infra.virtual_farm.config import load_definitions
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("assay", deadline=None)
+settings.load_profile("assay")
 
 REPO = Path(__file__).resolve().parents[1]
 BOARDS = REPO / "matrices" / "inventories" / "virtual-farm.yaml"

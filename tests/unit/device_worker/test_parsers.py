@@ -53,7 +53,7 @@ PATHS = st.text(max_size=30) | st.sampled_from(paths_of_cases())
 
 
 @given(name=st.sampled_from(sorted(PARSERS)), raw=st.dictionaries(PATHS, TEXTS, max_size=6))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_no_parser_raises_or_says_what_json_cannot(name: str, raw: dict[str, str | None]) -> None:
     found = PARSERS[name](raw)
     assert all(isinstance(value, int | float | str | None) for value in found.values())
@@ -65,7 +65,7 @@ def test_no_parser_raises_or_says_what_json_cannot(name: str, raw: dict[str, str
     cut=st.integers(0, 3000),
     junk=st.text(max_size=20) | NUMBERS,
 )
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_damaged_output_raises_nothing(index: int, cut: int, junk: str) -> None:
     given_ = case(CASES[index])
     raw = {

@@ -17,7 +17,7 @@ def judged(int8: Weights, fp32: dict[str, Array]) -> Lineage:
     return lineage(int8, of_float(fp32))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     axis=st.sampled_from([None, 0, -1]),
@@ -53,7 +53,7 @@ def test_a_flattened_picture_may_count_its_channels_first_or_last() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_another_training_is_unrelated(seed: int) -> None:
     got = judged(of_int8(net(seed)), net(seed + 1))
     assert got.verdict == "unrelated"
