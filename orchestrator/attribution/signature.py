@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from orchestrator.attribution.columns import Real, swapped_columns
 from orchestrator.variance.answers import Answers
-from orchestrator.variance.lattice import real
+from orchestrator.variance.lattice import Array, Output, real
 from orchestrator.variance.pair import Pair, compare
 from orchestrator.variance.tasks import Classification, tensor
 
-MAX_CLASSES = 2048
-"""Wider outputs are not searched for swapped columns: the table of pairs grows with the square."""
-ALIKE = 0.9
-"""Least correlation of a swapped column with its counterpart."""
+BLOCK = 1 << 15
+"""Elements of a side that are widened at once: memory stays bounded, and in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,31 +55,27 @@ class Signature:
 
 
 def signature(a: Answers, b: Answers) -> Signature:
-    """Raises TaskError where the two cannot be compared."""
+    """In bounded memory, as `compare`. Raises TaskError where the two cannot be compared."""
     pair = compare(a, b)
-    deltas = [
-        x - y
-        for x, y in zip(a.codes, b.codes, strict=True)
-        if x is not None and y is not None and not pair.lattice_differs
-    ]
     up = down = ones = None
-    if deltas:
-        up, down = (int(sum((sign * d > 0).sum() for d in deltas)) for sign in (1, -1))
-        ones = int(sum((np.abs(d) == 1).sum() for d in deltas))
-    x, y = (_flat(side) for side in (a, b))
+    if not pair.lattice_differs and any(q is not None for q in a.narrow):
+        up, down = _signs(a, b)
+        ones = (pair.lsb_histogram or {}).get("1", 0)
     lost = gained = right = None
     if a.correct is not None and b.correct is not None:
         right = int(a.correct.sum()), int(b.correct.sum())
         lost, gained = int((a.correct & ~b.correct).sum()), int((~a.correct & b.correct).sum())
+    both = _Both(*(tensor(side.task, side.outputs) for side in (a, b)))
+    relative, same_sum = _reach(both)
     differs = pair.bit_exact < pair.n
     return Signature(
         pair,
         up,
         down,
         ones,
-        _relative(x, y),
-        swapped_columns(x, y) if differs and isinstance(a.task, Classification) else None,
-        differs and _same_rows(x, y),
+        relative,
+        swapped_columns(both) if differs and isinstance(a.task, Classification) else None,
+        differs and same_sum and _same_rows(both),
         right,
         lost,
         gained,
@@ -87,54 +83,60 @@ def signature(a: Answers, b: Answers) -> Signature:
     )
 
 
-def swapped_columns(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[int, ...] | None:
-    """The order of b's columns that gives a's, or None where the order as it is explains as much.
+class _Both:
+    """Real values of two outputs of one shape, float64 [samples, elements], a block at a time."""
 
-    [n, classes] each. Columns are matched by their correlation over the samples; every one must
-    find a partner of its own, and those that moved must fit there well and not where they were.
+    def __init__(self, x: Output, y: Output) -> None:
+        self._sides = x, y
+
+    def __iter__(self) -> Iterator[tuple[Real, Real]]:
+        x, y = self._sides
+        for part in _parts(x.values):
+            a, b = (real(replace(side, values=side.values[part])) for side in (x, y))
+            yield a, b
+
+
+def _parts(values: Array) -> Iterator[slice]:
+    rows = max(1, BLOCK * len(values) // max(1, values.size))
+    yield from (slice(start, start + rows) for start in range(0, len(values), rows))
+
+
+def _signs(a: Answers, b: Answers) -> tuple[int, int]:
+    """Elements whose code is larger, and smaller, in a."""
+    up = down = 0
+    for x, y in zip(a.narrow, b.narrow, strict=True):
+        if x is None or y is None:
+            continue
+        for part in _parts(x):
+            up += int(np.count_nonzero(x[part] > y[part]))
+            down += int(np.count_nonzero(x[part] < y[part]))
+    return up, down
+
+
+def _reach(both: _Both) -> tuple[float | None, bool]:
+    """As ``Signature.relative``; and whether the bits of both sides have one sum, as they have
+
+    where one holds the other's rows in another order.
     """
-    n, classes = a.shape
-    if n < 3 or not 2 <= classes <= MAX_CLASSES or not (_finite(a) and _finite(b)):
-        return None
-    table = _standard(a).T @ _standard(b) / n
-    best = table.argmax(axis=1)
-    moved = best != np.arange(classes)
-    if not moved.any() or len(set(best.tolist())) != classes:
-        return None
-    there = table[np.arange(classes), best][moved]
-    before = table.diagonal()[moved]
-    if there.min() < ALIKE or (there - before).min() < (1 - ALIKE):
-        return None
-    return tuple(int(i) for i in best)
+    largest = apart = 0.0
+    sums = np.zeros(2, np.uint64)
+    for a, b in both:
+        sums += np.array([x.view(np.uint64).sum() for x in (a, b)])
+        finite = np.isfinite(a) & np.isfinite(b)
+        if not finite.all():
+            a, b = a[finite], b[finite]
+        if a.size:
+            largest = max(largest, float(np.abs(a).max()))
+            apart = max(apart, float(np.abs(a - b).max()))
+    return (apart / largest if largest else None), bool(sums[0] == sums[1])
 
 
-def _standard(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean 0 and deviation 1 in each column; constant columns are 0 and correlate with nothing."""
-    centred: NDArray[np.float64] = x - x.mean(axis=0)
-    deviation = centred.std(axis=0)
-    scaled: NDArray[np.float64] = np.zeros_like(centred)
-    np.divide(centred, deviation, out=scaled, where=deviation > 0)
-    return scaled
-
-
-def _same_rows(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+def _same_rows(both: _Both) -> bool:
     """Whether both hold the same samples, several different ones, in another order."""
-    left, right = ([row.tobytes() for row in np.ascontiguousarray(x)] for x in (a, b))
+    left: list[bytes] = []
+    right: list[bytes] = []
+    for pair in both:
+        for found, x in zip((left, right), pair, strict=True):
+            rows = np.ascontiguousarray(x)
+            found += (hashlib.blake2b(row, digest_size=16).digest() for row in rows)
     return len(set(left)) > 1 and left != right and sorted(left) == sorted(right)
-
-
-def _relative(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    both = np.isfinite(a) & np.isfinite(b)
-    if not both.any():
-        return None
-    largest = float(np.abs(a[both]).max())
-    return float(np.abs(a[both] - b[both]).max()) / largest if largest else None
-
-
-def _flat(side: Answers) -> NDArray[np.float64]:
-    """Deciding output as float64 [n, elements]."""
-    return real(tensor(side.task, side.outputs)).reshape(side.n, -1)
-
-
-def _finite(x: NDArray[np.float64]) -> bool:
-    return bool(np.isfinite(x).all())
