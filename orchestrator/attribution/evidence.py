@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from orchestrator.attribution.signature import Signature
+from orchestrator.variance.itself import Reordered
 
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "avx_vnni_int8"})
 
@@ -39,9 +40,10 @@ class Side:
     ``row``: who answered, for people. ``factors``: what two answers may differ in, by the names of
     `variance.factors` -> its value here. ``inputs``: hashes of the tensors
     that were fed. ``operators``: of the optimised graph, type -> count, empty where unknown.
-    ``mismatches`` of ``repeated`` outputs differ from this side's own first pass; ``carried``
-    likewise in another order of samples, (k, n). ``pair_sums``: whether its CPU adds products of
-    bytes in pairs in int16, None where unknown. ``accelerated``: runs on more than the CPU.
+    ``mismatches`` of ``repeated`` outputs differ from this side's own first pass; ``order``: what
+    another order of its samples changed, None where it was not asked. ``pair_sums``: whether its
+    CPU adds products of bytes in pairs in int16, None where unknown. ``accelerated``: runs on more
+    than the CPU.
     ``arithmetic``: operator family -> what the probes say it computes, empty where not probed.
     """
 
@@ -52,7 +54,7 @@ class Side:
     operators: Mapping[str, int] = field(default_factory=dict)
     repeated: int = 0
     mismatches: int = 0
-    carried: tuple[int, int] | None = None
+    order: Reordered | None = None
     pair_sums: bool | None = None
     accelerated: bool = False
     arithmetic: Mapping[str, str] = field(default_factory=dict)
@@ -81,6 +83,8 @@ class Evidence:
     something is unknown. ``saturable``: products of the file that can leave int16 in pair sums.
     ``families``: operator families that the file uses, None: not known, so all may matter.
     ``guilty``: the operators found to differ on equal inputs; none where none were looked for.
+    ``plan_matters``: whether b answers otherwise under a's plan than under its own, None where that
+    was not tried.
     """
 
     a: Side
@@ -90,6 +94,7 @@ class Evidence:
     saturable: int = 0
     families: frozenset[str] | None = None
     guilty: tuple[Guilty, ...] = ()
+    plan_matters: bool | None = None
 
 
 @dataclass(frozen=True)

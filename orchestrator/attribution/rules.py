@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.attribution.evidence import Attribution, Confidence, Evidence, Mechanism, Side
 from orchestrator.variance.intervals import lower_bound
+from orchestrator.variance.itself import Finding
 
 Rule = Callable[[Evidence], Attribution | None]
 
@@ -25,6 +26,11 @@ MOVES = frozenset(
 )
 SHOWN = 5
 """Operator families that are named before the rest is only counted."""
+ORDERS: dict[Finding, str] = {
+    "state carry-over": "reset the model's state between samples",
+    "order dependence": "give it one sample at a time, and look at what its runtime keeps of them",
+}
+"""What another order can bring to light -> what helps."""
 GROSS = 0.1
 """A unit that loses more than this share of the answers another one has right computes wrong."""
 
@@ -82,14 +88,23 @@ def unrepeatable(e: Evidence) -> Attribution | None:
     return _say(e, Mechanism.FAULT, "certain", why, side=side, mend=mend)
 
 
-def carried_over(e: Evidence) -> Attribution | None:
-    side = max((e.a, e.b), key=lambda s: s.carried[0] if s.carried else 0)
-    if side.carried is None or not side.carried[0]:
-        return None
-    k, n = side.carried
-    why = f"{side.row} answers {k} of {n} samples otherwise when their order is another"
-    mend = "reset the model's state between samples"
-    return _say(e, Mechanism.STATE, "certain", why, side=side, mend=mend)
+def unordered(e: Evidence) -> Attribution | None:
+    """A side whose answers hang on the order of the samples: named as everywhere else."""
+    asked = [(s, s.order) for s in (e.b, e.a) if s.order is not None]
+    worst = {order.finding: (s, order) for s, order in sorted(asked, key=lambda x: x[1].k)}
+    for finding, mend in ORDERS.items():
+        if finding not in worst:
+            continue
+        side, order = worst[finding]
+        because = []
+        if order.k:
+            moved = f"{order.k} of {order.n} samples"
+            because.append(f"{side.row} answers {moved} otherwise when their order is another")
+        if order.again_k:
+            again = f"{order.again_k} of {order.again_n} samples"
+            because.append(f"{side.row} answers {again} otherwise when run again after the others")
+        return _say(e, Mechanism(finding), "certain", *because, side=side, mend=mend)
+    return None
 
 
 def reordered(e: Evidence) -> Attribution | None:
@@ -164,14 +179,21 @@ def computing(operators: Mapping[str, int]) -> dict[str, int]:
 def plan(e: Evidence) -> Attribution | None:
     a, b = computing(e.a.operators), computing(e.b.operators)
     apart = {k: (a.get(k, 0), b.get(k, 0)) for k in sorted({*a, *b}) if a.get(k, 0) != b.get(k, 0)}
-    if not a or not b or not apart:
+    known = bool(a and b and apart)
+    if e.plan_matters is False or not (known or e.plan_matters):
         return None
-    counts = ", ".join(f"{kind} {x}/{y}" for kind, (x, y) in apart.items())
-    because = [f"the optimised graphs compute other operators (a/b): {counts}"]
+    because = []
+    if known:
+        counts = ", ".join(f"{kind} {x}/{y}" for kind, (x, y) in apart.items())
+        because.append(f"the optimised graphs compute other operators (a/b): {counts}")
+    if e.plan_matters:
+        because.append(
+            f"{e.b.row} answers otherwise under the plan of {e.a.row} than under its own"
+        )
     if e.saturable and e.a.pair_sums != e.b.pair_sums:
         because.append("its products can saturate on one of the two as well")
     mend = "quantise so that both compute in integers (residual sums too), or pin one graph"
-    return _say(e, Mechanism.PLAN, "likely", *because, mend=mend)
+    return _say(e, Mechanism.PLAN, "certain" if e.plan_matters else "likely", *because, mend=mend)
 
 
 def saturation(e: Evidence) -> Attribution | None:
@@ -262,7 +284,7 @@ def rounding(e: Evidence) -> Attribution | None:
 RULES: tuple[Rule, ...] = (
     decode,
     unrepeatable,
-    carried_over,
+    unordered,
     identical,
     reordered,
     swapped,

@@ -30,7 +30,6 @@ def side(
     # With its state left alone a model is not asked the same question twice.
     again = [r for r in map(repeated, ran) if r] if spec.reset else []
     clean = next((cell for cell in ran if cell.row.condition == "clean"), None)
-    order = reordered(ran, clean)
     told = asdict(found) | {"threads": str(found.threads)}
     return Side(
         row=row,
@@ -40,7 +39,7 @@ def side(
         operators=backend.get("operators", {}),
         repeated=sum(r.compared for r in again),
         mismatches=sum(r.mismatches for r in again),
-        carried=(order.k, order.n) if order and order.n else None,
+        order=reordered(ran, clean),
         pair_sums=adds_pairs_in_int16(
             environment.get("machine"), frozenset(environment.get("isa_flags") or ())
         ),

@@ -39,7 +39,7 @@ def explain(
     as_json: AsJson = False,
 ) -> int:
     from orchestrator.errors import NotAvailableError
-    from orchestrator.questions.explain import Explainer, explained
+    from orchestrator.questions.explain import Explainer, explained, unreadable
     from orchestrator.reports.explain import line, page
     from orchestrator.store.database import Store
 
@@ -47,7 +47,7 @@ def explain(
     with Store.open(root, readonly=True) as opened:
         explainer = Explainer(opened, None if run == "-" else run)
         answers = list(explained(explainer, a, b, model))
-        run_id = explainer.run.id
+        run_id, damaged = explainer.run.id, unreadable(explainer)
         found = [x for x in answers if not isinstance(x, NotAvailableError)]
         if layers:
             from orchestrator.questions.located import located
@@ -61,10 +61,14 @@ def explain(
                 "run": run_id,
                 "pairs": found,
                 "not_compared": [{"id": x.id, "what": x.what} for x in missing],
+                "damaged": damaged,
             }
         )
     else:
         blocks = [line(x) if brief else "\n".join(page(x)) for x in found]
         blocks += [f"not compared: {x.what}" for x in missing]
+        blocks += [f"{x['what']} cannot be read: {x['error']}" for x in damaged]
         print_text(("\n" if brief else "\n\n").join(blocks) or "nothing to compare")
+    if damaged:
+        return Exit.INFRA
     return Exit.PASS if found else Exit.INCONCLUSIVE

@@ -113,17 +113,23 @@ def _layers(
 
 def _kept(run: str | None, folder: Path | None) -> dict[str, Any]:
     document = judged(run, folder)
-    causes = _causes(document, folder)
+    causes, damaged = _causes(document, folder)
     parts = ("schema", "assay_version", "run", "rows", "pairs", "fleet", "coverage", "latency")
     # A document of before lineages were told has none, and every loss in it is unexplained.
     kept = {part: document[part] for part in parts}
-    return kept | {"lineage": document.get("lineage", {}), "causes": causes}
+    told = {"lineage": document.get("lineage", {}), "causes": causes, "damaged": damaged}
+    return kept | told
 
 
-def _causes(document: dict[str, Any], folder: Path | None) -> list[dict[str, Any]]:
-    """Why the pairs that are shown differ, or why that cannot be told of a pair ("error")."""
+def _causes(
+    document: dict[str, Any], folder: Path | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Why the pairs that are shown differ, or why that cannot be told of a pair ("error").
+
+    And what could not be read for it.
+    """
     from orchestrator.errors import AssayError
-    from orchestrator.questions.explain import Explainer
+    from orchestrator.questions.explain import Explainer, unreadable
     from orchestrator.reports.variance import differing
     from orchestrator.store.database import Store
 
@@ -144,7 +150,7 @@ def _causes(document: dict[str, Any], folder: Path | None) -> list[dict[str, Any
                     continue
                 keys = ("mechanism", "factors", "confidence", "blamed")
                 causes.append({"a": pair["a"], "b": pair["b"], **{k: told[k] for k in keys}})
-    return causes
+        return causes, unreadable(explainer)
 
 
 def _view(

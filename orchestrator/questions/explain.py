@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from orchestrator.attribution.evidence import Evidence, Guilty, Side
 from orchestrator.attribution.rules import attribute
 from orchestrator.attribution.sides import side
 from orchestrator.attribution.signature import Signature, signature
-from orchestrator.errors import InputError, NotAvailableError
+from orchestrator.errors import InfraError, InputError, NotAvailableError
 from orchestrator.fingerprint.relevant import apart, relevant
 from orchestrator.fingerprint.taken import Prints
 from orchestrator.fingerprint.words import Document
 from orchestrator.frozen import FrozenRun, load_run
-from orchestrator.observe import observation, truth
+from orchestrator.matrix.by_class import CLEAN
+from orchestrator.observe import known_truth, observation_or_error
 from orchestrator.orders import runtime_spec
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, Json
 from orchestrator.variance.answers import Answers, read
 from orchestrator.variance.factors import Factors, changed, factors
 from orchestrator.variance.intervals import rate
-from orchestrator.variance.observation import Truth
+from orchestrator.variance.observation import Observation, Truth
 from orchestrator.variance.tasks import TaskError
 
 File = tuple[str, str, str]
@@ -45,8 +47,15 @@ class Answered:
     stale: str | None
 
 
+KEPT = 4
+"""Answers that are kept for the next question: pairs of one file share their rows."""
+
+
 class Explainer:
-    """Of one run. Reads what it is asked for, once; a context for the life of ``store``."""
+    """Of one run. Reads what it is asked for; for the life of ``store``.
+
+    ``damaged``: what it could not read, cells and "MODEL on INPUTS" -> why; the rest answers.
+    """
 
     def __init__(self, store: Store, run_id: str | None) -> None:
         """Raises InputError E-RUN-UNKNOWN, E-RUN-AMBIGUOUS, E-FROZEN."""
@@ -61,9 +70,10 @@ class Explainer:
             unit = (attempt.device if attempt else None) or cell.unit or cell.slot
             key = (cell.model, cell.file, cell.inputs), f"{unit}/{cell.runtime}"
             self._cells.setdefault(key, []).append(cell)
-        self._truths: dict[tuple[str, str], Truth] = {}
+        self.damaged: dict[str, InfraError] = {}
+        self._truth = lru_cache(maxsize=1)(self._known)
+        self._answered = lru_cache(maxsize=KEPT)(self._look)
         self._prints = Prints(store.fingerprints(every=True))
-        self._read: dict[tuple[File, str], Answered] = {}
 
     @property
     def rows(self) -> list[str]:
@@ -92,17 +102,26 @@ class Explainer:
         """Whether the row was to answer the file at all: a runtime takes files of its format."""
         return (file, row) in self._cells
 
-    def explain(self, file: File, a: str, b: str, *, guilty: tuple[Guilty, ...] = ()) -> Json:
+    def explain(
+        self,
+        file: File,
+        a: str,
+        b: str,
+        *,
+        guilty: tuple[Guilty, ...] = (),
+        plan_matters: bool | None = None,
+    ) -> Json:
         """Why ``a`` and ``b`` answer ``file`` alike or otherwise, as JSON data.
 
-        ``guilty``: operators that were found to differ on equal inputs, if any were looked for.
+        ``guilty``, ``plan_matters``: as in Evidence, if that was looked for.
 
-        Raises NotAvailableError E-ROW-UNANSWERED, InfraError E-ARTEFACT-*, TaskError.
+        Raises NotAvailableError E-ROW-UNANSWERED, also where the answer is damaged; TaskError.
         """
         left, right = self._answered(file, a), self._answered(file, b)
         found = signature(left.answers, right.answers)
         model = self._frozen.staging.models[f"{file[0]}.{file[1]}"]
-        told = attribute(replace(self._evidence(file, left, right, found), guilty=guilty))
+        evidence = self._evidence(file, left, right, found)
+        told = attribute(replace(evidence, guilty=guilty, plan_matters=plan_matters))
         return {
             "model": file[0],
             "file": file[1],
@@ -144,20 +163,16 @@ class Explainer:
             )
         return rows
 
-    def _answered(self, file: File, row: str) -> Answered:
-        key = file, row
-        if key not in self._read:
-            self._read[key] = self._look(file, row)
-        return self._read[key]
-
     def _look(self, file: File, row: str) -> Answered:
-        seen = [
-            observation(self._store, self._frozen, c, self._attempts, self._devices)
-            for c in self._cells.get((file, row), [])
-        ]
-        clean = next((o for o in seen if o.status == "ok" and o.row.condition == "clean"), None)
-        # A spot check answered for other samples than the other row's first ones.
-        usable = clean or next((o for o in seen if o.status == "ok" and o.samples is None), None)
+        cells = {cell.id: cell for cell in self._cells.get((file, row), [])}
+        seen = [self._seen(cell) for cell in cells.values()]
+        clean = [o for o in seen if o.row.condition == CLEAN]
+        usable = next((o for o in clean if o.status == "ok"), None)
+        # In place of a damaged answer no other condition's speaks: its inputs may be others.
+        if usable is None and not any(o.cell in self.damaged for o in clean):
+            # A spot check answered for other samples than the other row's first ones.
+            other = next((o for o in seen if o.status == "ok" and o.samples is None), None)
+            usable = other and self._seen(cells[other.cell], whole=True)
         if usable is None:
             why = next((f": {o.error}" for o in seen if o.error), "")
             raise NotAvailableError(
@@ -182,11 +197,18 @@ class Explainer:
             None if probed else self._prints.stale(found),
         )
 
-    def _truth(self, model: str, inputs: str) -> Truth:
-        key = model, inputs
-        if key not in self._truths:
-            self._truths[key] = truth(self._store, self._frozen, model, inputs, None)
-        return self._truths[key]
+    def _seen(self, cell: CellInfo, *, whole: bool = False) -> Observation:
+        """Without the outputs of those that are only counted, unless ``whole``."""
+        found = observation_or_error(
+            *(self._store, self._frozen, cell, self._attempts, self._devices),
+            self.damaged.__setitem__,
+        )
+        compared = whole or found.order is not None or found.row.condition == CLEAN
+        return found if compared else replace(found, outputs=())
+
+    def _known(self, model: str, inputs: str) -> Truth:
+        damage = self.damaged.__setitem__
+        return known_truth(self._store, self._frozen, model, inputs, None, damage)
 
 
 def explained(
@@ -210,6 +232,12 @@ def explained(
                 yield error
             except TaskError as error:
                 yield NotAvailableError(error.id, error.what, where=f"{left} / {right}")
+
+
+def unreadable(explainer: Explainer) -> list[Json]:
+    """What it could not read up to now, as JSON data."""
+    told = explainer.damaged.items()
+    return [{"what": what, "error_id": e.id, "error": str(e)} for what, e in told]
 
 
 def _apart(a: Side, b: Side) -> Json:

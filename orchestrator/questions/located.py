@@ -28,7 +28,10 @@ def located(root: Path, explainer: Explainer, pair: Mapping[str, Any]) -> Json:
         )
     except AssayError as error:
         return {**pair, "layers": {"error": error.id, "what": str(error)}}
-    again = explainer.explain(file, pair["a"], pair["b"], guilty=guilty(found.found))
+    seen = found.found
+    again = explainer.explain(
+        file, pair["a"], pair["b"], guilty=guilty(seen), plan_matters=seen.plan_matters
+    )
     return {**again, "layers": found.to_json()}
 
 

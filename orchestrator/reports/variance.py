@@ -13,7 +13,7 @@ from orchestrator.reports import format as fmt
 def render(document: Mapping[str, Any], console: Console) -> None:
     """One block per (model file, input set): equal rows in groups, then the pairs that differ.
 
-    Each pair with its cause, where ``document`` has "causes".
+    Each pair with its cause, where ``document`` has "causes"; what was "damaged" comes last.
     """
     causes = {(c["a"], c["b"]): c for c in document.get("causes", ())}
     for spread in document["fleet"]:
@@ -36,6 +36,8 @@ def render(document: Mapping[str, Any], console: Console) -> None:
                 f"decided otherwise {fmt.rate(pair['disagreement'])}"
                 f"{_cause(causes.get((pair['a'], pair['b'])))}",
             )
+    for told in document.get("damaged", ()):
+        _line(console, f"{told['what']} cannot be read: {told['error']}")
 
 
 def differing(ids: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -141,3 +141,54 @@ def test_a_fingerprint_of_another_build_is_not_used_and_said_to_be_stale(
     assert isinstance(because, list)
     assert because[-1].startswith("the fingerprint of one is stale: another build of runtime")
     assert because[-1].endswith("(mend: assay fingerprint one)")
+
+
+def test_what_is_damaged_is_named_and_the_rest_still_answers(tmp_path: Path) -> None:
+    """One file's answer is damaged, and of another one a cell that is only counted."""
+    tiny, store = Tiny(tmp_path / "matrix"), tmp_path / "store"
+    names = ("u8s8", "u8s8_rr")
+    tiny.matrix["models"][0]["files"] = [
+        {"name": name, "path": str(MODELS / f"digits_cnn.{name}.onnx"), "layout": "nchw"}
+        for name in names
+    ]
+    tiny.devices.append(tiny.device("spare"))
+    tiny.matrix["conditions"] = ["clean", "spot:7@1"]
+    done = assay("run", tiny.write(), store=store)
+    assert done.code in (0, 5), done.err
+    whole = assay("explain", "-", "bench", "spare", "--json", store=store)
+    assert whole.code == 0, whole.err
+    assert [p["file"] for p in whole.json["pairs"]] == list(names)
+    assert whole.json["damaged"] == []
+
+    def spoil(condition: str, file: str) -> set[str]:
+        """Both devices gave these bytes, so both cells lose them."""
+        with Store.open(store, readonly=True) as opened:
+            attempts = {a.id: a for a in opened.attempts(opened.run(None).id)}
+            cells = [c for c in opened.cells(opened.run(None).id) if c.file == file]
+            hit = {c.id: c.attempt for c in cells if c.condition == condition}
+            for attempt in hit.values():
+                blob = attempts[str(attempt)].artefacts["output-0"]
+                opened.artefacts.path(blob.sha256).write_bytes(b"?" * blob.size)
+        return set(hit)
+
+    counted = spoil("spot:7@1", "u8s8_rr")
+    told = assay("explain", "-", "bench", "spare", "--json", store=store)
+    assert told.code == 3
+    assert told.json["pairs"] == whole.json["pairs"]
+    assert {d["what"] for d in told.json["damaged"]} == counted
+
+    asked = spoil("clean", "u8s8")
+    told = assay("explain", "-", "bench", "spare", "--json", store=store)
+    assert told.code == 3
+    assert [p["file"] for p in told.json["pairs"]] == ["u8s8_rr"]
+    (missing,) = told.json["not_compared"]
+    assert missing["what"].startswith("bench/ort has no answer to cnn.u8s8: ")
+    assert missing["what"].endswith("[E-ARTEFACT-CORRUPT]")
+    assert {d["error_id"] for d in told.json["damaged"]} == {"E-ARTEFACT-CORRUPT"}
+    assert {d["what"] for d in told.json["damaged"]} - counted < asked
+    page = assay("explain", "-", "bench", "spare", store=store)
+    assert (page.code, "Traceback" in page.err) == (3, False)
+    assert "cnn.u8s8_rr bench/ort / spare/ort: identical (20 samples)" in page.out
+    assert all(
+        f"{d['what']} cannot be read: {d['error']}" in page.out for d in told.json["damaged"]
+    )

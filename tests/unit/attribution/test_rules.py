@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from orchestrator.attribution.columns import swapped_columns
 from orchestrator.attribution.evidence import (
     Evidence,
     Guilty,
@@ -19,8 +20,9 @@ from orchestrator.attribution.evidence import (
     adds_pairs_in_int16,
 )
 from orchestrator.attribution.rules import attribute
-from orchestrator.attribution.signature import Signature, signature, swapped_columns
+from orchestrator.attribution.signature import Signature, signature
 from orchestrator.variance.answers import Answers, read
+from orchestrator.variance.itself import Reordered
 from orchestrator.variance.lattice import Output
 from orchestrator.variance.tasks import Classification
 
@@ -97,7 +99,8 @@ def test_equal_bytes_are_identical_whatever_the_probes_say() -> None:
     [
         ({"repeated": 400, "mismatches": 3}, Mechanism.FAULT),
         ({"repeated": 400, "mismatches": 3, "accelerated": True}, Mechanism.NONDETERMINISM),
-        ({"carried": (5, 200)}, Mechanism.STATE),
+        ({"order": Reordered(5, 200, 1, 1)}, Mechanism.STATE),
+        ({"order": Reordered(5, 200, 0, 1)}, Mechanism.ORDER),
     ],
 )
 def test_a_side_that_differs_from_itself_is_said_so_where_one_pass_agrees(
@@ -126,9 +129,20 @@ def test_one_that_does_not_repeat_itself(changes: dict[str, object], mechanism: 
     assert "3 of 900" in told.because[0]
 
 
-def test_an_answer_that_hangs_on_the_order_is_carried_over() -> None:
-    told = attribute(evidence(side(carried=(7, 200)), side("b", carried=(0, 200)), ROUNDED))
-    assert (told.mechanism, told.blamed) == (Mechanism.STATE, "a")
+def test_an_answer_that_hangs_on_the_order_is_named_as_the_row_names_it() -> None:
+    """A sample that was run twice and gave the same bytes shows no state that is carried."""
+    none, moved = Reordered(0, 200, 0, 1), Reordered(7, 200, 0, 1)
+    for seen in (moved, replace(moved, again_k=1), Reordered(0, 200, 1, 1)):
+        told = attribute(evidence(side(order=seen), side("b", order=none), ROUNDED))
+        assert (told.mechanism.value, told.blamed) == (seen.finding, "a")
+        counted = f"{seen.k} of 200" if seen.k else "1 of 1"
+        assert told.because[0].startswith(f"a answers {counted} samples otherwise when")
+    both = attribute(
+        evidence(side(order=moved), side("b", order=replace(moved, again_k=1)), ROUNDED)
+    )
+    assert (both.mechanism, both.blamed) == (Mechanism.STATE, "b"), "carried state is the cause"
+    assert "b answers 1 of 1 samples otherwise when run again after the others" in both.because
+    assert attribute(evidence(side(order=none), side("b"), ROUNDED)).blamed is None
 
 
 def test_samples_in_another_order() -> None:
@@ -178,6 +192,24 @@ def test_another_graph_is_the_plan_even_where_it_may_saturate_too() -> None:
     assert "saturate" in told.because[1]
     only_laid_out = side("b", factors={"core": "x86"}, operators={"QLinearConv": 9})
     assert attribute(evidence(arm, only_laid_out, ROUNDED)).mechanism is not Mechanism.PLAN
+
+
+def test_a_plan_that_was_tried_and_changes_nothing_is_no_cause() -> None:
+    """The graphs differ by one pooling; what differs on equal inputs is the Softmax."""
+    x86 = side("x86", factors={"core": "x86"}, operators={"GlobalAveragePool": 1, "QGemm": 1})
+    arm = side("arm", operators={"QLinearGlobalAveragePool": 1, "QGemm": 1})
+    found = evidence(x86, arm, ROUNDED, guilty=(Guilty("Softmax", 1, 1),))
+    untried = attribute(found)
+    assert (untried.mechanism, untried.confidence) == (Mechanism.PLAN, "likely")
+    told = attribute(replace(found, plan_matters=False))
+    assert (told.mechanism, told.confidence) == (Mechanism.ROUNDING, "likely")
+    assert "differ on equal inputs: 1 Softmax, max 1 LSB" in told.because
+    shown = attribute(replace(found, plan_matters=True))
+    assert (shown.mechanism, shown.confidence) == (Mechanism.PLAN, "certain")
+    assert "arm answers otherwise under the plan of x86 than under its own" in shown.because
+    # Also where counts of operators, all that is kept of a run, do not tell the plans apart.
+    same = replace(found, a=replace(x86, operators={}), plan_matters=True)
+    assert attribute(same).mechanism is Mechanism.PLAN
 
 
 def test_saturation_needs_the_instruction_and_weights_that_can() -> None:
@@ -281,7 +313,7 @@ def test_saturation_seen_at_an_operator_is_certain() -> None:
 @given(st.permutations(range(CLASSES)))
 def test_any_swap_of_columns_is_found_and_none_invented(order: list[int]) -> None:
     a = codes().astype(np.float64)
-    found = swapped_columns(a, a[:, order])
+    found = swapped_columns([(a, a[:, order])])
     if order == list(range(CLASSES)):
         assert found is None
     else:
@@ -291,11 +323,9 @@ def test_any_swap_of_columns_is_found_and_none_invented(order: list[int]) -> Non
 
 def test_constant_outputs_and_few_samples_have_no_columns_to_swap() -> None:
     constant = np.ones((N, CLASSES))
-    assert swapped_columns(constant, constant * 2) is None
-    assert (
-        swapped_columns(codes()[:2].astype(np.float64), codes()[:2, ::-1].astype(np.float64))
-        is None
-    )
+    assert swapped_columns([(constant, constant * 2)]) is None
+    few = codes()[:2].astype(np.float64)
+    assert swapped_columns([(few, few[:, ::-1])]) is None
 
 
 @pytest.mark.parametrize(

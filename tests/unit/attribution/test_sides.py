@@ -12,8 +12,9 @@ from orchestrator.attribution.evidence import Side
 from orchestrator.attribution.sides import side
 from orchestrator.observe import told
 from orchestrator.variance.factors import factors
+from orchestrator.variance.itself import Reordered
 from orchestrator.variance.lattice import Output
-from orchestrator.variance.observation import Observation, Row
+from orchestrator.variance.observation import Observation, Order, Row
 
 HASWELL = {"machine": "x86_64", "isa_flags": ["avx2"], "cores": []}
 SPEC = RuntimeSpec("litert")
@@ -48,7 +49,7 @@ def shown(cells: list[Observation], spec: RuntimeSpec = SPEC) -> Side:
 
 def test_a_row_asked_once_says_nothing_of_repeats_or_order() -> None:
     found = shown([CLEAN])
-    assert (found.repeated, found.mismatches, found.carried) == (0, 0, None)
+    assert (found.repeated, found.mismatches, found.order) == (0, 0, None)
     assert found.pair_sums is True
     assert found.operators == {"Conv": 1}
 
@@ -56,7 +57,9 @@ def test_a_row_asked_once_says_nothing_of_repeats_or_order() -> None:
 def test_repeats_and_order_are_counted_over_the_row() -> None:
     found = shown([CLEAN, REPEAT, ORDER])
     assert (found.repeated, found.mismatches) == (8, 2)
-    assert found.carried == (1, 4)
+    assert found.order == Reordered(1, 4, 1, 1)
+    kept = replace(ORDER, order=Order(7, 0, True))
+    assert shown([CLEAN, kept]).order == Reordered(1, 4, 0, 1)
 
 
 def test_without_reset_a_repeat_is_another_question() -> None:
