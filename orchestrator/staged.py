@@ -79,7 +79,7 @@ class StagedModel(_Staged):
     """``compiled``: None unless the file is for an accelerator. ``lineage``: None for a parent and
 
     for a file without one; ``twin_lineage``: the same of the parent's twin in this file's format.
-    ``saturable``, ``operators``: as in ModelInfo.
+    ``saturable``, ``operators``, ``families``: as in ModelInfo; an older Assay kept no families.
     """
 
     sha256: str
@@ -92,6 +92,7 @@ class StagedModel(_Staged):
     twin_lineage: Lineage | None = None
     saturable: int = 0
     operators: dict[str, int] = Field(default_factory=dict)
+    families: dict[str, tuple[int, int]] = Field(default_factory=dict)
 
 
 class StagedSet(_Staged):

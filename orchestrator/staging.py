@@ -271,6 +271,7 @@ def _keep_model(
         twin_lineage=twin_lineage,
         saturable=model.info.saturable,
         operators=dict(model.info.operators),
+        families=dict(model.info.families),
     )
 
 

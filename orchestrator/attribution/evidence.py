@@ -82,6 +82,7 @@ class Evidence:
 
     something is unknown. ``saturable``: products of the file that can leave int16 in pair sums.
     ``families``: operator families that the file uses, None: not known, so all may matter.
+    ``unreached``: those whose difference the file's operators do not meet, each with the reason.
     ``guilty``: the operators found to differ on equal inputs; none where none were looked for.
     ``plan_matters``: whether b answers otherwise under a's plan than under its own, None where that
     was not tried.
@@ -93,6 +94,7 @@ class Evidence:
     changed: tuple[str, ...] | None = None
     saturable: int = 0
     families: frozenset[str] | None = None
+    unreached: Mapping[str, str] = field(default_factory=dict)
     guilty: tuple[Guilty, ...] = ()
     plan_matters: bool | None = None
 

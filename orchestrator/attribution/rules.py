@@ -70,6 +70,7 @@ def identical(e: Evidence) -> Attribution | None:
     same = [f"all {e.signature.pair.n} samples are equal bit for bit"]
     if told := _modes(e):
         same.append(f"although the probes tell the two apart: {'; '.join(told)}")
+        same += _why_not(e)
     return _say(e, Mechanism.IDENTICAL, "certain", *same)
 
 
@@ -312,6 +313,15 @@ def _modes(e: Evidence) -> list[str]:
     told = [f"probes of {family}: {a} / {b}" for family, (a, b) in arithmetics(e).items()]
     more = len(told) - SHOWN
     return told if more < 2 else [*told[:SHOWN], f"and probes of {more} other families"]
+
+
+def _why_not(e: Evidence) -> list[str]:
+    """Why the probes that differ do not show in this file's answers."""
+    families: dict[str, list[str]] = {}
+    unseen = f"none of the {e.signature.pair.elements} elements put out shows it"
+    for family in arithmetics(e):
+        families.setdefault(e.unreached.get(family, unseen), []).append(family)
+    return [f"{', '.join(named)}: {why}" for why, named in families.items()]
 
 
 def _worse(e: Evidence) -> tuple[Side | None, tuple[str, ...]]:

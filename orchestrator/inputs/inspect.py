@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,9 @@ class ModelInfo:
     ``edgetpu_bytes``: of the programs that the Edge TPU compiler put into the file.
     ``saturable``: products of 8-bit activations and int8 weights whose pair sums can leave int16
     on a CPU that adds pairs there (x86 without VNNI); known of ONNX files only.
+    ``families``: of the integer convolutions and matrix products of a TFLite file, by what a
+    runtime may have kernels of their own for (operator, type, granularity, size; the names of the
+    probe pack's families) → (count, how many of them are clamped at zero by a fused activation).
     """
 
     path: str
@@ -67,6 +70,7 @@ class ModelInfo:
     quantised: int
     edgetpu_bytes: int = 0
     saturable: int = 0
+    families: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def compiled(self) -> bool:
@@ -215,4 +219,5 @@ def _model(path: Path, answer: Mapping[str, Any]) -> ModelInfo:
         answer["quantised"],
         answer.get("edgetpu_bytes", 0),
         answer.get("saturable", 0),
+        {family: (n, clamped) for family, (n, clamped) in answer.get("families", {}).items()},
     )

@@ -6,6 +6,7 @@ whether one can run the file is found out on the device.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -19,6 +20,13 @@ from orchestrator.inputs.inspect import EDGETPU_OP, TensorInfo
 
 MOVES = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"})
 """Operators that rearrange elements and change no value."""
+PRODUCTS = {
+    "CONV_2D": schema.Conv2DOptions,
+    "DEPTHWISE_CONV_2D": schema.DepthwiseConv2DOptions,
+    "FULLY_CONNECTED": schema.FullyConnectedOptions,
+}
+CLAMPS = (schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.RELU6)
+"""Fused activations that leave nothing below zero."""
 _IDENTIFIER = b"TFL3"
 
 
@@ -47,6 +55,7 @@ def read_tflite(path: Path) -> dict[str, Any]:
         "outputs": [asdict(_output(i, tensors, producer)) for i in _indices(main, "Outputs")],
         "operators": Counter(name for name, _ in operators),
         "quantised": sum(bool(_scales(t)) for t in tensors),
+        "families": families(operators, tensors) if len(graphs) == 1 else {},
     }
     return answer | {"edgetpu_bytes": _executable_bytes(operators)}
 
@@ -108,6 +117,36 @@ def _output(index: int, tensors: list[Any], producer: dict[int, tuple[str, Any]]
     return _scaled(info, tensors[_indices(op, "Inputs")[0]]) if name == "DEQUANTIZE" else info
 
 
+def families(operators: list[tuple[str, Any]], tensors: list[Any]) -> dict[str, tuple[int, int]]:
+    """As ``ModelInfo.families``, of the operators of one graph."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, op in operators:
+        if name not in PRODUCTS:
+            continue
+        read, table = _indices(op, "Inputs"), op.BuiltinOptions()
+        x, weights = (tensors[i] for i in read[:2])
+        dtype, shapes = _dtype(weights), (_shape(x), _shape(weights))
+        if dtype not in ("int8", "uint8") or _dtype(x) != dtype or not all(shapes) or not table:
+            continue
+        options = PRODUCTS[name]()
+        options.Init(table.Bytes, table.Pos)
+        grain = "channel" if len(_scales(weights)) > 1 else "tensor"
+        size = _size(name, *shapes)
+        family = f"{name} {dtype} per-{grain}{size}"
+        n, clamped = found.get(family, (0, 0))
+        found[family] = n + 1, clamped + (options.FusedActivationFunction() in CLAMPS)
+    return found
+
+
+def _size(name: str, x: tuple[int, ...], weights: tuple[int, ...]) -> str:
+    """For what sizes runtimes have kernels of their own."""
+    if name == "FULLY_CONNECTED":
+        return " batch 1" if abs(math.prod(x)) == weights[-1] else ""
+    if name == "DEPTHWISE_CONV_2D":
+        return " tail" if x[-1] % 8 else ""
+    return " one channel" if x[-1] == weights[0] == 1 else ""
+
+
 def _info(tensor: Any) -> TensorInfo:
     signature, shape = tensor.ShapeSignatureAsNumpy(), tensor.ShapeAsNumpy()
     axes = (
@@ -132,6 +171,10 @@ def _scaled(info: TensorInfo, tensor: Any) -> TensorInfo:
         code_min=int(low),
         code_max=int(high),
     )
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.ShapeIsNone() else tuple(int(n) for n in tensor.ShapeAsNumpy())
 
 
 def _scales(tensor: Any) -> list[float]:

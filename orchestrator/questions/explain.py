@@ -12,6 +12,7 @@ from orchestrator.attribution.rules import attribute
 from orchestrator.attribution.sides import side
 from orchestrator.attribution.signature import Signature, signature
 from orchestrator.errors import InfraError, InputError, NotAvailableError
+from orchestrator.fingerprint.reach import unreached
 from orchestrator.fingerprint.relevant import apart, relevant
 from orchestrator.fingerprint.taken import Prints
 from orchestrator.fingerprint.words import Document
@@ -143,15 +144,21 @@ class Explainer:
     def _evidence(self, file: File, left: Answered, right: Answered, found: Signature) -> Evidence:
         key = f"{file[0]}.{file[1]}"
         model, tensor = self._frozen.staging.models[key], f"{key}/{file[2]}"
-        a, b, families = left.side, right.side, None
+        a, b, families, unmet = left.side, right.side, None, {}
         if left.probed is not None and right.probed is not None:
             of_a, of_b = apart(left.probed, right.probed)
             a, b = replace(a, arithmetic=of_a), replace(b, arithmetic=of_b)
             operators = {*model.operators, *a.operators, *b.operators}
             dtype = self._frozen.staging.tensors[tensor].dtype
             families = relevant(of_a, operators, dtype)
-        factors = changed(left.factors, right.factors)
-        return Evidence(a, b, found, factors, saturable=model.saturable, families=families)
+            known = model.operators, model.families
+            unmet = unreached(families, left.probed, right.probed, *known)
+        return Evidence(
+            *(a, b, found, changed(left.factors, right.factors)),
+            saturable=model.saturable,
+            families=families,
+            unreached=unmet,
+        )
 
     def _named(self, name: str) -> list[str]:
         rows = [r for r in self.rows if name in (r, r.partition("/")[0])]

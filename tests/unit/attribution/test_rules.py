@@ -94,6 +94,18 @@ def test_equal_bytes_are_identical_whatever_the_probes_say() -> None:
     assert "conv: half-up / half-even" in told.because[1]
 
 
+def test_an_identical_pair_says_why_the_probes_that_differ_do_not_show() -> None:
+    a = side(arithmetic=dict.fromkeys(("conv", "dw", "dw tail", "softmax"), "double"))
+    b = side("b", arithmetic=dict.fromkeys(a.arithmetic, "double-up"))
+    why = {"conv": "all are clamped", "dw": "none is there", "dw tail": "none is there"}
+    told = attribute(evidence(a, b, pair(codes(), codes()), unreached=why))
+    assert told.because[2:] == (
+        "conv: all are clamped",
+        "dw, dw tail: none is there",
+        "softmax: none of the 2000 elements put out shows it",
+    )
+
+
 @pytest.mark.parametrize(
     ("seen", "mechanism"),
     [

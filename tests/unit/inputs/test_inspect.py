@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.errors import Exit, InputError
+from orchestrator.fingerprint.pack import probes
 from orchestrator.inputs import inspect as inspecting
 from orchestrator.inputs.inspect import ModelInfo, TensorInfo, check_parent, inspect, single_input
+from orchestrator.inputs.inspect_tflite import read_tflite
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "matrices" / "quickstart" / "models"
@@ -295,3 +298,20 @@ def test_memory_and_noise_become_one_answer(tmp_path: Path) -> None:
     answer = json.loads(child(replaced))
     assert answer["error"] == "E-MODEL-UNREADABLE"
     assert "4 GiB" in answer["what"]
+
+
+def test_products_of_a_tflite_file_are_known_by_their_family_and_activation() -> None:
+    """Against the pack, whose probes are named for what they ask about."""
+    seen: set[tuple[str, bool]] = set()
+    for probe in probes("tflite"):
+        kind = probe.family.split()[0]
+        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            continue
+        family, relu = probe.family.removesuffix(" float ends"), "relu" in probe.name.split(".")
+        wanted = {} if "float32" in family else {family: (1, int(relu))}
+        with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
+            file.write(probe.model)
+            file.flush()
+            assert read_tflite(Path(file.name))["families"] == wanted, probe.name
+        seen.add((family, relu))
+    assert len(seen) > 20
