@@ -104,7 +104,9 @@ def unordered(e: Evidence) -> Attribution | None:
         if order.again_k:
             again = f"{order.again_k} of {order.again_n} samples"
             because.append(f"{side.row} answers {again} otherwise when run again after the others")
-        return _say(e, Mechanism(finding), "certain", *because, side=side, mend=mend)
+        # The few samples that are run again may be ones that carried state does not change.
+        confidence: Confidence = "certain" if order.again_k else "likely"
+        return _say(e, Mechanism(finding), confidence, *because, side=side, mend=mend)
     return None
 
 

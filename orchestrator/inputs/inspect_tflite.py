@@ -118,7 +118,10 @@ def _output(index: int, tensors: list[Any], producer: dict[int, tuple[str, Any]]
 
 
 def families(operators: list[tuple[str, Any]], tensors: list[Any]) -> dict[str, tuple[int, int]]:
-    """As ``ModelInfo.families``, of the operators of one graph."""
+    """As ``ModelInfo.families``, of the operators of one graph; without those of which it cannot
+
+    be told.
+    """
     found: dict[str, tuple[int, int]] = {}
     for name, op in operators:
         if name not in PRODUCTS:
@@ -128,6 +131,8 @@ def families(operators: list[tuple[str, Any]], tensors: list[Any]) -> dict[str, 
         dtype, shapes = _dtype(weights), (_shape(x), _shape(weights))
         if dtype not in ("int8", "uint8") or _dtype(x) != dtype or not all(shapes) or not table:
             continue
+        if shapes[1][-1 if name == "DEPTHWISE_CONV_2D" else 0] == 1:
+            continue  # one scale is a scale per channel as well
         options = PRODUCTS[name]()
         options.Init(table.Bytes, table.Pos)
         grain = "channel" if len(_scales(weights)) > 1 else "tensor"
@@ -144,7 +149,7 @@ def _size(name: str, x: tuple[int, ...], weights: tuple[int, ...]) -> str:
         return " batch 1" if abs(math.prod(x)) == weights[-1] else ""
     if name == "DEPTHWISE_CONV_2D":
         return " tail" if x[-1] % 8 else ""
-    return " one channel" if x[-1] == weights[0] == 1 else ""
+    return ""
 
 
 def _info(tensor: Any) -> TensorInfo:

@@ -5,27 +5,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.cli import assay
 from tests.support.judged import VNNI, Judged
-from tests.support.realmodels import INVENTORIES, MODELS, write
+from tests.support.realmodels import INVENTORIES, MODELS, classifiers, write
 from tests.support.tiny import MODELS as QUICKSTART_MODELS
 from tests.support.tiny import QUICKSTART
 
 pytestmark = [pytest.mark.farm, pytest.mark.realmodels, pytest.mark.timeout(600)]
 
 CORAL = MODELS / "coral_mobilenet_v1_025_128"
-FILES: dict[str, tuple[Path, str]] = {
-    "mobilenet.u8": (CORAL / "mobilenet_v1_0.25_128_quant.tflite", "same"),
-    "digits.u8s8": (QUICKSTART_MODELS / "digits_ds.u8s8.onnx", "nchw"),
-}
-INPUTS: list[dict[str, Any]] = [
+KEPT = ("kws.savedmodel", "kws.qdq", "resnet8.int8", "resnet8.qdq")
+ASKED = (
+    *("host-mobilenet.u8-*-litert", "qemu-a53-mobilenet.u8-*-litert"),
+    *("host-digits.u8s8-*-ort", "qemu-haswell-digits.u8s8-*-ort"),
+    *("host-resnet8.*-clean-*", "qemu-a53-resnet8.*-clean-*"),
+    *("host-kws.qdq-*-ort", "qemu-haswell-kws.qdq-*-ort"),
+    *("host-kws.savedmodel-*-tflite214", "qemu-a53-kws.savedmodel-*-tflite214"),
+)
+MORE: tuple[dict[str, Any], ...] = (
     {
         "name": "mobilenet",
+        "file": (CORAL / "mobilenet_v1_0.25_128_quant.tflite", "u8", "same"),
         "path": str(CORAL / "eval_images_128.npz"),
         "array": "images",
         "labels": "labels",
@@ -33,45 +37,53 @@ INPUTS: list[dict[str, Any]] = [
     },
     {
         "name": "digits",
+        "file": (QUICKSTART_MODELS / "digits_ds.u8s8.onnx", "u8s8", "nchw"),
         "path": str(QUICKSTART / "digits_32x32.npz"),
         "array": "x",
         "labels": "y",
         "limit": 60,
     },
-]
+)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    """One run of all: each case is one file on two devices or under two runtimes."""
     folder = tmp_path_factory.mktemp("causes")
-    models = [
-        {
-            "name": name.partition(".")[0],
-            "task": {"type": "classification"},
-            "inputs": name.partition(".")[0],
-            "files": [{"name": name.partition(".")[2], "path": str(path), "layout": layout}],
-        }
-        for name, (path, layout) in FILES.items()
-    ]
-    models[1]["fp32"] = {"path": str(QUICKSTART_MODELS / "digits_ds.fp32.onnx"), "layout": "nchw"}
-    inputs = [{"type": "npz", **dataset} for dataset in INPUTS]
+    known = classifiers()
+    models: list[dict[str, Any]] = known["models"]
+    for model in models:
+        model["files"] = [f for f in model["files"] if f"{model['name']}.{f['name']}" in KEPT]
+    inputs = [dataset | {"limit": 100} for dataset in known["inputs"]]
+    for more in MORE:
+        path, file, layout = more["file"]
+        named = {"name": more["name"], "task": {"type": "classification"}, "inputs": more["name"]}
+        models.append({**named, "files": [{"name": file, "path": str(path), "layout": layout}]})
+        inputs.append({"type": "npz", **{k: v for k, v in more.items() if k != "file"}})
+    models[-1]["fp32"] = {"path": str(QUICKSTART_MODELS / "digits_ds.fp32.onnx"), "layout": "nchw"}
     matrix = write(folder, ["host", "qemu-a53", "qemu-haswell"], models=models, inputs=inputs)
-    wanted = (
-        *("host-mobilenet.u8-*-litert", "qemu-a53-mobilenet.u8-*-litert"),
-        *("host-digits.u8s8-*-ort", "qemu-haswell-digits.u8s8-*-ort"),
-    )
-    select = [part for glob in wanted for part in ("--select", glob)]
+    select = [part for glob in ASKED for part in ("--select", glob)]
     done = assay("run", matrix, *select, "--json", store=folder / "store", timeout=400)
     return Judged(done, folder / "store")
 
 
-def explain(ran: Judged, board: str, *options: str) -> dict[str, Any]:
-    store: Path = ran.store
-    done = assay("explain", "-", "host", board, *options, "--json", store=store, timeout=300)
+def explain(ran: Judged, model: str, a: str, b: str, *options: str) -> dict[str, Any]:
+    asked = ("explain", "-", a, b, "--model", model, *options, "--json")
+    done = assay(*asked, store=ran.store, timeout=300)
     assert done.code == 0, done.err
     (found,) = done.json["pairs"]
     assert isinstance(found, dict)
     return found
+
+
+def fingerprint(ran: Judged, runtime: str) -> None:
+    """Of this machine and of the board."""
+    for board, inventory in (("host", "local"), ("qemu-a53", "virtual-farm")):
+        where = ("-i", str(INVENTORIES / f"{inventory}.yaml"))
+        done = assay(
+            "fingerprint", board, *where, "--runtime", runtime, store=ran.store, timeout=200
+        )
+        assert done.code == 0, done.err
 
 
 def needs_vnni(ran: Judged) -> None:
@@ -81,7 +93,7 @@ def needs_vnni(ran: Judged) -> None:
 
 def test_mobilenet_on_a_cortex_a53_rounds_its_convolutions_otherwise(ran: Judged) -> None:
     """XNNPACK narrows the accumulator there before it multiplies: 15 of 15 CONV_2D, no other."""
-    found = explain(ran, "qemu-a53", "--layers")
+    found = explain(ran, "mobilenet.u8", "host", "qemu-a53", "--layers")
     assert (found["mechanism"], found["factors"]) == ("rounding", ["core"])
     # The output is up to 41 steps off; each operator alone never is by more than one.
     assert found["difference"]["max_lsb"] > 1
@@ -93,11 +105,8 @@ def test_mobilenet_on_a_cortex_a53_rounds_its_convolutions_otherwise(ran: Judged
 
 
 def test_the_probes_name_the_rounding(ran: Judged) -> None:
-    for board, inventory in (("host", "local"), ("qemu-a53", "virtual-farm")):
-        where = ("-i", str(INVENTORIES / f"{inventory}.yaml"))
-        asked = ("fingerprint", board, *where, "--runtime", "litert/default")
-        assert assay(*asked, store=ran.store, timeout=200).code == 0
-    found = explain(ran, "qemu-a53")
+    fingerprint(ran, "litert/default")
+    found = explain(ran, "mobilenet.u8", "host", "qemu-a53")
     assert (found["mechanism"], found["confidence"]) == ("rounding", "likely")
     assert [x for x in found["because"] if "CONV_2D uint8" in x and x.endswith("/ rndnu16")]
     assert not [x for x in found["because"] if "DEPTHWISE" in x and "rndnu16" in x]
@@ -107,7 +116,7 @@ def test_layer_by_layer_the_saturating_convolution_is_unsound(ran: Judged) -> No
     needs_vnni(ran)
     pair = ("host/ort", "qemu-haswell/ort")
     done = assay("variance", "--by", "layer", "--pair", *pair, "--json", store=ran.store)
-    (one,) = done.json["sets"]
+    (one,) = [x for x in done.json["sets"] if x["model"] == "digits"]
     rows = {f"{r['device']}/{r['runtime']}": r for r in one["rows"]}
     assert rows["host/ort"]["findings"] == []
     taps = rows["qemu-haswell/ort"]["taps"]
@@ -120,7 +129,7 @@ def test_layer_by_layer_the_saturating_convolution_is_unsound(ran: Judged) -> No
 
 def test_the_depthwise_net_saturates_on_haswell(ran: Judged) -> None:
     needs_vnni(ran)
-    found = explain(ran, "qemu-haswell", "--layers")
+    found = explain(ran, "digits.u8s8", "host", "qemu-haswell", "--layers")
     assert (found["mechanism"], found["factors"]) == ("saturation", ["core"])
     assert (found["confidence"], found["blamed"]) == ("certain", "qemu-haswell/ort")
     assert "reduce_range" in found["mend"]
@@ -128,3 +137,59 @@ def test_the_depthwise_net_saturates_on_haswell(ran: Judged) -> None:
     first = layers["operators"][layers["first"]]
     assert (first["kind"], first["guilty"]) == ("QLinearConv", True)
     assert max(layers["operators"][i]["local"]["max_lsb"] for i in layers["guilty"]) > 1
+
+
+RESNET, OLD, NEW = "resnet8.int8", "host/tflite214", "host/litert"
+
+
+def test_resnet8_in_the_old_runtime_parts_where_no_relu_clamps(ran: Judged) -> None:
+    """2.14 rounds ties below zero otherwise on ARM: five of nine convolutions let them through."""
+    found = explain(ran, RESNET, OLD, "qemu-a53/tflite214", "--layers")
+    assert (found["mechanism"], found["factors"]) == ("rounding", ["core"])
+    assert found["confidence"] == "likely"
+    assert "differ on equal inputs: 5 CONV_2D, max 1 LSB" in found["because"]
+    assert found["layers"]["guilty"] == [2, 5, 6, 9, 10]
+
+
+def test_resnet8_in_litert_parts_at_the_softmax_alone(ran: Judged) -> None:
+    found = explain(ran, RESNET, NEW, "qemu-a53/litert", "--layers")
+    assert (found["mechanism"], found["factors"]) == ("rounding", ["core"])
+    assert found["difference"]["elements_different"] > 0
+    assert "differ on equal inputs: 1 SOFTMAX, max 1 LSB" in found["because"]
+
+
+def test_resnet8_qdq_is_another_plan_on_arm(ran: Judged) -> None:
+    needs_vnni(ran)
+    found = explain(ran, "resnet8.qdq", "host/ort", "qemu-a53/ort")
+    assert (found["mechanism"], found["factors"]) == ("plan", ["core"])
+    counts = "Add 2/0, Conv 6/0, QLinearAdd 1/3, QLinearConv 3/9"
+    assert found["because"][0].endswith(counts)
+
+
+def test_kws_qdq_saturates_on_haswell(ran: Judged) -> None:
+    needs_vnni(ran)
+    found = explain(ran, "kws.qdq", "host", "qemu-haswell")
+    assert (found["mechanism"], found["factors"]) == ("saturation", ["core"])
+    assert found["blamed"] == "qemu-haswell/ort"
+    assert "x64quantprecision" in found["mend"]
+
+
+def test_kws_int8_is_identical_for_relus_clamp_what_differs(ran: Judged) -> None:
+    """The same two roundings as of resnet8, in a file whose convolutions all have a ReLU."""
+    fingerprint(ran, "tflite-runtime/default")
+    found = explain(ran, "kws.savedmodel", OLD, "qemu-a53/tflite214")
+    assert (found["mechanism"], found["confidence"]) == ("identical", "certain")
+    why = "\n".join(found["because"])
+    assert "the probes tell the two apart: probes of CONV_2D int8 per-channel: double-up" in why
+    for family, n, probes in (("CONV_2D", 5, 4), ("DEPTHWISE_CONV_2D", 4, 2)):
+        assert (
+            f"\n{family} int8 per-channel: a fused ReLU clamps the results of all {n} in the file, "
+            f"and the {probes} probes with one are answered alike"
+        ) in why
+
+
+def test_resnet8_in_two_versions_is_the_kernel(ran: Judged) -> None:
+    found = explain(ran, RESNET, OLD, NEW)
+    assert found["mechanism"] == "kernel/version"
+    assert "runtime" in found["factors"]
+    assert "tflite-runtime / litert, 2.14.0 / 2." in found["because"][0]

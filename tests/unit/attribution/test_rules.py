@@ -147,6 +147,7 @@ def test_an_answer_that_hangs_on_the_order_is_named_as_the_row_names_it() -> Non
     for seen in (moved, replace(moved, again_k=1), Reordered(0, 200, 1, 1)):
         told = attribute(evidence(side(order=seen), side("b", order=none), ROUNDED))
         assert (told.mechanism.value, told.blamed) == (seen.finding, "a")
+        assert told.confidence == ("certain" if seen.again_k else "likely")
         counted = f"{seen.k} of 200" if seen.k else "1 of 1"
         assert told.because[0].startswith(f"a answers {counted} samples otherwise when")
     both = attribute(
