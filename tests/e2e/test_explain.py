@@ -131,16 +131,16 @@ def test_a_fingerprint_of_another_build_is_not_used_and_said_to_be_stale(
     shutil.copytree(store, copy)
     with Store.open(copy) as opened:
         run = opened.run()
-        attempt = next(a for a in opened.attempts(run.id) if a.device == "one" and a.environment)
+        attempt = next(a for a in opened.attempts(run.id) if a.device == "two" and a.environment)
         facts = opened.environment_data(str(attempt.environment))
         facts["runtime"]["native_sha256"] = "c0ffee"
         document = {"sha256": "f" * 64, "families": {}, "taken_on": facts}
-        fingerprints.save(opened, "one", "litert/default", "2", facts, document)
-    (found,) = explain(copy, "one/lite", "one/ref")
+        fingerprints.save(opened, "two", "litert/default", "2", facts, document)
+    (found,) = explain(copy, "two/lite", "one/ref")
     because = found["because"]
     assert isinstance(because, list)
-    assert because[-1].startswith("the fingerprint of one is stale: another build of runtime")
-    assert because[-1].endswith("(mend: assay fingerprint one)")
+    assert because[-1].startswith("the fingerprint of two is stale: another build of runtime")
+    assert because[-1].endswith("(mend: assay fingerprint two)")
 
 
 def test_what_is_damaged_is_named_and_the_rest_still_answers(tmp_path: Path) -> None:
