@@ -25,6 +25,7 @@ from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json
 from orchestrator.store.series import DAMAGED
 from orchestrator.variance import tasks
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
+from orchestrator.variance.slices import same_inputs
 
 Damage = Callable[[str, InfraError], None]
 
@@ -230,6 +231,7 @@ def truth(
         inputs=array(store, staged.x) if isinstance(task, tasks.Anomaly) else None,
         fp32_error=parent.error if parent else None,
         slices={name: array(store, sha) for name, sha in staged.slices.items()},
+        same=same_inputs(array(store, staged.x)) if staged.slices else None,
     )
 
 

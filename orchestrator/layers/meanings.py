@@ -50,7 +50,7 @@ def read(
     Raises what the parser raises for bytes that are no model.
     """
     graph = _Graph(onnx.load_from_string(optimised).graph)
-    source = _File(onnx.load_from_string(file).graph)
+    source = File(onnx.load_from_string(file).graph)
     lattices, found = graph.lattices(), dict[str, str]()
     for tensor, candidates in graph.candidates(source, forms).items():
         for meaning in candidates:
@@ -106,7 +106,7 @@ class _Graph:
             if node.op_type == DEQUANTISE and node.input[0] not in self.constants:
                 yield node.output[0], node.input[0]
 
-    def candidates(self, source: _File, forms: Mapping[str, Form]) -> dict[str, list[str]]:
+    def candidates(self, source: File, forms: Mapping[str, Form]) -> dict[str, list[str]]:
         """Tensor -> what it may stand for in the file, the surest first."""
         found: dict[str, list[str]] = {t: [] for t in forms}
 
@@ -152,7 +152,7 @@ class _Graph:
         return Lattice(float(steps.ravel()[0]), point) if steps.size == 1 else None
 
 
-class _File(_Graph):
+class File(_Graph):
     """The quantised file as it is. A tensor behind Q or DQ means what it was made of; ``names``,
 
     all tensors of one meaning: the parent's name for it may be before or behind the pair.
@@ -181,6 +181,7 @@ class _File(_Graph):
                         self.lattices_of.setdefault(self.meaning[tensor], lattices[tensor])
             if node.op_type in _ACTIVATIONS and data:
                 self._activated[data[0]] = node.output[0]
+        self.makers = {t: node for node in self.nodes for t in node.output}
         self.named = {node_name(node): node for node in self.nodes}
 
     def settled(self, tensor: str) -> str | None:

@@ -40,6 +40,11 @@ def cut_tflite(model: bytes, spans: Sequence[tuple[int, int]]) -> list[Piece]:
     return _pieces(*_ask("cut_tflite", [model], spans=list(spans)))
 
 
+def meant_tflite(model: bytes) -> list[Piece]:
+    """Every operator as the file's own numbers mean it, in float; see `tflite.meant`."""
+    return _pieces(*_ask("meant_tflite", [model]))
+
+
 def read_optimised(graph: bytes) -> Graph:
     return _graph(_ask("read_optimised", [graph])[0])
 
@@ -65,13 +70,15 @@ def compare_optimised(a: bytes, b: bytes) -> PlanDifference:
 class Twinned:
     """A file's optimised ``graph`` beside its FP32 parent. ``alone``: every operator as a model of
 
-    its own, weights and all. ``tapped``, ``parent``: both graphs with the tensors that have a twin
-    as outputs, and no more.
+    its own, weights and all; ``meant``: each as the file's own numbers mean it, in float, see
+    `meant.pieces`. ``tapped``, ``parent``: both graphs with the tensors that have a twin as
+    outputs, and no more.
     """
 
     graph: Graph
     meanings: Meanings
     alone: list[Piece]
+    meant: list[Piece]
     tapped: Piece
     parent: Piece
 
@@ -93,8 +100,10 @@ def twinned(
     means = told["meanings"]
     lattices = {name: Lattice(**lattice) for name, lattice in means["lattices"].items()}
     meanings = Meanings(means["stands_for"], lattices, means["dequantised"])
-    *alone, tapped, whole = _pieces(told["pieces"], models)
-    return Twinned(_graph(told["graph"]), meanings, alone, tapped, whole)
+    tapped, whole, *pieces = _pieces(told["pieces"], models)
+    graph_read = _graph(told["graph"])
+    count = len(graph_read.operators)
+    return Twinned(graph_read, meanings, pieces[:count], pieces[count:], tapped, whole)
 
 
 def _ask(what: str, files: Sequence[bytes], **arguments: Any) -> tuple[Any, list[bytes]]:

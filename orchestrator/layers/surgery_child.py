@@ -28,6 +28,12 @@ def _cut_tflite(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
     return _pieces(tflite.cut(files[0], [(first, last) for first, last in asked["spans"]]))
 
 
+def _meant_tflite(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
+    from orchestrator.layers import tflite
+
+    return _pieces(tflite.meant(files[0]))
+
+
 def _read_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
     from orchestrator.layers import optimised
 
@@ -53,7 +59,7 @@ def _compare_optimised(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told
 
 
 def _twinned(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
-    from orchestrator.layers import meanings, optimised
+    from orchestrator.layers import meanings, meant, optimised
 
     file, graph, parent = files
     forms = _forms(asked)
@@ -61,7 +67,8 @@ def _twinned(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
     tapped = optimised.tap(graph, found.stands_for)
     whole = optimised.tap(parent, set(found.stands_for.values()))
     alone = optimised.alone(graph, forms, weights=True)
-    pieces, models = _pieces([*alone, tapped, whole])
+    plain = meant.pieces(file, alone, found, asked["shapes"])
+    pieces, models = _pieces([tapped, whole, *alone, *plain])
     read = _read_optimised([graph], asked)[0]
     return {"graph": read, "meanings": asdict(found), "pieces": pieces}, models
 
@@ -69,6 +76,7 @@ def _twinned(files: Sequence[bytes], asked: Mapping[str, Any]) -> Told:
 DO: Mapping[str, Callable[[Sequence[bytes], Mapping[str, Any]], Told]] = {
     "read_tflite": _read_tflite,
     "cut_tflite": _cut_tflite,
+    "meant_tflite": _meant_tflite,
     "read_optimised": _read_optimised,
     "tap_optimised": _tap_optimised,
     "alone_optimised": _alone_optimised,

@@ -18,14 +18,12 @@ from orchestrator.layers.graph import Array, Lattice, NotLocalisableError
 from orchestrator.variance.intervals import lower_bound
 from orchestrator.variance.lattice import Output
 from orchestrator.variance.layer import LayerStats, LayerSums, amplification
+from orchestrator.variance.steps import FAR, Distance, StepSums
 
 CLIP, SQNR_DB, USED = 0.01, 20.0, 0.1
 """What docs/guides/layers.md calls too much clipping, too little signal, too few codes."""
-STEPS = 3.0
-"""RMSE in steps that no sound operator makes of golden inputs: ten times what rounding its output
-
-leaves (1/sqrt(12)). Below it, little signal is what there is, say in a few logits near zero.
-"""
+WRONG = 0.001
+"""Share of codes that lie FAR from what the file means: no sound kernel has any."""
 FIRST, BLOCK = 8, 32 << 20
 """Samples of the first block, by which tensors are sized; bytes of tensors of the others."""
 RANGE_COLLAPSE, CASCADE = "dynamic range collapse", "saturation cascade"
@@ -50,13 +48,15 @@ class Place:
 class Seen:
     """A place on some samples, all arrays [samples, *shape] of one shape: what the parent has
 
-    there, what the model has, and what the operator makes of golden inputs, if it runs alone.
+    there, what the model has, and what the operator makes of golden inputs, if it runs alone;
+    ``meant``: what the file's own numbers make of them in float, where that is known.
     """
 
     place: Place
     truth: Array
     whole: Array
     alone: Array | None
+    meant: Array | None = None
 
 
 class Subject(Protocol):
@@ -76,7 +76,8 @@ class Tap:
     ``twin``: the parent's tensor. ``local`` is None for an input, and where the operator cannot be
     run alone. ``amplification``: log of the growth of the accumulated relative error over the tap
     before. ``outside``: of each sample, the FP32 values over a step outside of what the codes
-    reach; empty for floats.
+    reach; empty for floats. ``arithmetic``: how far the codes of ``local`` lie from what
+    the file's own numbers make of the same inputs in float; None where there are none.
     """
 
     index: int | None
@@ -87,6 +88,7 @@ class Tap:
     local: LayerStats | None
     amplification: float | None
     outside: tuple[int, ...] = ()
+    arithmetic: Distance | None = None
 
 
 @dataclass(frozen=True)
@@ -131,25 +133,20 @@ def findings(taps: Sequence[Tap]) -> list[Finding]:
 
     *Dynamic range collapse*: the parent's values do not fit. More than CLIP of them lie over a step
     outside of what the codes reach, and not in one sample only; or, on golden inputs, they huddle
-    on fewer than USED of the codes with less than SQNR_DB of signal. *Unsound operator*: less than
-    SQNR_DB on golden inputs though they fit, so it is not the range that loses, and an RMSE of more
-    than STEPS, so it is not rounding either. *Saturation cascade*: more codes than CLIP lie at the
-    ends of the range where the parent's values do not, and operators behind that are sound by
+    on fewer than USED of the codes with less than SQNR_DB of signal. *Unsound operator*: more of
+    its codes than WRONG lie over FAR steps from what its own weights make of the same inputs in
+    float, whatever is lost against the parent. *Saturation cascade*: more codes than CLIP lie at
+    the ends of the range where the parent's values do not, and operators behind that are sound by
     themselves but end below SQNR_DB; it begins at an unsound operator before it, if any. Shares are
-    held against CLIP by their lower 95 % bounds.
+    held against their limits by their lower 95 % bounds.
     """
     found = []
     collapse = next(((i, why) for i, t in enumerate(taps) if (why := _collapsed(t))), None)
-    # What reads a tensor that does not fit is fed what is left of it.
-    fitting = taps if collapse is None else taps[: collapse[0]]
-    unsound = next((i for i, t in enumerate(fitting) if t.local and _unsound(t.local)), None)
+    unsound = next(((i, why) for i, t in enumerate(taps) if (why := _unsound(t.arithmetic))), None)
     if collapse is not None:
         found.append(Finding(RANGE_COLLAPSE, *collapse))
     if unsound is not None:
-        local = taps[unsound].local
-        assert local is not None  # has it to be unsound
-        why = f"SQNR {local.sqnr_db:.3g} dB on FP32's own tensors, which fit its range"
-        found.append(Finding(UNSOUND, unsound, why))
+        found.append(Finding(UNSOUND, *unsound))
     for i, each in enumerate(taps):
         behind = [t.local for t in taps[i + 1 :] if _below(t.accumulated) and t.local]
         sound = sum(not _below(local) for local in behind)
@@ -159,7 +156,7 @@ def findings(taps: Sequence[Tap]) -> list[Finding]:
                 f"{share} of {each.accumulated.n:,} codes{_at(each)} saturate that should not; "
                 f"{sound} sound operators behind them end below {SQNR_DB:g} dB"
             )
-            begin = i if unsound is None else min(i, unsound)
+            begin = i if unsound is None else min(i, unsound[0])
             found.append(Finding(CASCADE, begin, why))
             break
     return found
@@ -196,8 +193,13 @@ def _surely(share: float | None, n: int) -> bool:
     return share is not None and share > 0 and lower_bound(round(share * n), n) > CLIP
 
 
-def _unsound(stats: LayerStats) -> bool:
-    return _below(stats) and (stats.rmse_scale is None or stats.rmse_scale > STEPS)
+def _unsound(found: Distance | None) -> str | None:
+    if found is None or lower_bound(found.far, found.n) <= WRONG:
+        return None
+    share = f"{100 * found.far / found.n:.3g} % of {found.n:,} codes"
+    return (
+        f"{share} lie over {FAR:g} steps from what its own weights say, up to {found.max_steps:.3g}"
+    )
 
 
 def _below(stats: LayerStats) -> bool:
@@ -218,6 +220,13 @@ def rounded(real: Array, dtype: np.dtype[Any], lattice: Lattice | None) -> Array
     return found
 
 
+def reals(codes: Array, lattice: Lattice) -> Array:
+    """What the codes stand for, float32."""
+    steps = codes.astype(np.float32) - np.float32(lattice.zero_point)
+    found: Array = steps * np.float32(lattice.scale)
+    return found
+
+
 def _blocks(
     subject: Subject, inputs: Sequence[Array], golden: Sequence[Array]
 ) -> Iterator[list[Seen]]:
@@ -231,7 +240,7 @@ def _blocks(
         return subject.see([x[part] for x in inputs], [x[part] for x in golden])
 
     block, count = see(0, FIRST), len(golden[0])
-    held = (array for s in block for array in (s.truth, s.whole, s.alone))
+    held = (array for s in block for array in (s.truth, s.whole, s.alone, s.meant))
     total = sum(array.nbytes for array in held if array is not None)
     size = max(1, BLOCK * min(FIRST, count) // max(1, total))
     with ThreadPoolExecutor(1) as ahead:
@@ -260,6 +269,9 @@ class _Sums:
         if seen.alone is not None:
             beside = self._whole if seen.whole.dtype.kind in "iu" else None
             self._alone = LayerSums(calibrated=calibrated, beside=beside)
+        self._steps: StepSums | None = None
+        if lattice is not None and seen.alone is not None and seen.alone.dtype.kind in "iu":
+            self._steps = StepSums(lattice.scale, lattice.zero_point)
 
     def add(self, seen: Seen) -> None:
         if seen.truth.shape != seen.whole.shape:
@@ -274,12 +286,18 @@ class _Sums:
             self._alone = None  # an error of some samples would pass for that of all
         elif self._alone is not None:
             self._alone.add(seen.truth, self._output(seen.alone))
+        if seen.alone is None or seen.meant is None:
+            self._steps = None
+        elif self._steps is not None:
+            self._steps.add(seen.alone, seen.meant)
 
     def tap(self) -> Tap:
         place, local = self._place, None if self._alone is None else self._alone.stats()
         whole = self._whole.stats()
         outside = tuple(self._beyond)
-        return Tap(place.index, place.kind, place.name, place.twin, whole, local, None, outside)
+        steps = None if self._steps is None else self._steps.distance()
+        names = place.index, place.kind, place.name, place.twin
+        return Tap(*names, whole, local, None, outside, steps)
 
     def _output(self, values: Array) -> Output:
         lattice = self._place.lattice

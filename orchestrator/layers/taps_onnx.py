@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.layers import surgery
-from orchestrator.layers.graph import MOVES, Array, Graph, Lattice, NotLocalisableError, Piece
+from orchestrator.layers.graph import MOVES, Array, Lattice, NotLocalisableError, Piece
 from orchestrator.layers.plans import reproduced, saved_graph
 from orchestrator.layers.sides import Side, Trial, Tried, must
 from orchestrator.layers.surgery import Twinned
-from orchestrator.layers.taps import Place, Seen, rounded
+from orchestrator.layers.taps import Place, Seen, reals, rounded
 
 Tensors = dict[str, Array]
 
@@ -65,13 +65,14 @@ class OnnxSubject:
         return whole, real, ran[1]
 
     def _seen(self, sites: _Sites, whole: Tensors, real: Tensors) -> list[Seen]:
-        alone = self._alone(sites, real)
+        alone, meant = self._alone(sites, real), self._meant(sites, real)
         return [
             Seen(
                 site.place,
                 real[site.place.twin],
                 sites.as_parent(site.tensor, whole[site.tensor]),
                 alone.get(site.made),
+                meant.get(site.made),
             )
             for site in sites.all
         ]
@@ -95,18 +96,31 @@ class OnnxSubject:
                 found[site.made] = made
         return found
 
+    def _meant(self, sites: _Sites, real: Tensors) -> Tensors:
+        """What the file's own numbers make of golden inputs, in the layout of the parent."""
+        able = [site for site in sites.all if site.meant is not None]
+        trials = [
+            Trial(str(i), site.meant.model, tuple(sites.real(t, real) for t in site.meant.inputs))
+            for i, site in enumerate(able)
+            if site.meant is not None
+        ]
+        ran = zip(able, self._side.run(trials, optimise=False), strict=True)
+        return {site.made: one.outputs[0] for site, one in ran if one.error is None}
+
 
 @dataclass(frozen=True, eq=False)
 class _Site:
     """A place of the parent: ``made``, the tensor its operator makes; ``tensor``, that or its
 
-    codes. ``piece``: the operator alone, if golden inputs are known for it.
+    codes. ``piece``: the operator alone, if golden inputs are known for it; ``meant``: as the file
+    means it, if it says so.
     """
 
     place: Place
     made: str
     tensor: str
     piece: Piece | None = None
+    meant: Piece | None = None
 
 
 class _Sites:
@@ -121,7 +135,7 @@ class _Sites:
             for t, m in self._means.stands_for.items()
             if self._channels_last(t, whole[t], real[m])
         }
-        self.all = self._found(found.graph, found.alone)
+        self.all = self._found(found)
         if not self.all:
             raise NotLocalisableError("no tensor of the FP32 parent has a name that the file knows")
 
@@ -130,17 +144,22 @@ class _Sites:
 
     def golden(self, tensor: str, real: Tensors) -> Array:
         """The parent's values as the tensor holds them: on its lattice, in its layout."""
-        found = real[self._means.stands_for[tensor]]
         codes = self._means.dequantised.get(tensor, tensor)
-        lattice, dtype = self._means.lattices.get(codes), self.dtypes[codes]
-        if lattice is not None:
-            found = rounded(found, dtype, lattice)
-            if codes != tensor:
-                steps = found.astype(np.float32) - np.float32(lattice.zero_point)
-                found = steps * np.float32(lattice.scale)
+        found = self._rounded(codes, tensor, real) if codes == tensor else self.real(tensor, real)
         return np.moveaxis(found, 2, -1) if tensor in self._last else found
 
-    def _found(self, read: Graph, pieces: Sequence[Piece]) -> list[_Site]:
+    def real(self, tensor: str, real: Tensors) -> Array:
+        """The parent's values, as far as the tensor can hold them, in the parent's layout."""
+        codes = self._means.dequantised.get(tensor, tensor)
+        found, lattice = self._rounded(codes, tensor, real), self._means.lattices.get(codes)
+        return found if lattice is None else reals(found, lattice)
+
+    def _rounded(self, codes: str, tensor: str, real: Tensors) -> Array:
+        found, lattice = real[self._means.stands_for[tensor]], self._means.lattices.get(codes)
+        return found if lattice is None else rounded(found, self.dtypes[codes], lattice)
+
+    def _found(self, file: Twinned) -> list[_Site]:
+        read, pieces = file.graph, file.alone
         means = self._means.stands_for
         codes: dict[str, str] = {}
         for t in (t for operator in read.operators for t in operator.outputs):
@@ -163,7 +182,9 @@ class _Sites:
                 )
                 lattice = self._means.lattices.get(tensor)
                 place = Place(i, operator.kind, operator.name, meaning, lattice)
-                sites[meaning] = _Site(place, made, tensor, pieces[i] if able else None)
+                alone = pieces[i] if able else None
+                meant = file.meant[i] if able and file.meant[i].outputs else None
+                sites[meaning] = _Site(place, made, tensor, alone, meant)
         return list(sites.values())
 
     def _coded(self, tensor: str) -> bool:

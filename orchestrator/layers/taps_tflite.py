@@ -11,7 +11,7 @@ from orchestrator.layers import surgery
 from orchestrator.layers.graph import Array, Graph, NotLocalisableError, Piece
 from orchestrator.layers.prefixes import Prefixes, Tensors
 from orchestrator.layers.sides import Side, Trial
-from orchestrator.layers.taps import Place, Seen, rounded
+from orchestrator.layers.taps import Place, Seen, reals, rounded
 
 MOVES = ("QUANTIZE", "DEQUANTIZE")
 """Operators of quantised files alone, which change the form of a tensor and not what it says."""
@@ -28,9 +28,12 @@ class TfliteSubject:
         self._twins = _twins(graph, self._parent.graph)
         spans = [(i, i) for i in range(len(graph.operators))]
         self._alone = [
-            piece
-            for operator, piece in zip(
-                graph.operators, surgery.cut_tflite(model, spans), strict=True
+            (piece, meant)
+            for operator, piece, meant in zip(
+                graph.operators,
+                surgery.cut_tflite(model, spans),
+                surgery.meant_tflite(model),
+                strict=True,
             )
             if operator.kind not in MOVES and piece.inputs
         ]
@@ -39,9 +42,13 @@ class TfliteSubject:
         whole = self._model.tensors(inputs, self._side)
         real = self._parent.tensors(golden, self._side)
         truth = {t: real[twin] for t, twin in self._twins.items() if twin in real}
-        alone = self._run_alone(truth, whole)
+        given = self._given(truth, whole)
+        able = [(p, meant) for p, meant in self._alone if set(p.inputs) <= set(given)]
+        alone = self._run([p for p, _ in able], given)
+        numbers = {t: self._real(t, codes) for t, codes in given.items()}
+        meant = self._run([m for _, m in able if m.outputs], numbers)
         return [
-            Seen(place, truth[t], whole[t], alone.get(t))
+            Seen(place, truth[t], whole[t], alone.get(t), meant.get(t))
             for t, place in self._places()
             if t in truth and t in whole and (whole[t].dtype.kind == "f" or place.lattice)
         ]
@@ -60,21 +67,23 @@ class TfliteSubject:
                 found.append((t, Place(i, operator.kind, operator.name, twins[t], lattice)))
         return found
 
-    def _run_alone(self, truth: Tensors, whole: Tensors) -> Tensors:
-        """Each operator's first output on golden inputs."""
-        able: list[Piece] = [p for p in self._alone if set(p.inputs) <= set(truth)]
+    def _given(self, truth: Tensors, whole: Tensors) -> Tensors:
+        """What operators read: the parent's values as the model holds them."""
+        read = {t for piece, _ in self._alone for t in piece.inputs if t in truth and t in whole}
+        lattices = self._graph.lattices
+        return {t: rounded(truth[t], whole[t].dtype, lattices.get(t)) for t in read}
+
+    def _real(self, tensor: str, values: Array) -> Array:
+        lattice = self._graph.lattices.get(tensor)
+        return values if lattice is None else reals(values, lattice)
+
+    def _run(self, pieces: Sequence[Piece], given: Tensors) -> Tensors:
+        """Each operator's first output."""
         trials = [
-            Trial(
-                str(i),
-                piece.model,
-                tuple(
-                    rounded(truth[t], whole[t].dtype, self._graph.lattices.get(t))
-                    for t in piece.inputs
-                ),
-            )
-            for i, piece in enumerate(able)
+            Trial(str(i), piece.model, tuple(given[t] for t in piece.inputs))
+            for i, piece in enumerate(pieces)
         ]
-        ran = zip(able, self._side.run(trials), strict=True)
+        ran = zip(pieces, self._side.run(trials), strict=True)
         return {p.outputs[0]: one.outputs[0] for p, one in ran if one.error is None}
 
 

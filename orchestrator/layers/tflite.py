@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from orchestrator.inputs.inspect import EDGETPU_OP
@@ -48,6 +49,25 @@ def cut(data: bytes, spans: Iterable[tuple[int, int]]) -> list[Piece]:
     return [main.cut(first, last) for first, last in spans]
 
 
+def meant(data: bytes) -> list[Piece]:
+    """Every operator as a model of its own that computes in float what the file's integers stand
+
+    for, constants too; a piece without outputs where that is not known. Raises as `read`.
+    """
+    main = _Main(data)
+    pieces = []
+    for i in range(len(main.kinds)):
+        try:
+            pieces.append(main.cut(i, i, real=True))
+        except _NoRealValueError:
+            pieces.append(Piece(b"", (), ()))
+    return pieces
+
+
+class _NoRealValueError(Exception):
+    """A tensor whose reals are not known."""
+
+
 class _Main:
     """The one graph of a model. Tensors are known by their index in it."""
 
@@ -80,7 +100,8 @@ class _Main:
                 found[str(i)] = Lattice(float(scale[0]), zero)
         return found
 
-    def cut(self, first: int, last: int) -> Piece:
+    def cut(self, first: int, last: int, *, real: bool = False) -> Piece:
+        """``real``: every tensor with a scale as the reals that it stands for."""
         graph = self.graph
         kept = graph.operators[first : last + 1]
         made = [t for op in kept for t in op.outputs]
@@ -91,6 +112,8 @@ class _Main:
         outputs = [t for t in made if t in later] or list(kept[-1].outputs)
         used = sorted({t for op in kept for t in (*_all(op.inputs), *op.outputs)})
         model = self._only(kept, used, inputs, outputs)
+        if real:
+            _dequantise(model)
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
         return Piece(bytes(builder.Output()), tuple(map(str, inputs)), tuple(map(str, outputs)))
@@ -123,6 +146,42 @@ class _Main:
     def _constant(self, tensor: int) -> bool:
         data = self._model.buffers[self.graph.tensors[tensor].buffer].data
         return data is not None and len(data) > 0
+
+
+_INTEGERS: dict[int, str] = {
+    schema.TensorType.INT8: "<i1",
+    schema.TensorType.UINT8: "<u1",
+    schema.TensorType.INT16: "<i2",
+    schema.TensorType.INT32: "<i4",
+    schema.TensorType.INT64: "<i8",
+}
+
+
+def _dequantise(model: Any) -> None:
+    """Codes become reals, (q - zero point) * scale, in the tensors that have a scale.
+
+    Those without one (axes, shapes, indices) are no codes. Raises _NoRealValueError for types of
+    which several codes share a byte.
+    """
+    for tensor in model.subgraphs[0].tensors:
+        grid, tensor.quantization = tensor.quantization, None
+        if grid is None or grid.scale is None or not len(grid.scale):
+            continue
+        if tensor.type not in _INTEGERS:
+            raise _NoRealValueError
+        data = model.buffers[tensor.buffer].data
+        if data is not None and len(data):
+            q = np.frombuffer(bytes(data), _INTEGERS[tensor.type]).reshape(tensor.shape)
+            points = [0] if grid.zeroPoint is None or not len(grid.zeroPoint) else grid.zeroPoint
+            along = [1] * q.ndim
+            if len(grid.scale) > 1:
+                along[grid.quantizedDimension] = -1
+            scale, zero = (np.asarray(x, np.float64) for x in (grid.scale, points))
+            zero = zero.reshape(along) if zero.size == scale.size else zero[:1]
+            real = schema.BufferT()
+            real.data = ((q - zero) * scale.reshape(along)).astype("<f4").tobytes()
+            model.buffers[tensor.buffer] = real
+        tensor.type = schema.TensorType.FLOAT32
 
 
 def _all(tensors: Iterable[int]) -> list[int]:

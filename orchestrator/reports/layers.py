@@ -12,7 +12,7 @@ from orchestrator.reports import format as fmt
 
 _HEADINGS = ("#", "operator", "name", "in the model", "on equal inputs", "guilty")
 _TAPS = (
-    *("#", "operator", "SQNR dB", "alone", "RMSE/scale", "JS", "W1/σ"),
+    *("#", "operator", "SQNR dB", "alone", "off", "RMSE/scale", "JS", "W1/σ"),
     *("clipped", "outside", "codes used", "growth"),
 )
 _NAMED = 40
@@ -180,6 +180,7 @@ def _tap(tap: Mapping[str, Any]) -> tuple[str, ...]:
         tap["kind"],
         decibels(whole),
         decibels(alone),
+        fmt.DASH if tap["arithmetic"] is None else f"{tap['arithmetic']['max_steps']:.2f}",
         *(fmt.number(whole[key]) for key in keys),
         fmt.number(tap["amplification"]),
     )

@@ -182,6 +182,9 @@ def _slices(one: Json, console: Console) -> None:
     tried = sum(s["p_loss"] is not None for row in distinct for s in row["slices"])
     if tried:
         _line(console, f"  {lost} of {tried} slices lose accuracy (exact McNemar, Holm at 5 %)")
+    if again := one["repeated"]:
+        told = f"{again} of {one['n']} samples repeat the input of an earlier one"
+        _line(console, f"  NOTE: {told}; a claim counts each input once")
 
 
 def _layers(one: Json, console: Console) -> None:

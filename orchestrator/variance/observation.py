@@ -98,7 +98,8 @@ class Truth:
     """What is known beforehand of (model, input set). ``labels`` [n, ...]; ``fp32`` the outputs of
 
     the FP32 parent on the same samples in the same order; ``inputs`` [n, ...] real values;
-    ``slices`` column -> [n], what groups the samples.
+    ``slices`` column -> [n], what groups the samples; ``same`` [n], where there are such, which
+    inputs are equal (`slices.same_inputs`).
     """
 
     task: Task
@@ -108,3 +109,4 @@ class Truth:
     inputs: Array | None = None
     fp32_error: str | None = None
     slices: Mapping[str, Array] = field(default_factory=dict)
+    same: Array | None = None

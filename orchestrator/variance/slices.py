@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,13 +40,16 @@ class Slice:
     """Samples whose ``column`` is ``value``. Without labels all but ``n``, ``disagreement`` and
 
     ``confidence`` is None, without an FP32 parent all but ``n``, ``accuracy``, ``ece`` and
-    ``confidence``. ``change``: INT8 accuracy minus FP32's; ``gained`` and ``lost`` in it are the
-    flips I->C and C->I. ``p_loss``: of the claim that this slice loses more than it gains.
+    ``confidence``. ``change``: INT8 accuracy
+    minus FP32's; ``gained`` and ``lost`` in it are the flips I->C and C->I. ``p_loss``: of the
+    claim that this slice loses more than it gains, by its ``distinct`` inputs: one that stands
+    there several times is one piece of evidence.
     """
 
     column: str
     value: str
     n: int
+    distinct: int
     fp32: Rate | None
     accuracy: Rate | None
     change: Difference | None
@@ -56,15 +60,21 @@ class Slice:
 
 
 def slices(
-    answers: Answers, fp32: Answers | None, of: Head, columns: Mapping[str, Array], seed: int
+    answers: Answers,
+    fp32: Answers | None,
+    of: Head,
+    columns: Mapping[str, Array],
+    seed: int,
+    same: NDArray[np.int64] | None = None,
 ) -> list[Slice]:
     """Every value of every column, in the order of columns and of sorted values.
 
-    ``columns``: name -> [n], of any comparable kind. Raises TaskError for a column of another
+    ``columns``: name -> [n], of any comparable kind. ``same`` [n]: equal where inputs are, see
+    `same_inputs`; default: none are. Raises TaskError for a column of another
     length or with more than MAX_VALUES values, or an FP32 parent that decides other samples.
     """
     differ = None if fp32 is None else disagree(answers.task, answers.decisions, fp32.decisions)
-    found = []
+    same, found = np.arange(answers.n) if same is None else same, list[Slice]()
     for name, values in columns.items():
         if values.shape != (answers.n,):
             raise TaskError(
@@ -77,10 +87,19 @@ def slices(
                 "it is no grouping"
             )
         found += [
-            _slice(name, str(value), index == i, answers, fp32, differ, of, seed)
+            _slice(name, str(value), index == i, answers, fp32, differ, of, seed, same)
             for i, value in enumerate(distinct)
         ]
     return found
+
+
+def same_inputs(inputs: Array) -> NDArray[np.int64]:
+    """Of each sample of ``inputs`` [n, ...] the first that has its very bytes, [n]."""
+    known: dict[bytes, int] = {}
+    return np.array(
+        [known.setdefault(hashlib.sha256(x.tobytes()).digest(), i) for i, x in enumerate(inputs)],
+        dtype=np.int64,
+    )
 
 
 def worst(found: Sequence[Slice]) -> tuple[Slice, Estimate] | None:
@@ -123,14 +142,17 @@ def _slice(
     differ: NDArray[np.bool_] | None,
     of: Head,
     seed: int,
+    same: NDArray[np.int64],
 ) -> Slice:
     n = int(mask.sum())
+    once = np.unique(same[mask], return_index=True)[1]
     right = None if answers.correct is None else answers.correct[mask]
     before = None if fp32 is None or fp32.correct is None else fp32.correct[mask]
     change = p = ece = None
     if right is not None and before is not None:
         gained, lost = int((right & ~before).sum()), int((before & ~right).sum())
-        change, p = paired(gained, lost, n), p_loss(gained, lost)
+        change = paired(gained, lost, n)
+        p = p_loss(int((right & ~before)[once].sum()), int((before & ~right)[once].sum()))
     if right is not None and of.p1 is not None:
         p1 = of.p1[mask]
         finite = np.isfinite(p1)
@@ -143,6 +165,7 @@ def _slice(
         column=column,
         value=value,
         n=n,
+        distinct=len(once),
         fp32=None if before is None else rate(int(before.sum()), n),
         accuracy=None if right is None else rate(int(right.sum()), n),
         change=change,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from orchestrator.errors import NotAvailableError
 from orchestrator.variance import slices
 from orchestrator.variance.head import head
@@ -37,7 +39,9 @@ def _sliced(s: Set) -> Json:
         if answers.digest not in known:
             try:
                 own = head(answers)
-                known[answers.digest] = slices.slices(answers, fp32, own, s.truth.slices, SEED)
+                known[answers.digest] = slices.slices(
+                    answers, fp32, own, s.truth.slices, SEED, s.truth.same
+                )
             except TaskError as error:
                 known[answers.digest] = error.what
     every = [x for found in known.values() if not isinstance(found, str) for x in found]
@@ -50,7 +54,9 @@ def _sliced(s: Set) -> Json:
             continue
         each = [_told(x, adjusted[id(x)]) for x in found]
         rows.append({**told, "problem": None, "slices": each, "worst": _worst(found)})
-    return {**named(s), "columns": sorted(s.truth.slices), "rows": rows}
+    same = s.truth.same
+    repeated = 0 if same is None else len(same) - len(np.unique(same))
+    return {**named(s), "columns": sorted(s.truth.slices), "repeated": repeated, "rows": rows}
 
 
 def _worst(found: list[slices.Slice]) -> Json | None:

@@ -26,7 +26,7 @@ from orchestrator.questions.localise import Looked, look
 from orchestrator.questions.tapped import Layered
 from orchestrator.variance.head import Head
 from orchestrator.variance.intervals import tango_upper
-from orchestrator.variance.slices import losing, slices
+from orchestrator.variance.slices import losing, same_inputs, slices
 from tests.benchmarks.validity.case import Case
 
 SAMPLES = 8
@@ -138,7 +138,8 @@ def by_parent(case: Case) -> tuple[Said, ...]:
 
 def by_slices(case: Case) -> tuple[Said, ...]:
     """Each class of samples by itself, against the FP32 parent."""
-    each = slices(case.answers[1], case.truth, UNKNOWN_HEAD, {"label": case.labels}, seed=0)
+    columns, same = {"label": case.labels}, same_inputs(case.golden)
+    each = slices(case.answers[1], case.truth, UNKNOWN_HEAD, columns, seed=0, same=same)
     lost = [s.value for s, claim in zip(each, losing(each), strict=True) if claim]
     return (Said("slice", tuple(lost)),) if lost else ()
 

@@ -11,10 +11,13 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from device_worker.wire import RuntimeSpec
+from orchestrator.fingerprint.pack import probes
 from orchestrator.layers import taps, tflite
 from orchestrator.layers.graph import Array, Lattice, NotLocalisableError
+from orchestrator.layers.sides import Trial
 from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, UNSOUND, Taps
 from orchestrator.layers.taps_tflite import TfliteSubject
+from orchestrator.variance.steps import Distance, StepSums
 from tests.support.tiny import MODELS, QUICKSTART
 from tests.unit.layers.run import Here
 
@@ -32,21 +35,30 @@ def digits() -> Array:
 
 
 @cache
-def tap(file: bytes = FILE, gain: float = 1.0) -> Taps:
+def tap(file: bytes = FILE, gain: float = 1.0, side: Here = SIDE) -> Taps:
     graph = tflite.read(file)
     lattice = graph.lattices[graph.inputs[0]]
     real = digits() * np.float32(gain)
     codes = np.rint(real / lattice.scale) + lattice.zero_point
     given = np.clip(codes, -128, 127).astype(np.int8)
-    return taps.tap(TfliteSubject(file, PARENT, SIDE), [given], [real])
+    return taps.tap(TfliteSubject(file, PARENT, side), [given], [real])
 
 
 def narrowed(operator: int, by: float) -> bytes:
-    """The file as a calibration that saw only ``1 / by`` of the operator's range makes it."""
+    """The file as a calibration that saw only ``1 / by`` of the operator's range makes it.
+
+    Biases behind it are in steps of their input times those of their weights.
+    """
     model = schema.ModelT.InitFromPackedBuf(FILE, 0)
     graph = model.subgraphs[0]
-    grid = graph.tensors[graph.operators[operator].outputs[0]].quantization
+    made = graph.operators[operator].outputs[0]
+    grid = graph.tensors[made].quantization
     grid.scale = [float(grid.scale[0]) / by]
+    for reader in (op for op in graph.operators if op.inputs[0] == made):
+        bias = graph.tensors[reader.inputs[2]]
+        codes = np.frombuffer(bytes(model.buffers[bias.buffer].data), "<i4")
+        model.buffers[bias.buffer].data = np.rint(codes * by).astype("<i4").tobytes()
+        bias.quantization.scale = [float(scale) / by for scale in bias.quantization.scale]
     builder = flatbuffers.Builder(1 << 16)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
@@ -88,20 +100,88 @@ def test_one_sample_out_of_range_is_no_collapse() -> None:
     assert named((10, 1, 3, 0, 0, 0, 0, 0), 80_000) == []
 
 
-def test_little_signal_is_no_unsound_operator() -> None:
-    """Logits near zero have few steps of signal, and rounding alone leaves less than 20 dB."""
+def test_every_operator_computes_what_its_own_weights_say() -> None:
+    for each in tap().taps[1:]:
+        assert each.arithmetic is not None, each
+        assert each.local is not None
+        assert (each.arithmetic.n, each.arithmetic.far) == (each.local.n, 0)
+        assert 0.4 < each.arithmetic.max_steps <= 0.51
+    assert tap().taps[0].arithmetic is None
+
+
+def test_a_coarse_layer_is_not_unsound() -> None:
+    """Half of its signal is lost in its steps; its kernel has no part in that."""
+    operator = 4
+    found = tap(narrowed(operator, 1 / 24))
+    coarse = found.taps[operator + 1]
+    assert coarse.local is not None
+    assert (coarse.local.sqnr_db or 0) < taps.SQNR_DB
+    assert coarse.arithmetic is not None
+    assert coarse.arithmetic.max_steps <= 0.51
+    assert UNSOUND not in [f.name for f in found.findings]
+
+
+def test_a_kernel_with_other_weights_is_unsound_where_it_has_them() -> None:
+    operator = 4
+    model = schema.ModelT.InitFromPackedBuf(FILE, 0)
+    graph = model.subgraphs[0]
+    weights = graph.tensors[graph.operators[operator].inputs[1]]
+    held = bytes(model.buffers[weights.buffer].data)
+    half = len(held) // 2
+    side = Here(RuntimeSpec("litert"), spoil=lambda m: m.replace(held, held[half:] + held[:half]))
+    found = tap(side=side)
+    assert [(f.tap, f.why.split(" lie ")[1]) for f in found.findings if f.name == UNSOUND] == [
+        (
+            operator + 1,
+            "over 2 steps from what its own weights say, up to "
+            f"{found.taps[operator + 1].arithmetic.max_steps:.3g}",  # type: ignore[union-attr]
+        )
+    ]
+    assert all(
+        t.arithmetic is not None and t.arithmetic.far == 0
+        for t in found.taps[1:]
+        if t.index != operator
+    )
+
+
+def test_a_code_or_two_of_many_is_no_unsound_operator() -> None:
     last = tap().taps[-1]
-    own = last.local
-    assert own is not None
 
-    def named(rmse: float | None, db: float = 15.0) -> list[str]:
-        local = replace(own, sqnr_db=db, rmse_scale=rmse)
-        return [f.name for f in taps.findings([replace(last, local=local)])]
+    def named(far: int, n: int) -> list[str]:
+        off = Distance(n, far, 3.0, 0.3)
+        return [f.name for f in taps.findings([replace(last, arithmetic=off)])]
 
-    assert named(0.8) == []
-    assert named(4.9) == [UNSOUND]
-    assert named(None) == [UNSOUND]  # a float operator has no steps and nothing to round
-    assert named(4.9, db=25.0) == []
+    assert named(0, 80) == []
+    assert named(1, 80) == []  # its lower bound is 0.06 %
+    assert named(2, 80) == [UNSOUND]
+    assert named(20, 80_000) == []
+    assert taps.findings([replace(last, arithmetic=None)]) == []
+
+
+@pytest.mark.parametrize("kernels", ["default", "builtin", "reference"])
+def test_of_no_runtime_here_do_codes_lie_far_from_what_the_file_says(kernels: str) -> None:
+    """One-operator models of the probe pack: unsigned, with zero points, with activations."""
+    side, seen = Here(RuntimeSpec("litert", kernels=kernels)), 0
+    for probe in probes("tflite"):
+        graph = tflite.read(probe.model)
+        lattice = graph.lattices.get(graph.outputs[0])
+        if len(graph.operators) != 1 or lattice is None or "QUANTIZE" in graph.operators[0].kind:
+            continue
+        (meant,) = tflite.meant(probe.model)
+        codes = [feed.values() for feed in probe.feeds]
+        real = [taps.reals(x, graph.lattices[t]) for t, x in zip(graph.inputs, codes, strict=True)]
+        trials = [
+            Trial("file", probe.model, tuple(codes)),
+            Trial("meant", meant.model, tuple(real)),
+        ]
+        file, said = side.run(trials)
+        sums = StepSums(lattice.scale, lattice.zero_point)
+        sums.add(file.outputs[0], said.outputs[0])
+        found = sums.distance()
+        assert found is not None
+        assert found.max_steps < 1, probe.name
+        seen += 1
+    assert seen > 50
 
 
 def test_a_wrong_calibration_range_is_found_where_it_begins() -> None:

@@ -13,7 +13,7 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 from device_worker.wire import RuntimeSpec
 from orchestrator.layers import taps
 from orchestrator.layers.graph import Array, NotLocalisableError
-from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, Taps
+from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, UNSOUND, Taps
 from orchestrator.layers.taps_onnx import OnnxSubject
 from tests.support.qdq_debug import Bare, sqnr
 from tests.support.tiny import MODELS, QUICKSTART
@@ -72,6 +72,35 @@ def test_integer_kernels_are_within_rounding_of_that(file: str) -> None:
         assert each.accumulated.sqnr_db == pytest.approx(theirs[each.twin], abs=0.5), each
         assert each.local is not None
         assert (each.local.sqnr_db or 0) > 20
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_operator_computes_what_the_file_means(file: str) -> None:
+    """Integer kernels, channels last, beside the Q/DQ file's own operators in float."""
+    for each in tap(FILES[file]).taps[1:]:
+        assert each.arithmetic is not None, each
+        assert each.arithmetic.max_steps <= 0.51, each
+
+
+def test_a_kernel_with_other_weights_is_unsound_where_it_has_them() -> None:
+    """The operator alone is spoilt, as a kernel would, and not the file's own in float."""
+    file = FILES["u8u8"]
+
+    def spoil(model: bytes) -> bytes:
+        graph = onnx.load_from_string(model)
+        for node in graph.graph.node if graph.graph.name == "alone" else ():
+            if node.op_type == "QLinearConv" and node.name.startswith("08"):
+                (kernel,) = (t for t in graph.graph.initializer if t.name == node.input[3])
+                values = numpy_helper.to_array(kernel)
+                kernel.CopyFrom(numpy_helper.from_array(255 - values, kernel.name))
+        return bytes(graph.SerializeToString())
+
+    whole = tap(file)
+    spoilt = next(t for t in whole.taps if t.twin == "09_clip")
+    side = Here(RuntimeSpec("onnxruntime"), spoil=spoil)
+    found = taps.tap(OnnxSubject(file, PARENT, side), [digits()], [digits()])
+    begins = {f.name: found.taps[f.tap].twin for f in found.findings}
+    assert begins.get(UNSOUND) == spoilt.twin
 
 
 def test_a_wrong_calibration_range_is_found_where_it_begins() -> None:

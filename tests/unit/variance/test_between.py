@@ -244,6 +244,25 @@ def test_many_small_losses_are_no_claim() -> None:
     assert slices.losing(found) == [False] * 40
 
 
+def test_an_input_that_stands_there_often_is_one_piece_of_evidence() -> None:
+    labels = np.zeros(60, int)
+    inputs = np.arange(60, dtype=np.float32).reshape(60, 1)
+    inputs[:30] = 7  # sample 0 thirty times over, and sample 7 is it as well
+    x = np.tile(f32([4, 0]), (60, 1))
+    y = x.copy()
+    y[:30] = f32([0, 4])
+    own, fp32 = answers(y, labels), answers(x, labels)
+    same = slices.same_inputs(inputs)
+    assert same.tolist() == [0] * 30 + list(range(30, 60))
+    columns = {"all": labels, "half": np.arange(60) % 2}
+    often = slices.slices(own, fp32, head(own), columns, seed=0)
+    once = slices.slices(own, fp32, head(own), columns, seed=0, same=same)
+    assert slices.losing(often) == [True] * 3
+    assert slices.losing(once) == [False] * 3
+    assert [(s.n, s.distinct, s.p_loss) for s in once] == [(60, 31, 0.5), *[(30, 16, 0.5)] * 2]
+    assert [s.change for s in once] == [s.change for s in often]
+
+
 def test_slices_without_labels_or_parent() -> None:
     own, fp32, _, group = lossy(8)
     bare = answers(own.outputs[0].values)
