@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, List, Mapping, Optional
+from typing import Callable, List, Optional
 
 from device_worker.errors import WorkerError
-from device_worker.telemetry.sensors import Reading
+from device_worker.telemetry.sensors import Reading, hottest
 
 _CLOCK_TOLERANCE_S = 1.0
 """More than a clock that is only being slewed drifts in a cell's time."""
-
-
-def hottest(values: Mapping[str, Optional[float]]) -> Optional[float]:
-    """Degrees Celsius of the hottest readable ``temp/…``; None where there is none: not cool."""
-    found = [v for name, v in values.items() if name.startswith("temp/") and v is not None]
-    return max(found, default=None)
 
 
 class Guard:
@@ -55,7 +49,10 @@ class Guard:
             )
 
     def notes(self) -> List[str]:
-        """What could not be watched. Unknown is no reason to stop, and none to call it cool."""
+        """What could never be watched. Unknown is no reason to stop, and none to call it cool.
+
+        A temperature that was known and got lost spoils the timing: telemetry.sampler tells.
+        """
         if self._ceiling is None or self.max_c is not None:
             return []
         return ["temperature unknown: the ceiling of %g °C was not watched" % self._ceiling]

@@ -208,7 +208,8 @@ def _measure(
         runtime.reset()
         runtime.run(feed.sample(turn % job.samples))
 
-    sampler = Sampler(job.telemetry_hz, Sensors(job.sources))
+    watched = job.ceiling_c is not None or job.soak is not None
+    sampler = Sampler(job.telemetry_hz, Sensors(job.sources), watched=watched)
     guard = Guard(job.ceiling_c, sampler.latest)
     loop = _Loop(job, runtime, feed, progress, guard)
     outputs = Outputs(target, interface.outputs, job.samples)

@@ -41,8 +41,8 @@ from device_worker.archive import (
 )
 from device_worker.cache import Cache
 from device_worker.errors import EXIT_REFUSED, WorkerError, one_line, storage
-from device_worker.guard import Clock, hottest
-from device_worker.telemetry.sensors import Sensors
+from device_worker.guard import Clock
+from device_worker.telemetry.sensors import Sensors, hottest
 
 _CACHE_LIMIT = 1 << 62
 """Nothing is ever evicted: the cache holds what came with the archive."""

@@ -10,7 +10,7 @@ from device_worker.wire import Soak, Soaked
 
 _REPORTED = 20
 _PATIENCE_S = 10.0
-"""A device that named no temperature by then will not: heating on would be heating blindly."""
+"""A device that names no temperature for so long will not: heating on would be heating blindly."""
 
 Infer = Callable[[int], bytes]
 """Runs one sample; the digest of its outputs."""
@@ -30,6 +30,7 @@ def run(
     """
     clock = time.monotonic
     begin, count, mismatches = clock(), 0, 0
+    seen = begin
     first: List[List[int]] = []
     total = int(soak.heat_s + soak.hold_s)
 
@@ -47,10 +48,12 @@ def run(
     def hot() -> bool:
         return guard.celsius is not None and guard.celsius >= soak.target_c
 
-    def blind(seconds: float) -> bool:
-        return guard.max_c is None and seconds >= _PATIENCE_S
+    def blind() -> bool:
+        nonlocal seen
+        seen = clock() if guard.celsius is not None else seen
+        return clock() - seen >= _PATIENCE_S
 
-    while not hot() and (heated := clock() - begin) < soak.heat_s and not blind(heated):
+    while not hot() and clock() - begin < soak.heat_s and not blind():
         once()
     reached, heat_s = hot(), clock() - begin
     while clock() - begin - heat_s < soak.hold_s:

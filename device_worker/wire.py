@@ -216,7 +216,8 @@ class Telemetry:
     """Summary of the sampler. Unreadable is None, never 0.
 
     ``start``/``end``/``max`` map a sensor (named as in ``telemetry.sensors``) to its reading.
-    ``timing_valid`` is False when clocks or throttle flags moved while timing; ``reasons`` why.
+    ``timing_valid`` is False when clocks, throttle flags or a power mode moved while timing, or a
+    temperature that the run depends on was lost; ``reasons`` why.
     """
 
     samples: int

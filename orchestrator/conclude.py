@@ -32,7 +32,7 @@ from orchestrator.variance.observation import Observation, Truth
 MEASURED_ONLY = Policy.model_validate({"name": "(no policy: measured only)", "reference": []})
 """Names no reference, so no row can pass: a verdict needs somebody's policy."""
 
-SENSORS = ("temp", "power", "battery", "flags")
+SENSORS = ("temp", "power", "battery", "flags", "status")
 """Kinds of sensors whose start, end and maximum stand in the document, for every attempt."""
 
 Compute = Callable[..., Future[Any]]

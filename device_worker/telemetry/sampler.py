@@ -6,8 +6,8 @@ import threading
 import time
 from typing import Dict, List, Optional, Sequence
 
-from device_worker.telemetry.parsers import raspberry
-from device_worker.telemetry.sensors import Reading, Sensors
+from device_worker.telemetry.parsers import android, raspberry
+from device_worker.telemetry.sensors import Reading, Sensors, hottest
 from device_worker.wire import Telemetry
 
 _PATIENCE = 10.0
@@ -17,6 +17,8 @@ not answer does this matter, and then it keeps them from holding up the measurem
 """
 _CLOCK_TOLERANCE = 0.01
 _THROTTLED = "flags/throttled"
+_DECIDING = ("freq/", "flags/", "status/")
+"""What tells of changed clocks: once it can no longer be read, they may have changed."""
 
 
 class Sampler:
@@ -24,11 +26,14 @@ class Sampler:
 
     ``hz`` <= 0 takes the two end readings only. Timestamps are monotonic, 0 at ``start``. The
     sensors are the sampler's own from ``start`` on, and closed after the last reading.
+    ``watched``: the run depends on the temperature (`summarise`).
     """
 
-    def __init__(self, hz: float, sensors: Optional[Sensors] = None) -> None:
+    def __init__(
+        self, hz: float, sensors: Optional[Sensors] = None, *, watched: bool = False
+    ) -> None:
         self._interval = 1 / hz if hz > 0 else None
-        self._sensors = sensors
+        self._sensors, self._watched = sensors, watched
         self._readings: List[Reading] = []
         self._lost: List[str] = []
         self._first, self._stop = threading.Event(), threading.Event()
@@ -55,7 +60,9 @@ class Sampler:
 
     def summary(self) -> Telemetry:
         """What ``stop`` returned, in short; says which sensors stopped answering."""
-        return summarise(list(self._readings), hung=self._hung, lost=self._lost)
+        return summarise(
+            list(self._readings), hung=self._hung, lost=self._lost, watched=self._watched
+        )
 
     def _run(self) -> None:
         with self._sensors or Sensors() as sensors:
@@ -72,13 +79,18 @@ class Sampler:
 
 
 def summarise(
-    readings: List[Reading], *, hung: bool = False, lost: Sequence[str] = ()
+    readings: List[Reading],
+    *,
+    hung: bool = False,
+    lost: Sequence[str] = (),
+    watched: bool = False,
 ) -> Telemetry:
     """Sensors at both ends and at their highest; timing is invalid when clocks or flags moved.
 
     A clock moved when its highest and lowest readable values differ by more than 1 % of the
     highest. What could never be read is None and invalidates nothing; a clock or flag that was
-    known at the start and is not at the end does, and so does a source that was ``lost``.
+    known at the start and is not at the end does, and so does a source that was ``lost``. Where a
+    ceiling or a soak has the temperature ``watched``, losing it does too: unknown is never cool.
     """
     reasons = ["%s stopped answering" % name for name in lost]
     if hung:
@@ -87,11 +99,15 @@ def summarise(
         return Telemetry(0, timing_valid=not reasons, reasons=reasons)
     silent = bool(reasons)
     rows = [reading.values for reading in readings]
+    unwatched = _unwatched(rows) if watched else None
+    if unwatched is not None:
+        reasons.append(unwatched)
+    deciding = (*_DECIDING, "temp/") if watched and unwatched is None else _DECIDING
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
         reason = _moved(name, _values(rows, name))
         gone = rows[0].get(name) is not None and rows[-1].get(name) is None
-        if reason is None and gone and _decides(name) and not silent:
+        if reason is None and gone and name.startswith(deciding) and not silent:
             reason = "%s became unreadable" % name
         if reason is not None:
             reasons.append(reason)
@@ -105,8 +121,12 @@ def summarise(
     )
 
 
-def _decides(name: str) -> bool:
-    return name.startswith(("freq/", "flags/", "status/"))
+def _unwatched(rows: List[Dict[str, Optional[float]]]) -> Optional[str]:
+    """That some readings have no temperature at all, while others have one."""
+    blind = sum(hottest(row) is None for row in rows)
+    if blind in (0, len(rows)):
+        return None
+    return "temperature unknown in %d of %d readings" % (blind, len(rows))
 
 
 def _moved(name: str, values: List[float]) -> Optional[str]:
@@ -117,6 +137,8 @@ def _moved(name: str, values: List[float]) -> Optional[str]:
         return "%s moved between %d and %d kHz" % (short, low, high)
     if name == _THROTTLED and values:
         return _throttling([int(value) for value in values])
+    if name == android.OVERRIDE and high:
+        return "the thermal status was a forced one: whether it throttled is not known"
     if kind == "flags" and low != high:
         if name.endswith("_count"):
             return "%s rose from %d to %d" % (short, low, high)

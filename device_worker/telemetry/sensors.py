@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Set, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Union
 
 from device_worker.telemetry.asking import Asker, Command, LateError, Stream, program
 from device_worker.telemetry.parsers import PARSERS, Raw, Value
@@ -50,6 +50,12 @@ class Reading:
 
     def as_json(self) -> Dict[str, Any]:
         return {"t_s": round(self.t_s, 6), "values": self.values}
+
+
+def hottest(values: Mapping[str, Optional[float]]) -> Optional[float]:
+    """Degrees Celsius of the hottest readable ``temp/…``; None where there is none: not cool."""
+    found = [v for name, v in values.items() if name.startswith("temp/") and v is not None]
+    return max(found, default=None)
 
 
 def read_text(path: str) -> Optional[str]:

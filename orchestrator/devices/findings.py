@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from device_worker.guard import hottest
 from device_worker.telemetry.parsers import Value
+from device_worker.telemetry.parsers.android import OVERRIDE
 from device_worker.telemetry.parsers.raspberry import NOW, words
+from device_worker.telemetry.sensors import hottest
 from orchestrator.devices.facts import Facts
 from orchestrator.devices.health import Item, bad, nothing, ok, unknown
 from orchestrator.devices.worker import CLOCK_TOLERANCE_S
@@ -133,8 +134,9 @@ def recognised(device: Device, profile: DeviceClass, facts: Facts, fitting: Sequ
         if not matches(rule.is_, str(found)):
             what = f"{rule.fact} is {found}, not that of {profile.name}"
             return bad("class", what, mend, "E-DEVICE-IDENTITY")
-    hardware = facts.get("hardware")
-    return ok("class", f"{profile.name}: {hardware or machine or profile.title}")
+    hardware = str(facts.get("hardware") or machine or profile.title)
+    told = [f"{r.fact} {facts.get(r.fact)}"[:60] for r in profile.recognise if r.fact != "hardware"]
+    return ok("class", f"{profile.name}: {', '.join([hardware, *told])}")
 
 
 def clock(offset: float | None) -> Item:
@@ -252,24 +254,36 @@ def throttling(facts: Facts, values: Values, profile: DeviceClass) -> Item:
     if wrong:
         mend = "a better power supply and cable, or cooling; a restart clears what is remembered"
         return bad("throttling", "; ".join([*wrong, *told]), mend)
+    if known.get(OVERRIDE) == 1:
+        mend = "`cmd thermalservice reset` in its shell"
+        return unknown("throttling", "; ".join(["the thermal status is forced", *told]), mend)
     if told:
         return ok("throttling", "; ".join(told))
     return _untold("throttling", "nothing tells whether it was throttled", profile)
 
 
 def temperature(values: Values, profile: DeviceClass) -> Item:
-    """Idle, against what the class lets a run start at."""
-    celsius, limit = hottest(values), profile.thermal.max_start_c
-    if celsius is None and limit is None:
-        return _untold("idle temperature", "not known", profile)
-    if celsius is None:
-        return unknown("idle temperature", f"not known; runs start below {limit:g} °C")
+    """Idle, against what the class lets a run start at, else where it stops one."""
+    celsius, start, ceiling = (
+        hottest(values),
+        profile.thermal.max_start_c,
+        profile.thermal.ceiling_c,
+    )
+    limit = ceiling if start is None else start
     if limit is None:
+        if celsius is None:
+            return _untold("idle temperature", "not known", profile)
         return ok("idle temperature", f"{celsius:g} °C; the class sets no limit")
+    rule = f"runs {'are stopped above' if start is None else 'start below'} {limit:g} °C"
+    if celsius is None:
+        told = f"not known; {rule}"
+        if start is None:  # no run waits for it to become known
+            return _untold("idle temperature", told, profile)
+        return unknown("idle temperature", told)
     if celsius > limit:
-        mend = "let it cool, or cool it better: runs wait for it at the start gate"
-        return bad("idle temperature", f"{celsius:g} °C, runs start below {limit:g} °C", mend)
-    return ok("idle temperature", f"{celsius:g} °C, runs start below {limit:g} °C")
+        mend = "let it cool, or cool it better: a run is given settle_s for it at its start"
+        return bad("idle temperature", f"{celsius:g} °C, {rule}", mend)
+    return ok("idle temperature", f"{celsius:g} °C, {rule}")
 
 
 def delegate(name: str, runtime: str, device: Device, told: Mapping[str, Any]) -> Item:

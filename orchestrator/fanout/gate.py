@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_worker import wire
-from device_worker.guard import hottest
+from device_worker.telemetry.sensors import hottest
 from orchestrator.devices.worker import Worker
 from orchestrator.fanout.order import Order
 
@@ -47,7 +47,7 @@ def unmet(
 
 
 def _battery(level: float | None, limit: float | None) -> list[Unmet]:
-    if limit is None or (level is not None and level >= limit):
+    if not limit or (level is not None and level >= limit):  # 0 % is no limit: nothing is needed
         return []
     if level is None:
         return [Unmet(f"battery unknown: cannot be shown to be over {limit:g} %", False)]
@@ -72,16 +72,19 @@ def gate(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[str, ...]:
-    """Wait at most ``order.settle_s`` until the device may start; the notes of what is unmet."""
-    limits = (order.max_start_c, order.job.ceiling_c, order.min_battery)
-    if limits == (None, None, None):
+    """Wait at most ``order.settle_s`` until the device may start; the notes of what is unmet.
+
+    Below the ceiling it is only waited for: without the time the device need not be asked.
+    """
+    ceiling_c = order.job.ceiling_c if order.settle_s > 0 else None
+    if (order.max_start_c, ceiling_c, order.min_battery) == (None, None, None):
         return ()
     deadline = clock() + order.settle_s
     while True:
         found = unmet(
             _look(worker, order),
             max_start_c=order.max_start_c,
-            ceiling_c=order.job.ceiling_c,
+            ceiling_c=ceiling_c,
             min_battery=order.min_battery,
         )
         left = deadline - clock()

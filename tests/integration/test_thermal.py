@@ -13,6 +13,8 @@ from device_worker import wire
 from orchestrator.devices.session import Limits
 from orchestrator.fanout.hub import Hub
 from orchestrator.fanout.order import Finished
+from orchestrator.orders import record
+from orchestrator.store.artefacts import Artefacts
 from tests.support.orders import Bench, refused
 
 
@@ -98,6 +100,21 @@ def test_the_ceiling_is_trouble_that_another_attempt_may_escape(
     assert not list((bench.root("a") / "out").glob("*")), "nothing is left on the device"
     device.set(70)
     bench.check(hub.run(bench.order("a", sources=device.sources, ceiling_c=80.0)))
+
+
+def test_a_temperature_that_is_lost_travels_with_the_result(
+    hub: Hub, bench: Bench, tmp_path: Path
+) -> None:
+    tool, asked = tmp_path / "vcgencmd", tmp_path / "asked"
+    tool.write_text(f'#!/bin/sh\n[ -e {asked} ] && exit 1\n: > {asked}\necho "temp=30.0\'C"\n')
+    tool.chmod(0o755)
+    source = wire.Source("vcgencmd_temp", command=[str(tool)], timeout_s=20.0)
+    finished = hub.run(bench.order("a", sources=[source], ceiling_c=80.0, telemetry_hz=0.0))
+    bench.check(finished)
+    kept = record(finished, Artefacts(tmp_path / "store"))
+    assert (kept.codes_valid, kept.timing_valid) == (True, False)
+    assert kept.result is not None
+    assert kept.result["telemetry"]["reasons"] == ["temperature unknown in 1 of 2 readings"]
 
 
 def test_a_soak_comes_back_whole(hub: Hub, bench: Bench, device: Device) -> None:

@@ -45,6 +45,7 @@ PARSERS: Dict[str, Parser] = {
     "tegrastats": jetson.tegrastats,
     "nvpmodel": jetson.nvpmodel,
     "nvpmodel_id": jetson.nvpmodel_id,
+    "jetson_clocks": jetson.jetson_clocks,
     "ina3221": jetson.ina3221,
     "l4t": jetson.l4t,
     "thermalservice": android.thermalservice,

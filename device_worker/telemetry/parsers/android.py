@@ -39,6 +39,8 @@ _TYPES = {
 }
 """mType -> kind. What is not listed (6 to 8: the battery's current limits in V, A, %) or not known
 (-1) is not a temperature that anything may be concluded from."""
+OVERRIDE = "flags/thermal_override"
+"""1 while the thermal status is a forced one."""
 _ABSENT = 0.0
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z ]{0,40}): ?(.*)")
 _STATUS = {2: "charging", 3: "discharging", 4: "not charging", 5: "full"}
@@ -49,7 +51,8 @@ def thermalservice(raw: Raw) -> Values:
     """``dumpsys thermalservice``: current temperatures from the HAL, and the thermal status.
 
     Cached temperatures are not read: they may be many degrees and minutes away. Without a HAL
-    nothing is known, and its status 0 says nothing.
+    nothing is known, and its status 0 says nothing; nor does one that somebody forced (``cmd
+    thermalservice override-status``), while temperatures go on being the HAL's.
     """
     lines = [line.strip() for line in (first(raw) or "").splitlines()]
     status = override = None
@@ -66,9 +69,9 @@ def thermalservice(raw: Raw) -> Values:
             current = line == "Current temperatures from HAL:"
         elif current:
             _temperature(found, line)
-    found["status/thermal"] = status if ready else None
+    found["status/thermal"] = status if ready and not override else None
     if override is not None:
-        found["flags/thermal_override"] = override
+        found[OVERRIDE] = override
     return found
 
 

@@ -28,6 +28,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,31}")
 _NO_RAIL = ("NC", "RAM", "SWAP", "IRAM")
 _LONGEST = 8192
 """Characters of a line that are looked at: ten times what a board with twelve cores prints."""
+_HELD = r"MinFreq=([0-9]{1,12}) MaxFreq=([0-9]{1,12})\b"
+_HELD_CORE = re.compile(r"^cpu[0-9]{1,3}: +Online=([01]) .{0,80}?" + _HELD, re.MULTILINE)
+_HELD_GPU = re.compile(r"^GPU " + _HELD, re.MULTILINE)
 _PLACEHOLDER = "PMIC"
 """Its temperature is one number for ever (50 or 100)."""
 
@@ -87,8 +90,22 @@ def nvpmodel(raw: Raw) -> Values:
 
 
 def nvpmodel_id(raw: Raw) -> Values:
-    """Of `nvpmodel` only the number: it is what ``nvpmodel -m`` takes to go back."""
-    return {"power_mode_id": nvpmodel(raw)["power_mode_id"]}
+    """Of `nvpmodel` only the number, as a level: it is what ``nvpmodel -m`` takes to go back."""
+    return {"status/power_mode": nvpmodel(raw)["power_mode_id"]}
+
+
+def jetson_clocks(raw: Raw) -> Values:
+    """``jetson_clocks --show``: 1 where it holds every clock at its highest, else 0.
+
+    Held is what may not go lower: of each core that is online and of the GPU, MinFreq equals
+    MaxFreq. The cores alone say nothing, for some power modes leave them one frequency; nor does
+    CurrentFreq, which heat lowers, or the memory's MinFreq, which stays. Only root may ask.
+    """
+    text = (first(raw) or "")[:_LONGEST]
+    cores = [found[2] == found[3] for found in _HELD_CORE.finditer(text) if found[1] == "1"]
+    gpus = [found[1] == found[2] for found in _HELD_GPU.finditer(text)]
+    held = int(all(cores + gpus)) if cores and gpus else None
+    return {"status/jetson_clocks": held}
 
 
 def ina3221(raw: Raw) -> Values:

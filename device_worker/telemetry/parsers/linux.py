@@ -19,6 +19,7 @@ from device_worker.telemetry.parsers.text import (
 _SENSIBLE_C = (-55.0, 126.0)
 """What a hwmon input may read: unconnected ones say -128, 127 or 255."""
 _CPU_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal")
+_PLACEHOLDER = "PMIC-Die"
 _NO_SERIAL = ("", "0", "none", "default string", "not specified", "to be filled by o.e.m.")
 _INPUT = re.compile(r"(temp|in|power)([0-9]+)_input")
 _KINDS = {"temp": ("temp", 1000.0), "in": ("volt", 1.0), "power": ("power", 1000.0)}
@@ -26,15 +27,17 @@ _KINDS = {"temp": ("temp", 1000.0), "in": ("volt", 1.0), "power": ("power", 1000
 
 
 def thermal_zones(raw: Raw) -> Values:
-    """``type`` and ``temp`` (millidegrees) of /sys/class/thermal/thermal_zone*; -256 °C is off."""
+    """``type`` and ``temp`` (millidegrees) of /sys/class/thermal/thermal_zone*; -256 °C is off.
+
+    A Jetson's PMIC-Die is one number for ever (50 or 100 °C) and tells no temperature.
+    """
     found: Values = {}
     for folder, files in by_folder(raw):
         if "temp" not in files:
             continue
         kind, zone = plain(files.get("type")), os.path.basename(folder)
-        found["temp/%s/%s" % (zone, kind) if kind else "temp/%s" % zone] = millidegrees(
-            files["temp"]
-        )
+        celsius = None if kind == _PLACEHOLDER else millidegrees(files["temp"])
+        found["temp/%s/%s" % (zone, kind) if kind else "temp/%s" % zone] = celsius
     return found
 
 

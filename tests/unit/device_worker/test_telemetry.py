@@ -145,6 +145,53 @@ def test_a_clock_or_flag_that_is_no_longer_known_spoils_the_timing() -> None:
     assert summary.reasons == ["freq/cpu0 became unreadable", "flags/throttled became unreadable"]
 
 
+def test_a_temperature_that_a_run_depends_on_and_loses_spoils_the_timing() -> None:
+    def at(*rows: dict[str, float | None], lost: tuple[str, ...] = ()) -> list[str]:
+        return summarise([Reading(0.0, row) for row in rows], watched=True, lost=lost).reasons
+
+    known: dict[str, float | None] = {"temp/a": 30.0}
+    gone: dict[str, float | None] = {"temp/a": None}
+    assert at(known, known) == []
+    assert at(known, gone) == ["temperature unknown in 1 of 2 readings"]
+    assert at(known, {}, gone, known) == ["temperature unknown in 2 of 4 readings"]
+    assert at(gone, gone) == [], "never known: the guard says so, and nobody claims anything"
+    assert at({**known, "temp/b": 60.0}, {**known, "temp/b": None}) == ["temp/b became unreadable"]
+    assert at({**known, "temp/b": None}, {**known, "temp/b": None}) == []
+    assert at(known, gone, lost=("zones",)) == [
+        "zones stopped answering",
+        "temperature unknown in 1 of 2 readings",
+    ]
+    assert summarise([Reading(0.0, known), Reading(1.0, gone)]).timing_valid, "nobody watched it"
+
+
+def test_a_forced_thermal_status_spoils_the_timing() -> None:
+    def at(*override: float) -> list[str]:
+        rows = [
+            {"status/thermal": None if o else 0.0, "flags/thermal_override": o} for o in override
+        ]
+        return summarise([Reading(0.0, row) for row in rows]).reasons
+
+    forced = "the thermal status was a forced one: whether it throttled is not known"
+    assert at(0, 0) == []
+    assert at(1, 1) == [forced]
+    assert at(0, 1) == ["status/thermal became unreadable", forced]
+    assert at(1, 0) == [forced]
+
+
+def test_a_power_mode_that_somebody_changes_spoils_the_timing(tmp_path: Path) -> None:
+    mode = tmp_path / "mode"
+    mode.write_text("NV Power Mode: MAXN\n0\n")
+    tool = script(tmp_path, "nvpmodel", f"cat {mode}\n")
+    source = Source("nvpmodel_id", command=[tool, "-q"], every_s=60.0, timeout_s=20.0)
+    sampler = Sampler(50, Sensors([source]))
+    sampler.start()
+    mode.write_text("NV Power Mode: MODE_10W\n2\n")
+    sampler.stop()
+    summary = sampler.summary()
+    assert (summary.start, summary.end) == ({"status/power_mode": 0}, {"status/power_mode": 2})
+    assert summary.reasons == ["power_mode status moved between 0 and 2"]
+
+
 @pytest.fixture
 def fifo(tmp_path: Path) -> Iterator[Path]:
     """A file that blocks whoever opens it."""

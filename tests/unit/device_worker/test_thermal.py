@@ -14,8 +14,8 @@ import pytest
 from device_worker import soak as soak_module
 from device_worker import wire
 from device_worker.arrays import Array
-from device_worker.guard import Clock, Guard, hottest
-from device_worker.telemetry.sensors import Reading
+from device_worker.guard import Clock, Guard
+from device_worker.telemetry.sensors import Reading, hottest
 from tests.unit.device_worker.test_measure import Bench, same
 
 
@@ -127,6 +127,40 @@ def test_an_unknown_temperature_is_noted_and_stops_nothing(
     assert bench.run(sources=[zone.source]).notes == []
 
 
+def lose(zone: Zone, how: str) -> None:
+    temp = zone.folder / "temp"
+    if how == "EIO":  # address 0 of a process cannot be read
+        part = zone.folder / ".temp"
+        part.symlink_to("/proc/self/mem")
+        part.replace(temp)
+    elif how == "gone":
+        temp.unlink()
+    else:
+        zone.set(how)
+
+
+@pytest.mark.parametrize("how", ["EIO", "gone", "-256000", "nonsense"])
+@pytest.mark.parametrize("ceiling", [80.0, None])
+def test_a_temperature_that_is_lost_in_mid_run_is_never_cool(
+    bench: Bench, zone: Zone, how: str, ceiling: float | None
+) -> None:
+    def losing(call: int, x: Array) -> list[Any]:
+        if call == 2 + 3:  # warm-up, half of the first pass
+            lose(zone, how)
+        return slow(call, x)
+
+    runtime = bench.script(losing)
+    result = bench.run(sources=[zone.source], ceiling_c=ceiling, telemetry_hz=0.0)
+    told = result.telemetry
+    assert runtime.calls == 2 + 6, "unknown is no reason to stop"
+    assert (told.start, told.end) == (
+        {"temp/thermal_zone0/cpu": 40.0},
+        {"temp/thermal_zone0/cpu": None},
+    )
+    reasons = [] if ceiling is None else ["temperature unknown in 1 of 2 readings"]
+    assert (told.timing_valid, told.reasons, result.notes) == (not reasons, reasons, [])
+
+
 def test_looking_costs_nothing_while_there_is_nothing_new() -> None:
     readings = [Reading(0.0, {"temp/a": 50.0, "temp/b": 61.0, "power/in": 900.0})]
     guard = Guard(None, lambda: readings[-1])
@@ -192,6 +226,25 @@ def test_an_unknown_temperature_is_never_hot_and_is_not_heated_for_long(
     assert result.soak is not None
     assert (result.soak.reached, result.soak.max_c) == (False, None)
     assert result.notes == ["soak: temperature unknown: cannot be shown to reach 60 °C"]
+
+
+def test_a_soak_whose_temperature_is_lost_stops_heating_and_says_so(
+    bench: Bench, zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(soak_module, "_PATIENCE_S", 0.2)
+
+    def losing(call: int, x: Array) -> list[Any]:
+        if call == 2 + 6 + 30:
+            lose(zone, "EIO")
+        return slow(call, x)
+
+    bench.script(losing)
+    soak = wire.Soak(target_c=60.0, hold_s=0.05, heat_s=3600.0)
+    result = bench.run(sources=[zone.source], soak=soak, telemetry_hz=50.0)
+    assert result.soak is not None
+    assert (result.soak.reached, result.soak.max_c) == (False, 40.0)
+    (reason,) = result.telemetry.reasons
+    assert reason.startswith("temperature unknown in ")
 
 
 def test_an_output_that_heat_changes_is_counted_with_sample_and_turn(

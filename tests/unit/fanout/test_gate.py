@@ -95,6 +95,10 @@ def test_a_battery_is_waited_for_too() -> None:
     )
 
 
+def test_no_charge_at_all_is_no_limit() -> None:
+    assert Time().ask(Warm({}), order(settle=60, min_battery=0)) == ()
+
+
 @pytest.mark.parametrize("reading", [{}, {"temp/cpu": None, "battery/level": None}])
 def test_what_cannot_be_read_is_neither_cool_nor_full(reading: dict[str, float | None]) -> None:
     time = Time()
@@ -110,6 +114,14 @@ def test_above_the_ceiling_it_waits_but_leaves_the_word_to_the_run() -> None:
     assert time.slept == [POLL_S]
     assert Time().ask(Warm(cpu(90)), order(settle=3, ceiling=80)) == ()
     assert Time().ask(Warm({}), order(settle=3, ceiling=80)) == ()
+
+
+def test_without_time_to_cool_a_ceiling_alone_is_no_reason_to_ask() -> None:
+    warm = Warm(cpu(90))
+    assert Time().ask(warm, order(settle=0, ceiling=80)) == ()
+    assert warm.asked == 0
+    assert Time().ask(warm, order(settle=0, ceiling=80, max_start_c=60))
+    assert warm.asked == 1
 
 
 numbers = st.floats(-60, 150) | st.none()
