@@ -14,7 +14,7 @@ from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.device_class import Thermal
 from orchestrator.matrix.fields import matches
 from orchestrator.matrix.inventory import Device
-from orchestrator.matrix.model import RuntimeConfig
+from orchestrator.matrix.model import Matrix, RuntimeConfig
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import AttemptRecord, Blob, CellInfo, Claim, Json
@@ -25,6 +25,7 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
     cell, matrix = claim.cell, frozen.matrix
     device, config = frozen.inventory.device(claim.device), matrix.runtime(cell.runtime)
     job = job_for(claim.attempt, cell, frozen, config, device)
+    limits = _limits(matrix, device)
     unavailable_id, why = unavailable(cell, config, device, job.ceiling_c)
     return Order(
         target=Target(
@@ -41,9 +42,9 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
         blobs={b.sha256: str(artefacts.path(b.sha256)) for b in blobs_of(job)},
         limits=Limits(matrix.timeouts.cell + _soaking_s(job.soak), matrix.timeouts.silence),
         env=dict(device.env),
-        max_start_c=_or(matrix.gate.max_start_c, _thermal(device).max_start_c),
-        min_battery=matrix.gate.min_battery,
-        settle_s=matrix.gate.settle_s,
+        max_start_c=limits.max_start_c,
+        min_battery=limits.min_battery,
+        settle_s=limits.settle_s or 0.0,
         own_python=config.runtime in device.python,
         unavailable=why,
         unavailable_id=unavailable_id,
@@ -86,7 +87,7 @@ def job_for(
         repeat=condition.repeat or 1,
         telemetry_hz=matrix.telemetry_hz,
         sources=[s.source() for s in device.profile.telemetry] if device.profile else [],
-        ceiling_c=_or(matrix.gate.ceiling_c, _thermal(device).ceiling_c),
+        ceiling_c=_limits(matrix, device).ceiling_c,
         soak=None
         if condition.target_c is None
         else wire.Soak(condition.target_c, condition.hold_s, matrix.gate.heat_s),
@@ -131,12 +132,9 @@ def _soaking_s(soak: wire.Soak | None) -> float:
     return soak.heat_s + soak.hold_s if soak else 0.0
 
 
-def _thermal(device: Device) -> Thermal:
-    return device.profile.thermal if device.profile else Thermal()
-
-
-def _or(first: float | None, second: float | None) -> float | None:
-    return second if first is None else first
+def _limits(matrix: Matrix, device: Device) -> Thermal:
+    """The matrix's, else the class's."""
+    return matrix.gate.over(device.profile.thermal if device.profile else Thermal())
 
 
 def blobs_of(job: wire.Job) -> list[wire.Blob]:

@@ -18,7 +18,7 @@ from orchestrator.devices.extras import board_of, read_extras
 from orchestrator.devices.facts import read_facts
 from orchestrator.errors import AssayError, InputError
 from orchestrator.matrix.device_class import GENERIC, DeviceClass, recognise
-from orchestrator.matrix.inventory import BUNDLE, Device
+from orchestrator.matrix.inventory import Device, default_python
 from orchestrator.transports import AdbSettings, SshSettings, open_transport
 from orchestrator.transports.adb_devices import READY, AdbDevice, wrong_state
 from orchestrator.transports.base import Transport
@@ -310,12 +310,9 @@ def _proposed(
     if seen.board and seen.board != like:
         entry["like"] = like
     entry["transport"] = dict(settings)
-    if profile.python != "system":
-        entry["python"] = {"default": BUNDLE + profile.python}
-    else:
-        entry["python"] = {"default": seen.python or "python3"}
-        if told is not None and seen.python is None:
-            remarks.append("no python3 on its path: name one, or a hermetic bundle")
+    entry["python"] = {"default": default_python(profile, seen.python or "python3")}
+    if profile.python == "system" and told is not None and seen.python is None:
+        remarks.append("no python3 on its path: name one, or a hermetic bundle")
     identity = {n: str(seen.facts[n]) for n in _IDENTIFYING if seen.facts.get(n) is not None}
     if identity:
         entry["identity"] = identity

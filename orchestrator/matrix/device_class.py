@@ -19,6 +19,7 @@ from device_worker.telemetry.parsers import PARSERS, Value
 from orchestrator.errors import InputError
 from orchestrator.matrix import yamlfile
 from orchestrator.matrix.fields import (
+    Celsius,
     Globs,
     Name,
     Names,
@@ -91,10 +92,33 @@ class Recognised(Spec):
 
 
 class Thermal(Spec):
-    """Degrees Celsius: where a run may start, where it is stopped. None: the class says nothing."""
+    """When a device may start a cell, and when it must stop. None: nothing is said of it.
 
-    max_start_c: float | None = None
-    ceiling_c: float | None = None
+    It starts at ``max_start_c`` degrees Celsius and ``min_battery`` percent, for which it is given
+    ``settle_s`` seconds; it is stopped above ``ceiling_c``.
+    """
+
+    max_start_c: Celsius | None = None
+    ceiling_c: Celsius | None = None
+    min_battery: float | None = Field(default=None, ge=0, le=100)
+    settle_s: Seconds | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _starts_below_the_ceiling(self) -> Self:
+        start, ceiling = self.max_start_c, self.ceiling_c
+        if start is not None and ceiling is not None and start > ceiling:
+            raise problem(
+                "E-MATRIX-TYPE",
+                f"a start at {start:g} °C would be stopped at {ceiling:g} °C",
+                mend="max_start_c below ceiling_c",
+                at=("max_start_c",),
+            )
+        return self
+
+    def over(self, other: Thermal) -> Thermal:
+        """These limits; of ``other`` those that these leave out."""
+        said = {name: getattr(self, name) for name in Thermal.model_fields}
+        return other.model_copy(update={k: v for k, v in said.items() if v is not None})
 
 
 class PowerModeSpec(Spec):

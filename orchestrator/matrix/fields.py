@@ -114,6 +114,7 @@ Bytes = Annotated[
         _bytes, json_schema_input_type=int | Annotated[str, Field(pattern=SIZE_PATTERN)]
     ),
 ]
+Celsius = Annotated[float, Field(ge=-50, le=150)]
 Names = Annotated[
     tuple[Name, ...], BeforeValidator(_listed, json_schema_input_type=Name | list[Name])
 ]

@@ -46,7 +46,8 @@ class DelegateSpec(Spec):
 class Device(Spec):
     """One unit. ``python`` names the interpreter per runtime, ``default`` for the others.
 
-    A runtime without one is "not available here". Interpreters and roots on this machine may be
+    Left out, it is what the device's class stands for. A runtime without one is "not available
+    here". Interpreters and roots on this machine may be
     given relative to the inventory file; interpreters elsewhere are absolute or a bare name;
     ``bundle:NAME`` is a hermetic bundle. ``like``: the device class whose file describes the unit,
     if not that of its own class. ``hub``: the host that reaches it, if not the coordinator's.
@@ -60,7 +61,7 @@ class Device(Spec):
     class_: Name = Field(alias="class")
     tags: Annotated[tuple[Name, ...], AfterValidator(lambda tags: distinct(tags, key=""))] = ()
     transport: TransportSettings
-    python: dict[str, str]
+    python: dict[str, str] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     like: Name | None = None
     hub: Name | None = None
@@ -117,6 +118,11 @@ class Device(Spec):
     def interpreter(self, runtime: str) -> str | None:
         """The interpreter for a runtime, or None: not available here."""
         return self.python.get(runtime, self.python.get("default"))
+
+
+def default_python(profile: DeviceClass, system: str = "python3") -> str:
+    """The entry of ``python`` that a class stands for; ``system``: where it has no bundle."""
+    return system if profile.python == "system" else BUNDLE + profile.python
 
 
 def bundle_name(python: str | None) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.errors import InputError
 from orchestrator.matrix import yamlfile
 from orchestrator.matrix.device_class import GENERIC, DeviceClass, class_names, load_class
-from orchestrator.matrix.inventory import Device, Inventory
+from orchestrator.matrix.inventory import Device, Inventory, default_python
 from orchestrator.matrix.model import ImageInputs, Matrix, NpyInputs, Parent
 
 _CHUNK = 1 << 20
@@ -62,7 +62,9 @@ def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> In
                     mend="rename one of them",
                 )
             profile = _profile(document, i, device, folders)
-            devices[device.name] = device.model_copy(update={"profile": profile})
+            devices[device.name] = device.model_copy(
+                update={"profile": profile, "python": _pythons(device, profile)}
+            )
             origin[device.name] = here
     return Inventory.model_construct(version=1, devices=tuple(devices.values()))
 
@@ -82,6 +84,13 @@ def _profile(
     found = found or load_class(GENERIC)
     assert found is not None, "the generic class is part of the product"
     return found
+
+
+def _pythons(device: Device, profile: DeviceClass) -> dict[str, str]:
+    """As the device's entry says, else its class: the hermetic bundle, or its system's."""
+    if "python" in device.model_fields_set:
+        return device.python
+    return {"default": default_python(profile)}
 
 
 def _check_files(document: yamlfile.Document, matrix: Matrix) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from orchestrator.matrix.conditions import HEAT_S, parse_condition
+from orchestrator.matrix.device_class import Thermal
 from orchestrator.matrix.fields import (
     File,
     Files,
@@ -289,34 +290,13 @@ def _distinct_texts(values: tuple[str, ...]) -> tuple[str, ...]:
     return distinct(values, key="")
 
 
-Celsius = Annotated[float, Field(ge=-50, le=150)]
+class Gate(Thermal):
+    """As `Thermal`; what is left out comes from the device's class.
 
-
-class Gate(Spec):
-    """When a device may start a cell, and when it must stop.
-
-    It starts at ``max_start_c`` degrees and ``min_battery`` percent, for which it is given
-    ``settle_s`` seconds; it is stopped above ``ceiling_c``. A temperature that is left out comes
-    from the device's class. ``heat_s``: how long a soak may take to reach its target.
+    ``heat_s``: how long a soak may take to reach its target.
     """
 
-    max_start_c: Celsius | None = None
-    ceiling_c: Celsius | None = None
-    min_battery: float | None = Field(default=None, ge=0, le=100)
-    settle_s: Seconds = Field(default=0.0, ge=0)
     heat_s: Seconds = Field(default=HEAT_S, gt=0)
-
-    @model_validator(mode="after")
-    def _starts_below_the_ceiling(self) -> Self:
-        start, ceiling = self.max_start_c, self.ceiling_c
-        if start is not None and ceiling is not None and start > ceiling:
-            raise problem(
-                "E-MATRIX-TYPE",
-                f"a start at {start:g} °C would be stopped at {ceiling:g} °C",
-                mend="max_start_c below ceiling_c",
-                at=("max_start_c",),
-            )
-        return self
 
 
 class Timeouts(Spec):

@@ -151,7 +151,11 @@ def test_the_run_printed_a_valid_document(farm: Farm) -> None:
     jsonschema.Draft202012Validator(schema()).validate(farm.document)
     assert farm.document["schema"] == "assay.result/1"
     assert farm.document["verdict"] == "pass"
-    assert not [n for a in farm.document["attempts"] for n in a["notes"] if " moved " not in n]
+    notes = [note for attempt in farm.document["attempts"] for note in attempt["notes"]]
+    # Clocks may move here, and there may be no sensor to watch.
+    assert not [
+        note for note in notes if not re.search(r" moved |the ceiling .* not watched", note)
+    ]
     lines = farm.err.splitlines()
     assert [re.sub(r"^\S+Z  ", "", line).split("  ")[0] for line in lines[:2]] == [
         "2 cells",

@@ -258,7 +258,12 @@ def with_class(
             "version": 1,
             "name": "warm",
             "title": "t",
-            "thermal": {"max_start_c": 50.0, "ceiling_c": 80.0},
+            "thermal": {
+                "max_start_c": 50.0,
+                "ceiling_c": 80.0,
+                "min_battery": 25.0,
+                "settle_s": 9.0,
+            },
             "power": {
                 "save": {
                     "read": {"parser": "meminfo", "path": "/mode"},
@@ -280,9 +285,11 @@ def test_limits_come_from_the_matrix_else_from_the_class(
 ) -> None:
     order = order_for(claim("clean"), with_class(frozen), artefacts, "farm-x")
     assert (order.max_start_c, order.job.ceiling_c) == (50, 80)
-    gate = {"max_start_c": 45.0, "ceiling_c": 70.0, "min_battery": 20.0}
+    assert (order.min_battery, order.settle_s) == (25, 9)
+    gate = {"max_start_c": 45.0, "ceiling_c": 70.0, "min_battery": 0.0, "settle_s": 0.0}
     order = order_for(claim("clean"), with_class(frozen, gate), artefacts, "farm-x")
-    assert (order.max_start_c, order.job.ceiling_c, order.min_battery) == (45, 70, 20)
+    assert (order.max_start_c, order.job.ceiling_c) == (45, 70)
+    assert (order.min_battery, order.settle_s) == (0, 0), "none is a limit as well"
 
 
 def test_a_soak_runs_few_samples_and_gets_the_time_for_it(

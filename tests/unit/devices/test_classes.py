@@ -94,9 +94,31 @@ def test_a_class_inherits_what_it_leaves_out_and_nothing_else() -> None:
     assert pi3.telemetry == pi4.telemetry != board.telemetry
     assert pi3.power == pi4.power == board.power
     assert (pi3.thermal.max_start_c, pi4.thermal.max_start_c) == (50, 60)
-    assert board.thermal.max_start_c is None
+    assert board.thermal == CLASSES["generic"].thermal
     assert CLASSES["jetson-orin"].power.keys() == CLASSES["jetson-xavier"].power.keys()
     assert all(found.like is None for found in CLASSES.values())
+
+
+def test_every_class_stops_a_run_that_is_too_hot_and_only_products_say_where_one_starts() -> None:
+    for name, found in CLASSES.items():
+        thermal = found.thermal
+        assert thermal.ceiling_c is not None, name
+        assert 85 <= thermal.ceiling_c <= 100, name
+        # Without a sensor no start is ever shown to be cool: a PC or board that may have none
+        # would have no valid timing.
+        sensed = name.startswith(("rpi", "jetson", "coral-pcie", "coral-dev", "android"))
+        assert (thermal.max_start_c is not None) is sensed, name
+        assert (thermal.settle_s is not None) is sensed, "time to cool, where it is waited for"
+    assert CLASSES["android-arm64"].thermal.min_battery == 20
+
+
+def test_a_jetson_tells_its_modes_beside_the_governors_and_in_every_run() -> None:
+    governors = CLASSES["generic"].power
+    for name in ("jetson-nano", "jetson-xavier", "jetson-orin"):
+        found = CLASSES[name]
+        assert {m: found.power[m] for m in governors} == governors
+        seldom = {s.parser: s.every for s in found.telemetry if s.every}
+        assert seldom == {"nvpmodel_id": 60, "jetson_clocks": 600}
 
 
 @pytest.mark.parametrize(
@@ -168,6 +190,32 @@ def test_a_users_class_lies_beside_the_inventory_and_comes_first(tmp_path: Path)
     assert "mine" in class_names((tmp_path / "classes",))
 
 
+def test_a_device_that_names_no_python_has_its_classes(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        "inventory",
+        """\
+        version: 1
+        devices:
+          - {name: phone, class: android-arm64, transport: {type: adb, serial: x}}
+          - {name: pi, class: rpi4, transport: {type: ssh, host: x}}
+          - {name: like, class: mine, like: android-arm64, transport: {type: adb, serial: y}}
+          - {name: other, class: unheard-of, transport: {type: local}}
+          - {name: own, class: rpi5, transport: {type: adb, serial: z}, python: {litert: p}}
+          - {name: none, class: rpi4, transport: {type: local}, python: {}}
+        """,
+    )
+    devices = load_inventories((tmp_path / "inventory.yaml",)).devices
+    assert {device.name: device.python for device in devices} == {
+        "phone": {"default": "bundle:aarch64-litert"},
+        "pi": {"default": "python3"},
+        "like": {"default": "bundle:aarch64-litert"},
+        "other": {"default": "python3"},
+        "own": {"litert": "p"},
+        "none": {},
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "id", "line", "says"),
     [
@@ -181,6 +229,8 @@ def test_a_users_class_lies_beside_the_inventory_and_comes_first(tmp_path: Path)
         ("telemetry:\n  - {parser: uname, command: [a], timeout: 0}\n", "E-MATRIX-TYPE", 5, "0"),
         ("recognise:\n  - {fact: hardware, is: []}\n", "E-MATRIX-TYPE", 5, "is"),
         ("thermal: {max_start: 60}\n", "E-MATRIX-KEY", 4, "max_start_c"),
+        ("thermal: {max_start_c: 81, ceiling_c: 80}\n", "E-MATRIX-TYPE", 4, "stopped at 80"),
+        ("thermal: {min_battery: 101}\n", "E-MATRIX-TYPE", 4, "min_battery"),
         ("like: nothing-here\n", "E-CLASS-UNKNOWN", 4, "there is no device class 'nothing-here'"),
         ("like: wrong\n", "E-CLASS-UNKNOWN", 4, "alike in a circle: wrong → wrong"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from device_worker.telemetry.parsers import Value
+from device_worker.telemetry.parsers import PARSERS, Value
 from orchestrator.devices import findings
 from orchestrator.devices.facts import Fact, Facts
 from orchestrator.devices.health import Item, State
@@ -201,6 +201,8 @@ def test_the_sources_of_a_product_that_gave_nothing_are_named() -> None:
         ({"status/thermal": 2}, "android-arm64", BAD, "moderate"),
         ({"status/thermal": 99}, "android-arm64", BAD, "99"),
         ({"flags/throttled": 0, "flags/under_voltage": 1}, "rpi4", BAD, "just now"),
+        ({"flags/thermal_override": 0, "status/thermal": 0}, "android-arm64", OK, "none"),
+        ({"flags/thermal_override": 1}, "android-arm64", UNKNOWN, "forced"),
     ],
 )
 def test_throttle_history(
@@ -209,6 +211,17 @@ def test_throttle_history(
     found = findings.throttling(facts(), values, known(class_))
     assert found.state is state
     assert words in found.finding
+
+
+def test_a_forced_thermal_status_is_told_with_its_mend() -> None:
+    text = "IsStatusOverride: true\nThermal Status: 0\nHAL Ready: true\n"
+    values = {
+        k: v for k, v in PARSERS["thermalservice"]({"": text}).items() if not isinstance(v, str)
+    }
+    found = findings.throttling(facts(), values, known("android-arm64"))
+    assert found.state is UNKNOWN
+    assert found.mend is not None
+    assert "thermalservice reset" in found.mend
 
 
 def test_throttle_flags_that_only_the_facts_tell() -> None:
@@ -223,7 +236,8 @@ def test_throttle_flags_that_only_the_facts_tell() -> None:
         ({"temp/cpu": 61.0}, "rpi4", BAD),
         ({"temp/cpu": 50.0, "temp/gpu": 61.0}, "rpi4", BAD),
         ({"temp/cpu": None}, "rpi4", UNKNOWN),
-        ({"temp/cpu": 99.0}, "generic", OK),
+        ({"temp/cpu": 94.0}, "generic", OK),
+        ({"temp/cpu": 96.0}, "generic", BAD),
         ({}, "generic", NONE),
         ({}, "android-arm64", UNKNOWN),
     ],

@@ -1,4 +1,4 @@
-"""The examples of docs/guides/coral.md and jetson.md are entries that inventory and matrix take."""
+"""The examples of docs/guides/coral.md, jetson.md and android.md are entries that are taken."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 
 from orchestrator.matrix import yamlfile
 from orchestrator.matrix.inventory import Inventory
+from orchestrator.matrix.loader import load_inventories
 from orchestrator.matrix.model import ModelSpec, RuntimeConfig
 
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
@@ -32,6 +33,16 @@ def test_the_examples_are_taken(guide: str, tmp_path: Path) -> None:
         assert runtime.delegate is None or runtime.delegate in device.delegates
     for model in matrix.get("models", []):
         ModelSpec.model_validate(model, strict=False)
+
+
+def test_the_phone_of_the_guide_can_be_used_as_it_is_listed(tmp_path: Path) -> None:
+    (entries,) = examples("android.md")
+    path = tmp_path / "inventory.yaml"
+    path.write_text(yaml.safe_dump({"version": 1, "devices": entries}, allow_unicode=True))
+    (device,) = load_inventories((path,)).devices
+    assert device.interpreter("litert") == "bundle:aarch64-litert"
+    assert device.profile is not None
+    assert device.profile.name == "android-arm64"
 
 
 def test_the_chain_is_as_the_guide_says() -> None:
