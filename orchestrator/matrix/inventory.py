@@ -48,12 +48,12 @@ class Device(Spec):
 
     Left out, it is what the device's class stands for. A runtime without one is "not available
     here". Interpreters and roots on this machine may be given relative to the inventory file;
-    interpreters elsewhere are absolute or a bare name; ``bundle:NAME`` is a hermetic bundle. ``like``: the device class whose file describes the unit,
-    if not that of its own class. ``hub``: the host that reaches it, if not the coordinator's.
-    ``identity``: facts that the unit must show. ``power``: globs of the power modes that may be
-    *set* on it. ``reset``: a command for its hub that power-cycles the port of its accelerator.
-    ``cache_limit``: what models and inputs may take on it, the worker's own limit (4 GiB) unless
-    given.
+    interpreters elsewhere are absolute or a bare name; ``bundle:NAME`` is a hermetic bundle.
+    ``like``: the device class whose file describes the unit, if not that of its own class. ``hub``:
+    the host that reaches it, if not the coordinator's. ``identity``: facts that the unit must show.
+    ``power``: globs of the power modes that may be *set* on it. ``reset``: a command for its hub
+    that power-cycles the port of its accelerator. ``cache_limit``: what models and inputs may take
+    on it, the worker's own limit (4 GiB) unless given.
     """
 
     name: Name
