@@ -16,8 +16,8 @@ import sys
 from typing import Any, Dict, List, Optional
 
 from device_worker.telemetry.parsers.linux import os_release_fields
-from device_worker.telemetry.sensors import read_text
-from device_worker.wire import RuntimeSpec
+from device_worker.telemetry.sensors import look, read_text
+from device_worker.wire import RuntimeSpec, Source
 
 DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
@@ -28,6 +28,7 @@ _CORE_FIELDS = (
     *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"),
     *("vendor_id", "cpu family", "model", "model name", "stepping", "microcode"),
 )
+_GETPROP = Source("getprop", command=["getprop"], timeout_s=10.0)
 
 
 def describe(
@@ -37,7 +38,8 @@ def describe(
 ) -> Dict[str, Any]:
     """JSON data about this device; with ``spec`` and ``version`` also the runtime in use.
 
-    ``root`` is where /proc, /sys and /etc are looked for. Imports no runtime.
+    ``root`` is where /proc, /sys and /etc are looked for. Imports no runtime. ``fingerprint`` (of
+    the build) and ``soc`` are Android's: there only where a program ``getprop`` is.
     """
     facts = dict(_lasting(root))
     facts["governors"] = governors(root)
@@ -59,15 +61,17 @@ def _lasting(root: str) -> Dict[str, Any]:
     cpu = parse_cpuinfo(read_text(os.path.join(root, "proc/cpuinfo")) or "")
     release = os_release_fields(read_text(os.path.join(root, "etc/os-release")) or "")
     runtimes = {name: _installed(names) for name, names in DISTRIBUTIONS.items()}
+    android = look(_GETPROP)
     return {
         "machine": platform.machine(),
         "kernel": platform.release(),
-        "os": release.get("PRETTY_NAME"),
+        "os": android.get("os") or release.get("PRETTY_NAME"),
         "libc": _libc(),
         "python": platform.python_version(),
         "python_bits": 64 if sys.maxsize > 1 << 32 else 32,
         "numpy": _version("numpy"),
-        "hardware": _device_tree(root),
+        "hardware": android.get("hardware") or _device_tree(root),
+        **{name: android[name] for name in ("fingerprint", "soc") if name in android},
         "isa_flags": cpu["flags"],
         "cores": cpu["cores"],
         "runtimes": {name: found for name, found in runtimes.items() if found is not None},

@@ -35,6 +35,9 @@ GIVE_UP_AFTER = 3
 REST_S = 1.0
 """Pause after a device's first failure, three times as long after the next: a board may reboot."""
 
+_SHOWN = ("machine", "kernel", "os", "hardware", "board", "fingerprint", "soc")
+"""Of what a worker says of its device, that by which the farm knows the unit."""
+
 More = Callable[[], int]
 NOT_DELIVERED = frozenset({"E-LEASE-STALE", "E-ATTEMPT-UNKNOWN", "E-ATTEMPT-FINAL", "E-HUB-SPOOL"})
 
@@ -260,7 +263,7 @@ class _Coordinator:
             self._clocks.add(device)
             self._progress.message(f"{device}: {clock}")
         environment = finished.result["environment"]
-        identity = {k: environment.get(k) for k in ("machine", "kernel", "os", "hardware", "board")}
+        identity = {k: environment.get(k) for k in _SHOWN if k in environment}
         self._store.upsert_device(
             device, self._frozen.class_of(device, device), emulated(environment), identity
         )

@@ -13,6 +13,8 @@ import pytest
 
 from infra.bundles import build as bundles
 from infra.standins import build as standins
+from infra.virtual_farm.config import load_definitions
+from orchestrator.store.database import Store
 from tests.support.cli import REPO, assay
 from tests.support.judged import Judged
 
@@ -97,6 +99,27 @@ def test_the_phone_is_read_through_its_services(run: Judged) -> None:
         assert start["battery/level"] is not None
         assert any(name.startswith("temp/skin") for name in start)
         assert attempt.environment["board"]["class"] == "qemu-phone"
+
+
+def test_the_phone_says_which_android_it_is(run: Judged) -> None:
+    phone = load_definitions().boards["qemu-phone"].phone
+    assert phone is not None
+    properties = phone.properties
+    expected = {
+        "hardware": f"{properties['ro.product.manufacturer']} {properties['ro.product.model']}",
+        "fingerprint": properties["ro.build.fingerprint"],
+        "os": f"Android {properties['ro.build.version.release']}",
+        "soc": f"{properties['ro.soc.manufacturer']} {properties['ro.soc.model']}",
+    }
+    phones = [a for a in run.attempts.values() if a.device == "qemu-phone"]
+    assert phones
+    for attempt in phones:
+        assert {name: attempt.environment[name] for name in expected} == expected
+    with Store.open(run.store, readonly=True) as store:
+        (known,) = (d for d in store.devices() if d.name == "qemu-phone")
+    assert {name: known.identity[name] for name in expected} == expected
+    boards = [a for a in run.attempts.values() if a.device in BOARDS]
+    assert not any({"fingerprint", "soc"} & set(a.environment) for a in boards)
 
 
 def test_arm_arithmetic_is_the_same_over_ssh_and_over_adb(run: Judged) -> None:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,3 +102,61 @@ def test_facts_import_neither_numpy_nor_a_runtime() -> None:
 def test_equal_environments_have_equal_json() -> None:
     one, two = environment.describe(), environment.describe()
     assert json.dumps(one) == json.dumps(two)
+
+
+@pytest.fixture
+def getprop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a program of this text first on the path, as Android's own would be."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def scripted(body: str) -> None:
+        (folder / "getprop").write_text(f"#!/bin/sh\n{body}\n")
+        (folder / "getprop").chmod(0o755)
+
+    return scripted
+
+
+def test_android_says_what_it_is_by_its_properties(
+    tmp_path: Path, getprop: Callable[[str], None]
+) -> None:
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/device-tree/model").write_text("Some SoC reference board\0")
+    text = """cat <<'END'
+[ro.build.fingerprint]: [google/panther/panther:14/AP1A.240305/1:user/release-keys]
+[ro.build.version.release]: [14]
+[ro.product.manufacturer]: [Google]
+[ro.product.model]: [Pixel 7]
+[ro.serialno]: [2A011FDH200ABC]
+[ro.soc.manufacturer]: [Google]
+[ro.soc.model]: [Tensor G2]
+END"""
+    getprop(text)
+    found = environment.describe(root=str(tmp_path))
+    assert {n: found[n] for n in ("hardware", "os", "fingerprint", "soc")} == {
+        "hardware": "Google Pixel 7",
+        "os": "Android 14",
+        "fingerprint": "google/panther/panther:14/AP1A.240305/1:user/release-keys",
+        "soc": "Google Tensor G2",
+    }
+    assert "2A011FDH200ABC" not in json.dumps(found), "two units of a product are one environment"
+
+
+def test_a_getprop_that_hangs_or_fails_costs_its_time_and_no_more(
+    tmp_path: Path, getprop: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = dataclasses.replace(environment._GETPROP, timeout_s=0.3)
+    monkeypatch.setattr(environment, "_GETPROP", quick)
+    for turn, body in enumerate(("sleep 30", "echo '[ro.soc.model]: [x]'; exit 1")):
+        getprop(body)
+        begin = time.monotonic()
+        found = environment.describe(root=str(tmp_path / str(turn)))
+        assert time.monotonic() - begin < 10
+        assert found["hardware"] is found["os"] is found.get("fingerprint") is None
+
+
+def test_what_is_no_android_says_nothing_of_it(tmp_path: Path) -> None:
+    if shutil.which("getprop"):
+        pytest.skip("this machine has a getprop")
+    assert not {"fingerprint", "soc"} & set(environment.describe(root=str(tmp_path)))
