@@ -292,3 +292,28 @@ def test_a_server_that_is_started_anew_may_give_the_number_to_another(
         assert error.id == "E-LINK"
         # The list is as before, and yet nothing is sent to that number again.
         assert failure(lambda: opened.run(["true"], timeout=20)).id == "E-LINK"
+
+
+def test_pairing(tmp_path: Path) -> None:
+    """By a client that can: what it is told, and that it asks no other server than ours."""
+    client, said = tmp_path / "adb", tmp_path / "said"
+    client.write_text(
+        f"""#!/bin/sh
+echo "$*" >> {said}
+case "$*" in
+version) echo "Android Debug Bridge version 1.0.41";;
+*" pair 10.0.0.7:37123 482924") echo "Successfully paired to 10.0.0.7:37123 [guid=adb-X-y]";;
+*) echo "Failed: Unable to start pairing client.";;
+esac
+"""
+    )
+    client.chmod(0o755)
+    with Front(None, version=41) as front:
+        server = AdbServer(str(client), front.port)
+        told = server.pair("10.0.0.7:37123", "482924", 20)
+        assert told == "Successfully paired to 10.0.0.7:37123 [guid=adb-X-y]"
+        wrong = failure(lambda: server.pair("10.0.0.7:37123", "000000", 20))
+        assert (wrong.id, wrong.retryable) == ("E-ADB-PAIR", False)  # type: ignore[attr-defined]
+        assert "Unable to start pairing client" in str(wrong)
+    pairs = [line for line in said.read_text().splitlines() if "pair" in line]
+    assert pairs == [f"-P {front.port} pair 10.0.0.7:37123 {code}" for code in ("482924", "000000")]
