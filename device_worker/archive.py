@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-from device_worker.wire import Blob, Job, JobResult
+from device_worker.wire import Blob, Job, JobResult, Source
 
 PACK = "assay.pack/1"
 RESULT = "assay.offline-result/1"
@@ -52,7 +52,10 @@ class PackedJob:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``nonce``: 32 hex digits, this archive's alone. ``bundles``: sha256 -> size in bytes."""
+    """``nonce``: 32 hex digits, this archive's alone. ``bundles``: sha256 -> size in bytes.
+
+    ``facts``: where the device is asked for the facts by which the inventory knows the unit.
+    """
 
     schema: str
     nonce: str
@@ -63,6 +66,7 @@ class Manifest:
     worker: Blob
     bundles: Dict[str, int]
     jobs: List[PackedJob]
+    facts: List[Source] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Result:
-    """``seal``: see the function; it binds the answers to the manifest and its nonce."""
+    """``facts``: what the manifest's sources told, by name. ``seal``: see the function; it binds
+
+    the answers to the manifest and its nonce.
+    """
 
     schema: str
     nonce: str
@@ -100,6 +107,7 @@ class Result:
     environment: Dict[str, Any]
     answers: List[Answer]
     seal: str
+    facts: Dict[str, Any] = field(default_factory=dict)
 
 
 def canonical(data: Any) -> bytes:

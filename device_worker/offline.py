@@ -42,6 +42,7 @@ from device_worker.archive import (
 from device_worker.cache import Cache
 from device_worker.errors import EXIT_REFUSED, WorkerError, one_line, storage
 from device_worker.guard import Clock
+from device_worker.telemetry.parsers import Value
 from device_worker.telemetry.sensors import Sensors, hottest
 
 _CACHE_LIMIT = 1 << 62
@@ -85,6 +86,7 @@ def run_all(folder: str, manifest_sha256: str, python: Optional[str]) -> str:
         "started_unix": clock.started,
         "ended_unix": clock.now(),
         "environment": environment.describe(),
+        "facts": _facts(manifest.facts),
         "answers": [wire.dump(answer) for answer in answers],
     }
     data["seal"] = seal(manifest_sha256, data)
@@ -93,6 +95,13 @@ def run_all(folder: str, manifest_sha256: str, python: Optional[str]) -> str:
         _write(path, canonical(data), _files(answers))
     _say("result: %s" % path)
     return path
+
+
+def _facts(sources: List[wire.Source]) -> Dict[str, Value]:
+    if not sources:  # none would mean the usual ones
+        return {}
+    with Sensors(sources) as sensors:
+        return sensors.facts()
 
 
 def run_one(folder: str, manifest_sha256: str, attempt: str) -> None:

@@ -219,7 +219,7 @@ def _asked(device: Device, profile: DeviceClass, grant: Grant | str) -> dict[str
     with DeviceSession(
         transport, device=device.name, owner=owner, token=token, limits=limits
     ) as session:
-        facts = read_facts(transport, profile, timeout=FACTS_S)
+        facts = read_facts(transport, profile.facts, timeout=FACTS_S)
         workers: dict[str, Any] = {}
         if isinstance(grant, Grant):
             extras = read_extras(transport, timeout=FACTS_S)

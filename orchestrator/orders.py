@@ -7,6 +7,7 @@ from typing import Any
 
 from device_worker import wire
 from orchestrator.bundles import bundle_for
+from orchestrator.devices.identity import expected
 from orchestrator.devices.session import Limits
 from orchestrator.fanout.order import Finished, Order, Target
 from orchestrator.frozen import FrozenRun
@@ -35,6 +36,7 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
             farm,
             claim.token,
             device.cache_limit,
+            expected(device),
         ),
         job=job,
         python=device.interpreter(config.runtime),
@@ -48,7 +50,6 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
         own_python=config.runtime in device.python,
         unavailable=why,
         unavailable_id=unavailable_id,
-        identity=dict(device.identity),
         reset=device.reset,
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.checkup import InUseError, Reservations
 from orchestrator.devices.bundle import find_bundle
+from orchestrator.devices.identity import expected
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import InfraError, NotAvailableError
@@ -49,9 +50,10 @@ class Visit:
 
 @contextmanager
 def visit(device: Device, reservations: Reservations, limits: Limits = LIMITS) -> Iterator[Visit]:
-    """The device under a lease of its own. Raises InfraError E-DEVICE-IN-USE, what a link raises.
+    """The device under a lease of its own.
 
-    A device of another hub cannot be reached from here: InfraError E-DEVICE-HUB.
+    Raises InfraError E-DEVICE-IN-USE, E-DEVICE-HUB for a device that only another hub reaches, and
+    what entering a DeviceSession does.
     """
     if device.hub is not None:
         raise InfraError(
@@ -71,6 +73,7 @@ def visit(device: Device, reservations: Reservations, limits: Limits = LIMITS) -
                 token=grant.token,
                 limits=limits,
                 cache_limit=device.cache_limit,
+                identity=expected(device),
             ) as session:
                 yield Visit(device, session)
     except InUseError as error:

@@ -111,10 +111,14 @@ def ingest(
                     for cell, (outcome, state) in done.cells.items()
                 },
                 "left": done.left,
+                "not_compared": list(done.untold),
             }
         )
         return
     for cell, (outcome, state) in done.cells.items():
         print_text(f"{cell}  {done.device}  {outcome}  {state}")
+    if done.untold:
+        names = ", ".join(done.untold)
+        print_text(f"not compared with the inventory, for the device does not tell it: {names}")
     rest = f"{counted(done.left)} left" if done.left else "every cell is done"
     print_text(f"{rest}; go on with: assay resume {done.run}")

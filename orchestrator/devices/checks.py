@@ -156,7 +156,7 @@ class _Examiner:
         """What facts and shell tell, and what that says of its identity."""
         device, profile = self._device, self._subject.profile
         facts, trouble = self._step(
-            "facts", lambda: read_facts(self._transport, profile, timeout=FACTS_S)
+            "facts", lambda: read_facts(self._transport, profile.facts, timeout=FACTS_S)
         )
         yield from trouble
         extras, trouble = self._step(
@@ -246,8 +246,7 @@ class _Examiner:
             return values
         if source.stream:
             return {}
-        only = self._subject.profile.model_copy(update={"facts": (source,)})
-        told = read_facts(self._transport, only, timeout=FACTS_S).values()
+        told = read_facts(self._transport, [source], timeout=FACTS_S).values()
         return {n: v for n, v in told.items() if v is None or isinstance(v, int | float)}
 
     def _runtimes(self) -> Iterator[Item]:

@@ -1,6 +1,6 @@
 """What a device says of itself at rest, over any transport, with nothing but its shell and `head`.
 
-All sources of a device class are asked in one round trip. Where one of them hangs, each is asked
+All sources are asked in one round trip. Where one of them hangs, each is asked
 alone, so that only the hanging one is unknown.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from device_worker.telemetry.parsers import PARSERS, Raw, Value
 from orchestrator.errors import DeadlineError, InfraError
-from orchestrator.matrix.device_class import DeviceClass, SourceSpec
+from orchestrator.matrix.device_class import SourceSpec
 from orchestrator.transports.base import Transport
 
 SCRIPT = r"""n=$1; shift
@@ -50,7 +50,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Facts:
-    """Each fact once, in the order of the class. ``silent``: sources that told nothing."""
+    """Each fact once, in the order of the sources. ``silent``: sources that told nothing."""
 
     facts: tuple[Fact, ...]
     silent: tuple[str, ...] = ()
@@ -64,13 +64,12 @@ class Facts:
         return next((fact.value for fact in self.facts if fact.name == name), None)
 
 
-def read_facts(transport: Transport, device_class: DeviceClass, *, timeout: float) -> Facts:
-    """What the class's sources tell, over an open transport, in at most about ``timeout`` seconds.
+def read_facts(transport: Transport, sources: Sequence[SourceSpec], *, timeout: float) -> Facts:
+    """What the sources tell, over an open transport, in at most about ``timeout`` seconds.
 
     Raises InfraError E-FACTS when the device has no usable shell, and what the transport raises
     for a broken link (E-LINK, E-DEADLINE).
     """
-    sources = device_class.facts
     end = time.monotonic() + timeout
     raws: Sequence[Raw | None]
     try:

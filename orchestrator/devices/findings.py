@@ -15,6 +15,7 @@ from device_worker.telemetry.parsers.raspberry import NOW, words
 from device_worker.telemetry.sensors import hottest
 from orchestrator.devices.facts import Facts
 from orchestrator.devices.health import Item, bad, nothing, ok, unknown
+from orchestrator.devices.identity import compared
 from orchestrator.devices.worker import CLOCK_TOLERANCE_S
 from orchestrator.matrix.device_class import GENERIC, DeviceClass
 from orchestrator.matrix.fields import matches
@@ -55,18 +56,13 @@ def recorded(device: Device, facts: Facts) -> Item:
     """The facts under ``identity`` in the inventory."""
     if not device.identity:
         return nothing("identity", "the inventory records none")
-    missing, wrong = [], []
-    for name, wanted in device.identity.items():
-        found = facts.get(name)
-        if found is None:
-            missing.append(f"{name} cannot be read")
-        elif str(found) != wanted:
-            wrong.append(f"{name} is {found}, not {wanted}")
+    wrong, missing = compared(device.identity, facts.values())
     if wrong:
         mend = f"{_IDENTITY_MEND}; then correct `identity` in the inventory"
         return bad("identity", "; ".join(wrong), mend, "E-DEVICE-IDENTITY")
     if missing:
-        return unknown("identity", "; ".join(missing), "see what `assay devices facts` shows")
+        what = f"{', '.join(missing)} cannot be read: runs are refused"
+        return unknown("identity", what, "see what `assay devices facts` shows")
     return ok("identity", ", ".join(f"{k} {v}" for k, v in device.identity.items()))
 
 

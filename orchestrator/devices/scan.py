@@ -35,7 +35,7 @@ ANSWER_S = 2.0
 LOGIN_S = 15.0
 FACTS_S = 30.0
 
-_IDENTIFYING = ("serial",)
+_IDENTIFYING = ("serial", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,11 @@ def scan_adb(
 
     seen = list_devices(adb, server_port)
     known = [(d.name, d.transport) for d in devices if isinstance(d.transport, AdbSettings)]
-    return _each(AT_ONCE, lambda one: _phone(one, seen, adb, server_port, known, classes), seen)
+    return _each(AT_ONCE, lambda one: _phone(one, adb, server_port, known, classes), seen)
 
 
 def _phone(
     one: AdbDevice,
-    seen: Sequence[AdbDevice],
     adb: str,
     server_port: int,
     known: Sequence[tuple[str, AdbSettings]],
@@ -146,9 +145,8 @@ def _phone(
         return Found(**{**vars(found), "error": error.id, "mend": error.mend})
     if name is not None:
         return found
-    twin = sum(other.serial == one.serial for other in seen) > 1
     settings: dict[str, Any] = {"type": "adb", "serial": one.serial}
-    settings |= {"usb": one.usb} if twin and one.usb else {}
+    settings |= {"usb": one.usb} if one.usb else {}
     settings |= {"adb": adb} if adb != "adb" else {}
     settings |= {"server_port": server_port} if server_port != 5137 else {}
     try:
@@ -273,7 +271,7 @@ def _host(
 def _ask(transport: Transport, classes: Sequence[DeviceClass]) -> _Seen:
     """Raises what the transport raises, InfraError E-FACTS."""
     generic = next(known for known in classes if known.name == GENERIC)
-    facts = read_facts(transport, generic, timeout=FACTS_S).values()
+    facts = read_facts(transport, generic.facts, timeout=FACTS_S).values()
     machine = facts.get("machine")
     fitting = recognise(facts, str(machine) if machine else None, classes)
     board = board_of(read_extras(transport, timeout=FACTS_S))
@@ -313,7 +311,9 @@ def _proposed(
     entry["python"] = {"default": default_python(profile, seen.python or "python3")}
     if profile.python == "system" and told is not None and seen.python is None:
         remarks.append("no python3 on its path: name one, or a hermetic bundle")
-    identity = {n: str(seen.facts[n]) for n in _IDENTIFYING if seen.facts.get(n) is not None}
+    tells = profile.told()
+    known = {n: seen.facts.get(n) for n in _IDENTIFYING if n in tells}
+    identity = {name: str(value) for name, value in known.items() if value is not None}
     if identity:
         entry["identity"] = identity
     missing = [d for d in profile.delegates if d]

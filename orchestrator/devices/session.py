@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, Self
 from device_worker import wire
 from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, BundleFile, worker_bundle
 from orchestrator.devices.hermetic import bring, transfer_deadline
+from orchestrator.devices.identity import ANYBODY, Identity, confirm
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.transports import failures
 from orchestrator.transports.base import Transport
+from orchestrator.transports.settings import TransportSettings
 
 START_S = 120.0
 """Start of a worker, first import of nothing but the standard library: slow boards, slow disks."""
@@ -43,9 +45,11 @@ class Limits(NamedTuple):
 
 
 class DeviceSession:
-    """Context manager around one open transport. One thread at a time.
+    """Context manager around one transport. One thread at a time.
 
-    ``cache_limit``: bytes that models and inputs may take on the device; None: the worker's own.
+    Entering it raises what opening the transport does, and as `confirm` for another unit than
+    ``identity`` says, before anything is sent there. ``cache_limit``: bytes that models and inputs
+    may take on the device; None: the worker's own.
     """
 
     def __init__(
@@ -57,16 +61,28 @@ class DeviceSession:
         token: int,
         limits: Limits,
         cache_limit: int | None = None,
+        identity: Identity = ANYBODY,
     ) -> None:
         self._transport, self._device, self._limits = transport, device, limits
         self._owner, self._token, self._cache_limit = owner, token, cache_limit
+        self._identity = identity
         self._workers: dict[str, Worker] = {}
         self._serves: dict[str, str] = {}
         self.bytes_pushed = 0
 
     def __enter__(self) -> Self:
         self._transport.__enter__()
+        try:
+            confirm(self._transport, self._identity, device=self._device)
+        except BaseException:
+            self._transport.__exit__(None, None, None)
+            raise
         return self
+
+    @property
+    def reached(self) -> TransportSettings:
+        """How it is reached again where it was found (Transport.settings)."""
+        return self._transport.settings
 
     def __exit__(
         self,

@@ -23,7 +23,7 @@ from orchestrator.fanout.accelerator import Accelerator, used
 from orchestrator.fanout.gate import gate
 from orchestrator.fanout.order import Failure, Finished, Order, Target
 from orchestrator.fanout.spool import Spool
-from orchestrator.transports import open_transport
+from orchestrator.transports import TransportSettings, open_transport
 
 
 class Hub:
@@ -39,6 +39,7 @@ class Hub:
         self._spool = Spool(spool)
         self._blobs = spool / "blobs"
         self._sessions: dict[str, tuple[Target, DeviceSession]] = {}
+        self._places: dict[str, tuple[Target, TransportSettings]] = {}
         self._accelerators: dict[str, Accelerator] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
@@ -81,9 +82,10 @@ class Hub:
         """End the session with a device (its lease is given back)."""
         with self._lock(device):
             self._close(device)
+            self._places.pop(device, None)
 
     def close(self) -> None:
-        for device in list(self._sessions):
+        for device in list(self._places):
             self.let_go(device)
 
     def _run(self, order: Order) -> Finished:
@@ -174,7 +176,11 @@ class Hub:
         if known is not None and known[0] == target:
             return known[1]
         self._close(target.device)
-        transport = open_transport(target.transport, device=target.device)
+        # Under one lease it stays where it was first found: a phone that comes back at another
+        # port may be another phone.
+        place = self._places.get(target.device)
+        found = place[1] if place is not None and place[0] == target else target.transport
+        transport = open_transport(found, device=target.device)
         session = DeviceSession(
             transport,
             device=target.device,
@@ -182,8 +188,10 @@ class Hub:
             token=target.token,
             limits=limits,
             cache_limit=target.cache_limit,
+            identity=target.identity,
         )
         session.__enter__()
+        self._places[target.device] = (target, session.reached)
         self._sessions[target.device] = (target, session)
         return session
 

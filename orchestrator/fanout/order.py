@@ -7,6 +7,7 @@ from typing import Any
 
 from device_worker import wire
 from orchestrator.devices.bundle import BundleFile
+from orchestrator.devices.identity import ANYBODY, Identity
 from orchestrator.devices.session import Limits
 from orchestrator.errors import (
     AssayError,
@@ -20,7 +21,10 @@ from orchestrator.transports.settings import TransportSettings
 
 @dataclass(frozen=True)
 class Target:
-    """One unit and the lease under which it is driven. ``cache_limit``: as of DeviceSession."""
+    """One unit, the lease under which it is driven, and what it must show to be that unit.
+
+    ``cache_limit``: as of DeviceSession.
+    """
 
     device: str
     device_class: str
@@ -28,6 +32,7 @@ class Target:
     owner: str
     token: int
     cache_limit: int | None = None
+    identity: Identity = ANYBODY
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class Order:
     ``own_python``: the inventory names it for this runtime alone, so where it does not exist the
     runtime is not installed and nothing is wrong with the device. ``unavailable``: why the
     inventory already says that it cannot be run there, which is the error ``unavailable_id``.
-    ``bundle``: the hermetic Python to bring (``python`` is then ignored). ``identity``: facts the
-    device must show. ``reset``: a command of the hub that power-cycles the accelerator's port.
+    ``bundle``: the hermetic Python to bring (``python`` is then ignored). ``reset``: a command of
+    the hub that power-cycles the accelerator's port.
     """
 
     target: Target
@@ -55,7 +60,6 @@ class Order:
     unavailable: str | None = None
     unavailable_id: str = "E-RUNTIME-MISSING"
     bundle: BundleFile | None = None
-    identity: dict[str, str] = field(default_factory=dict)
     reset: tuple[str, ...] = ()
 
     @property

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from device_worker import wire
-from device_worker.telemetry.parsers import PARSERS, Value
+from device_worker.telemetry.parsers import FACTS, PARSERS, Value
 from orchestrator.errors import InputError
 from orchestrator.matrix import yamlfile
 from orchestrator.matrix.fields import (
@@ -165,6 +165,15 @@ class DeviceClass(Spec):
         """This class with everything it leaves out taken from ``base``."""
         said = {name: getattr(self, name) for name in self.model_fields_set}
         return base.model_copy(update={**said, "like": None})
+
+    def told(self) -> set[str]:
+        """Names of the facts that its sources may tell."""
+        return {name for source in self.facts for name in FACTS.get(source.parser, ())}
+
+    def telling(self, names: Iterable[str]) -> tuple[SourceSpec, ...]:
+        """The sources that may tell one of these facts, in their order."""
+        wanted = set(names)
+        return tuple(s for s in self.facts if wanted & FACTS.get(s.parser, frozenset()))
 
 
 def builtin_folder() -> Path:

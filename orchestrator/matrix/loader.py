@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from orchestrator.matrix import yamlfile
 from orchestrator.matrix.device_class import GENERIC, DeviceClass, class_names, load_class
 from orchestrator.matrix.inventory import Device, Inventory, default_python
 from orchestrator.matrix.model import ImageInputs, Matrix, NpyInputs, Parent
+from orchestrator.transports.settings import AdbSettings
 
 _CHUNK = 1 << 20
 
@@ -44,7 +45,11 @@ def load_matrix(path: Path) -> Loaded:
 
 
 def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> Inventory:
-    """All devices of several inventory files. ``where`` says who names them, for errors."""
+    """All devices of several inventory files. ``where`` says who names them, for errors.
+
+    Raises InputError as `load_matrix`; E-INVENTORY-MISSING, E-CLASS-…; E-MATRIX-DUPLICATE also for
+    two entries that are one adb device, E-MATRIX-KEY for an ``identity`` that is no fact.
+    """
     devices: dict[str, Device] = {}
     origin: dict[str, str] = {}
     for path in paths:
@@ -62,6 +67,8 @@ def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> In
                     mend="rename one of them",
                 )
             profile = _profile(document, i, device, folders)
+            _check_identity(document, i, device, profile)
+            _check_serial(document, i, device, devices.values(), origin)
             devices[device.name] = device.model_copy(
                 update={"profile": profile, "python": _pythons(device, profile)}
             )
@@ -91,6 +98,49 @@ def _pythons(device: Device, profile: DeviceClass) -> dict[str, str]:
     if "python" in device.model_fields_set:
         return device.python
     return {"default": default_python(profile)}
+
+
+def _check_identity(
+    document: yamlfile.Document, i: int, device: Device, profile: DeviceClass
+) -> None:
+    """A fact that its class never asks for would be missed on every run."""
+    known = profile.told()
+    for name in device.identity:
+        if name not in known:
+            raise InputError(
+                "E-MATRIX-KEY",
+                f"{name!r:.40} is no fact that a device of the class {profile.name} tells",
+                where=document.where(("devices", i, "identity", name)),
+                mend=f"one of {', '.join(sorted(known))}" if known else "leave it out",
+            )
+
+
+def _check_serial(
+    document: yamlfile.Document,
+    i: int,
+    device: Device,
+    others: Iterable[Device],
+    origin: Mapping[str, str],
+) -> None:
+    """Two entries that one phone would answer to."""
+    mine = device.transport
+    if not isinstance(mine, AdbSettings):
+        return
+    for other in others:
+        theirs = other.transport
+        if (
+            isinstance(theirs, AdbSettings)
+            and (theirs.serial, theirs.server_port) == (mine.serial, mine.server_port)
+            and other.hub == device.hub
+            and (None in (theirs.usb, mine.usb) or theirs.usb == mine.usb)
+        ):
+            raise InputError(
+                "E-MATRIX-DUPLICATE",
+                f"{device.name} has the adb serial {mine.serial} of {other.name} at"
+                f" {origin[other.name]}, and no `usb` tells them apart",
+                where=document.where(("devices", i, "transport", "serial")),
+                mend="give each the `usb` that `assay devices scan --adb` shows, or remove one",
+            )
 
 
 def _check_files(document: yamlfile.Document, matrix: Matrix) -> None:

@@ -1,13 +1,13 @@
 """Does an answer belong to the job that left, and is it whole? Nothing is stored here.
 
-Every function raises InputError E-INGEST-RESULT or E-INGEST-DEVICE.
+The functions raise InputError E-INGEST-RESULT or E-INGEST-DEVICE.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_worker import wire
-from device_worker.archive import OUTCOMES, Answer, Manifest, PackedJob
+from device_worker.archive import OUTCOMES, Answer, Manifest, PackedJob, Result
 from device_worker.outputs import sample_digest
+from orchestrator.devices.identity import compared
 from orchestrator.errors import InputError
 from orchestrator.matrix.inventory import Device
 from orchestrator.store.records import DeviceInfo
 
-KEPT = ("machine", "hardware", "board")
+KEPT = ("machine", "hardware", "soc", "board")
 """Of what the farm has seen of a unit: what stays with it whatever is installed there."""
 
 _ID = re.compile("E-[A-Z0-9-]{1,40}")
@@ -86,11 +87,15 @@ def check_answer(answer: Answer, packed: PackedJob, folder: Path) -> None:
 
 
 def check_device(
-    environment: Mapping[str, Any], results: list[wire.JobResult], device: Device,
-    known: DeviceInfo | None,
-) -> None:  # fmt: skip
-    """The device that answers is of the class, and as far as is known the unit, that was meant."""
-    for told in [environment, *(result.environment for result in results)]:
+    answer: Result, results: list[wire.JobResult], device: Device, known: DeviceInfo | None
+) -> tuple[str, ...]:
+    """The device that answers is of the class, and as far as is known the unit, that was meant.
+
+    The names under ``identity`` in the inventory of which the answer says nothing.
+    """
+    missing: tuple[str, ...] = ()
+    shown = {name: fact for name, fact in answer.facts.items() if fact is not None}
+    for told in [answer.environment, *(result.environment for result in results)]:
         board, delegate = told.get("board") or {}, told.get("delegate") or {}
         says = delegate.get("standin") or board.get("class", device.class_)
         if says != device.class_:
@@ -102,9 +107,10 @@ def check_device(
             seen = None if known is None else known.identity.get(name)
             if seen is not None and told.get(name) != seen:
                 _other(device, f"the device's {name} is not that of the unit the farm knows")
-            wanted = device.identity.get(name)
-            if wanted is not None and told.get(name) != wanted:
-                _other(device, f"the device's {name} is {told.get(name)}, not {wanted}")
+        wrong, missing = compared(device.identity, {**told, **shown})
+        if wrong:
+            _other(device, "; ".join(wrong))
+    return missing
 
 
 def _check_telemetry(path: Path, cell: str) -> None:

@@ -34,13 +34,17 @@ from orchestrator.store.records import Json
 
 @dataclass(frozen=True)
 class Ingested:
-    """``cells``: cell -> (outcome of the attempt, the cell's state now). ``left``: not done yet."""
+    """``cells``: cell -> (outcome of the attempt, the cell's state now). ``left``: not done yet.
+
+    ``untold``: names under the unit's ``identity`` that could not be compared.
+    """
 
     run: str
     device: str
     nonce: str
     cells: Mapping[str, tuple[str, CellState]]
     left: int
+    untold: tuple[str, ...]
 
 
 def ingest(store: Store, path: Path) -> Ingested:
@@ -80,7 +84,7 @@ class _Received:
         if result.worker_sha256 != self._manifest.worker.sha256:
             raise self._hash("another worker ran than was packed")
         check_answers(result.answers, self._manifest)
-        self._check_device(result)
+        self._untold = self._check_device(result)
         return expected_files(result.answers)
 
     def keep(self, folder: Path) -> Ingested:
@@ -105,7 +109,7 @@ class _Received:
             raise self._gone() from None  # somebody else ingested it or took it back meanwhile
         cells = {p.cell: (a.outcome, settled[a.attempt]) for a, p in pairs}
         left = sum(c.state is not CellState.DONE for c in store.cells(manifest.run))
-        return Ingested(manifest.run, manifest.device, manifest.nonce, cells, left)
+        return Ingested(manifest.run, manifest.device, manifest.nonce, cells, left, self._untold)
 
     def _left(self, nonce: str) -> Json:
         """The manifest that left with ``nonce``, if it is out."""
@@ -121,12 +125,12 @@ class _Received:
             raise self._gone()
         return info.manifest
 
-    def _check_device(self, result: Result) -> None:
+    def _check_device(self, result: Result) -> tuple[str, ...]:
         frozen = load_run(self._store.frozen(self._manifest.run))
         known = {d.name: d for d in self._store.devices()}
         unit = self._manifest.device
         results = [a.result for a in result.answers if a.result is not None]
-        check_device(result.environment, results, frozen.inventory.device(unit), known.get(unit))
+        return check_device(result, results, frozen.inventory.device(unit), known.get(unit))
 
     def _gone(self) -> InputError:
         return InputError(

@@ -190,6 +190,7 @@ def describe(orders: Mapping[str, Order], nonce: str, run: str, farm: str) -> Ma
         worker=wire.Blob(worker.sha256, len(worker.data)),
         bundles={o.bundle.sha256: o.bundle.size for o in orders.values() if o.bundle},
         jobs=[_packed(cell, order) for cell, order in orders.items()],
+        facts=[source.source() for source in target.identity.sources],
     )
 
 

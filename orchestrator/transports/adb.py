@@ -65,6 +65,13 @@ class AdbTransport:
         self._root: PurePosixPath | None = None
         self._channels: weakref.WeakSet[AdbChannel] = weakref.WeakSet()
 
+    @property
+    def settings(self) -> AdbSettings:
+        """Once connected, with the USB path at which it was found, if it has one."""
+        if self._bound is None or self._bound.usb is None:
+            return self._settings
+        return self._settings.model_copy(update={"usb": self._bound.usb})
+
     def __enter__(self) -> Self:
         self._server.ensure()
         end = time.monotonic() + self._settings.connect_timeout

@@ -128,7 +128,8 @@ def moved(name: str, serial: str, recorded: str | None, now: str | None) -> Infr
     return InfraError(
         "E-ADB-IDENTITY",
         f"{name}: {serial} is at {now or 'no USB path'}, not at {recorded or 'the network'}",
-        mend="put it back, or correct `usb` in the inventory once you know it is the same unit",
+        mend="put it back; once you know that it is the same unit, correct `usb` in the inventory,"
+        " or run again where it names none",
         retryable=False,
     )
 

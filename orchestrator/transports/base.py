@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Protocol, Self
 
+from orchestrator.transports.settings import TransportSettings
+
 MAX_LINE = 1 << 20
 """Longest line, in bytes, that a channel accepts from the other side before it gives up."""
 
@@ -48,6 +50,13 @@ class Channel(Protocol):
 
 
 class Transport(Protocol):
+    @property
+    def settings(self) -> TransportSettings:
+        """What it was made with; once connected, with the place at which the device was found.
+
+        A transport made with these finds the same device there again, or none.
+        """
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

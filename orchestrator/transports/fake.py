@@ -111,6 +111,7 @@ class FakeTransport:
     """Without faults, a LocalTransport. A ``drop`` ends the link for good: open another one."""
 
     def __init__(self, settings: FakeSettings, *, device: str) -> None:
+        self.settings = settings
         self.device, self.script, self.down = device, _Script(settings), False
         self._inner = LocalTransport(LocalSettings(root=settings.root), device=device)
         self._channels: weakref.WeakSet[FakeChannel] = weakref.WeakSet()

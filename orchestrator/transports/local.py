@@ -151,6 +151,7 @@ class LocalTransport:
     """``root`` is made when first asked for; relative remote paths are relative to it."""
 
     def __init__(self, settings: LocalSettings, *, device: str) -> None:
+        self.settings = settings
         self._root = Path(settings.root).expanduser().absolute()
         self._device = device
         self._channels: weakref.WeakSet[LocalChannel] = weakref.WeakSet()

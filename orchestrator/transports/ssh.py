@@ -66,15 +66,15 @@ class SshTransport:
     """
 
     def __init__(self, settings: SshSettings, *, device: str) -> None:
-        self._settings, self._device = settings, device
+        self.settings, self._device = settings, device
         self._link: Link | None = None
         self._sftp = ssh_files.Sftp(self._cut)
         self._root: PurePosixPath | None = None
         self._channels: weakref.WeakSet[SshChannel] = weakref.WeakSet()
 
     def __enter__(self) -> Self:
-        endpoint = resolve(self._settings)
-        self._link = dialled(endpoint, self._settings, self._device, login=True)
+        endpoint = resolve(self.settings)
+        self._link = dialled(endpoint, self.settings, self._device, login=True)
         return self
 
     def __exit__(
@@ -105,9 +105,9 @@ class SshTransport:
 
     def start(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Channel:
         tail = Tail()
-        call = _Call(f"start of {argv[0]}" if argv else "start", self._settings.connect_timeout)
+        call = _Call(f"start of {argv[0]}" if argv else "start", self.settings.connect_timeout)
         process = self._perform(call, argv, env, tail.feed, lambda process: process)
-        stall = 4 * self._settings.keepalive
+        stall = 4 * self.settings.keepalive
         channel = SshChannel(process, tail, self._device, self._kill, stall)
         self._channels.add(channel)
         return channel
@@ -155,7 +155,7 @@ class SshTransport:
 
     def root(self) -> PurePosixPath:
         if self._root is None:
-            settings = self._settings
+            settings = self.settings
             self._root = copying.made_root(
                 self, self._device, settings.root, settings.connect_timeout
             )

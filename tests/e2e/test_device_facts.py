@@ -49,7 +49,7 @@ def class_of(name: str) -> DeviceClass:
 @pytest.mark.parametrize(("name", "kind"), [*BOARDS, PHONE])
 def test_a_device_is_recognised_through_its_own_shell_alone(name: str, kind: str) -> None:
     with opened(name) as (transport, _):
-        facts = read_facts(transport, class_of("generic"), timeout=120)
+        facts = read_facts(transport, class_of("generic").facts, timeout=120)
     machine = facts.get("machine")
     assert recognise(facts.values(), str(machine), load_classes())[0] == kind
     assert isinstance(facts.get("memory"), int)
@@ -60,7 +60,7 @@ def test_a_device_is_recognised_through_its_own_shell_alone(name: str, kind: str
 @pytest.mark.phone
 def test_a_phone_tells_its_heat_and_its_battery_as_facts() -> None:
     with opened("qemu-phone") as (transport, _):
-        facts = read_facts(transport, class_of("android-arm64"), timeout=120)
+        facts = read_facts(transport, class_of("android-arm64").facts, timeout=120)
     assert facts.get("supply/mains") in (0, 1)
     assert isinstance(facts.get("battery/level"), float)
     assert isinstance(facts.get("status/thermal"), int)

@@ -83,6 +83,7 @@ def test_from_pack_to_report(tiny: Tiny, store: Path, tmp_path: Path) -> None:
     ingested = assay("ingest", result, "--json", store=store)
     assert ingested.code == 0, ingested.err
     assert (ingested.json["run"], ingested.json["left"]) == (run, 0)
+    assert ingested.json["not_compared"] == []
     assert status(store)["packs"] == []
     assay("ingest", result, store=store).refused(2, "E-INGEST-DUPLICATE")
     document = assay("resume", run, "--json", store=store)
@@ -93,6 +94,15 @@ def test_from_pack_to_report(tiny: Tiny, store: Path, tmp_path: Path) -> None:
     assert {c: brought(a) for c, a in after.items()} == {c: brought(a) for c, a in before.items()}
     logged = assay("logs", run, "--json", store=store).json["attempts"]
     assert [a["offline"] for a in logged] == [True, True]
+
+
+def test_a_fact_that_nobody_could_compare_is_named(tiny: Tiny, store: Path, tmp_path: Path) -> None:
+    tiny.serial("1000000a").unlink()
+    folder = offline.unpack(packed(submitted(tiny, store), store, tmp_path), tmp_path / "desk")
+    assert offline.by_hand(folder).returncode == 0
+    ingested = assay("ingest", offline.result_of(folder), store=store)
+    assert ingested.code == 0, ingested.err
+    assert "for the device does not tell it: serial" in ingested.out
 
 
 def test_what_is_refused(tiny: Tiny, store: Path, tmp_path: Path) -> None:

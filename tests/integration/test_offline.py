@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -454,6 +455,40 @@ def test_a_result_that_was_made_up_with_a_right_seal(
         farm.refused(run, made, id, what)
     # The honest one is still as good as it was.
     assert farm.ingest(offline.tampered(path, farm.folder / "t", lambda d, f: None)).left == 0
+
+
+def test_the_unit_that_the_inventory_means(farm: Farm, tiny: Tiny) -> None:
+    """Known by a serial, which is asked where the archive is run."""
+    shown = tiny.serial("1000000a")
+    run = farm.queued(tiny)
+    packed = farm.pack(run)
+    honest = farm.away(packed).rename(farm.folder / "honest.tar.gz")
+    assert offline.read(honest)[0]["facts"] == {"serial": "1000000a"}
+    shown.write_text("1000000b")
+    farm.refused(run, farm.away(packed), "E-INGEST-DEVICE", "its serial is 1000000b, not 1000000a")
+    done = farm.ingest(honest)
+    assert (done.left, done.untold) == (0, ())
+
+
+def test_a_fact_that_the_result_does_not_tell_is_said(farm: Farm, tiny: Tiny) -> None:
+    shown = tiny.serial("1000000a")
+    tiny.devices[0]["identity"]["machine"] = os.uname().machine
+    desk = tiny.folder / "classes" / "desk.yaml"
+    desk.write_text(desk.read_text() + "- {parser: uname, command: [uname, -srm]}\n")
+    run = farm.queued(tiny)
+    packed = farm.pack(run)
+    shown.unlink()
+    done = farm.ingest(farm.away(packed))
+    assert (done.left, done.untold) == (0, ("serial",))
+
+
+def test_what_an_older_archive_says_of_itself_is_compared(farm: Farm, tiny: Tiny) -> None:
+    """Its worker asked for no facts, and told its environment all the same."""
+    tiny.devices[0]["identity"] = {"machine": os.uname().machine, "kernel": "2.4", "abi": "x"}
+    run = farm.queued(tiny)
+    result = farm.away(farm.pack(run))
+    older = offline.tampered(result, farm.folder / "t", lambda d, f: d.pop("facts"))
+    farm.refused(run, older, "E-INGEST-DEVICE", "its kernel is")
 
 
 def test_a_document_that_was_changed_after_it_was_sealed(

@@ -327,6 +327,25 @@ def test_two_slots_and_only_one_good_unit(
     assert queued.store.leases() == []
 
 
+def test_a_unit_that_is_another_one_is_given_up_at_once_and_its_lease_given_back(
+    tiny: Tiny, line: Callable[[Tiny], Line], fan: InProcess
+) -> None:
+    tiny.matrix["conditions"] = ["clean", "repeat:2"]
+    shown = tiny.serial("1000000a")
+    good = line(tiny)
+    good.work(fan)
+    good.finished_once()
+    shown.write_text("1000000b")
+    bad = line(tiny)
+    bad.work(fan)
+    assert bad.state() is RunState.DONE
+    assert bad.store.leases() == []
+    assert {c.outcome for c in bad.cells()} == {AttemptState.INFRA_ERROR}
+    told = [a for a in bad.attempts() if "given up" not in (a.error or "")]
+    assert [a.error_id for a in told] == ["E-DEVICE-IDENTITY"], "tried again, or on every cell"
+    assert "its serial is 1000000b, not 1000000a" in (told[0].error or "")
+
+
 def test_every_unit_of_a_class_fails(
     tiny: Tiny, line: Callable[[Tiny], Line], fan: InProcess
 ) -> None:

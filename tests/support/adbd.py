@@ -27,6 +27,7 @@ _SHIMS = {
 case "$1" in
 ro.build.fingerprint) echo "{FINGERPRINT}";;
 ro.product.model) echo "adbd on this host";;
+"") echo "[ro.build.fingerprint]: [{FINGERPRINT}]";;
 *) echo;;
 esac
 """,

@@ -90,6 +90,21 @@ class Tiny:
         transport = {"type": "fake", "root": str(self.root(name)), "faults": list(faults)}
         return self.device(name, transport=transport, **changes)
 
+    def serial(self, number: str) -> Path:
+        """From now on "bench" is the unit of that serial; the file in which it shows it."""
+        shown = self.folder / "serial-number"
+        content = {
+            "version": 1,
+            "name": "desk",
+            "title": "A board with a serial",
+            "facts": [{"parser": "device_tree", "path": str(shown)}],
+        }
+        (self.folder / "classes").mkdir(parents=True, exist_ok=True)
+        self._dump("classes/desk.yaml", content)
+        self.devices = [self.device("bench", like="desk", identity={"serial": number})]
+        shown.write_text(f"{number}\0")
+        return shown
+
     def root(self, name: str = "bench") -> Path:
         return self.folder / "devices" / name
 

@@ -14,12 +14,12 @@ A parser that tells a mode gives it as its first value (wire.PowerMode).
 
 from __future__ import annotations
 
-from typing import Dict
+from typing import Dict, FrozenSet
 
 from device_worker.telemetry.parsers import android, coral, jetson, linux, power, raspberry
 from device_worker.telemetry.parsers.text import Parser, Raw, Value
 
-__all__ = ["PARSERS", "Parser", "Raw", "Value"]
+__all__ = ["FACTS", "PARSERS", "Parser", "Raw", "Value"]
 
 PARSERS: Dict[str, Parser] = {
     "thermal_zones": linux.thermal_zones,
@@ -55,3 +55,20 @@ PARSERS: Dict[str, Parser] = {
     "coral_usb": coral.coral_usb,
     "coral_pcie": coral.coral_pcie,
 }
+
+FACTS: Dict[str, FrozenSet[str]] = {
+    "governor": frozenset({"governor"}),
+    "memory": frozenset({"memory"}),
+    "uname": frozenset({"machine", "kernel"}),
+    "os_release": frozenset({"os"}),
+    "device_tree": frozenset({"hardware", "serial", "compatible"}),
+    "dmi": frozenset({"hardware", "serial"}),
+    "cpuinfo": frozenset({"cpu", "serial", "revision"}),
+    "nvpmodel": frozenset({"power_mode", "power_mode_id", "fan_mode"}),
+    "nvpmodel_id": frozenset({"power_mode_id"}),
+    "l4t": frozenset({"l4t"}),
+    "getprop": frozenset({"hardware", "serial", "fingerprint", "os", "sdk", "abi", "soc"}),
+    "coral_usb": frozenset({"coral_usb", "coral_usb_speed"}),
+    "coral_pcie": frozenset({"coral_pcie"}),
+}
+"""Which facts a parser may tell, so that nothing else need be asked for one of them."""

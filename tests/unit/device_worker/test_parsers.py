@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_worker.telemetry.parsers import PARSERS, raspberry
+from device_worker.telemetry.parsers import FACTS, PARSERS, raspberry
 
 CASES = sorted((Path(__file__).parents[2] / "data" / "sources").glob("*.json"))
 
@@ -37,6 +37,15 @@ def test_every_parser_has_a_case_and_one_that_knows_nothing_gives_no_zero() -> N
     for name, parser in PARSERS.items():
         for raw in ({}, {"": None}, {"": ""}, {"/sys/x/temp": None}):
             assert set(parser(raw).values()) <= {None}, name
+
+
+def test_the_facts_that_a_parser_may_tell_are_those_of_its_cases() -> None:
+    told: dict[str, set[str]] = {}
+    for path in CASES:
+        names = {name for name in case(path)["expected"] if "/" not in name}
+        if names:
+            told.setdefault(case(path)["parser"], set()).update(names)
+    assert told == FACTS
 
 
 def lines_of_cases() -> list[str]:

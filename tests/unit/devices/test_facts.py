@@ -81,7 +81,7 @@ TOLD = {
 def test_facts_over_this_machine(tmp_path: Path) -> None:
     wanted = tree(tmp_path)
     with local(tmp_path) as transport:
-        facts = read_facts(transport, wanted, timeout=60)
+        facts = read_facts(transport, wanted.facts, timeout=60)
     assert facts.values() == TOLD
     assert next(fact.source for fact in facts.facts if fact.name == "l4t").startswith("sh -c")
     assert facts.get("hardware") == TOLD["hardware"]
@@ -99,7 +99,7 @@ def test_facts_over_ssh(tmp_path: Path) -> None:
         sshd.running(tmp_path / "sshd") as server,
         open_transport(server.settings(), device="x") as transport,
     ):
-        assert read_facts(transport, wanted, timeout=60).values() == TOLD
+        assert read_facts(transport, wanted.facts, timeout=60).values() == TOLD
 
 
 SHELLS = [s for s in ("dash", "bash", "mksh", "ksh", "busybox") if shutil.which(s)]
@@ -123,7 +123,7 @@ def test_the_generic_class_reads_this_machine_in_one_round_trip(tmp_path: Path) 
     fault = Fault(kind="drop", on="run", after=1, times=None)
     fake = FakeSettings(root=str(tmp_path / "device"), faults=[fault])
     with open_transport(fake, device="x") as transport:
-        facts = read_facts(transport, generic, timeout=60)
+        facts = read_facts(transport, generic.facts, timeout=60)
         with pytest.raises(InfraError):
             transport.run(["true"], timeout=10)
     assert facts.get("machine") == os.uname().machine
@@ -139,7 +139,7 @@ def test_a_source_that_hangs_is_unknown_and_the_others_are_told(tmp_path: Path) 
     )
     begin = time.monotonic()
     with local(tmp_path) as transport:
-        facts = read_facts(transport, wanted, timeout=8)
+        facts = read_facts(transport, wanted.facts, timeout=8)
     assert time.monotonic() - begin < 60
     assert facts.get("machine") == os.uname().machine
     assert isinstance(facts.get("memory"), int)
@@ -152,7 +152,7 @@ def test_a_command_without_end_is_unknown(tmp_path: Path) -> None:
         {"parser": "uname", "command": ["uname", "-srm"]},
     )
     with local(tmp_path) as transport:
-        facts = read_facts(transport, wanted, timeout=60)
+        facts = read_facts(transport, wanted.facts, timeout=60)
     assert (facts.get("l4t"), facts.get("machine")) == (None, os.uname().machine)
 
 
@@ -163,7 +163,7 @@ def test_a_broken_link_is_an_error_and_not_a_device_without_facts(tmp_path: Path
         fault = Fault(kind=kind, on="run", times=None)
         fake = FakeSettings(root=str(tmp_path / kind), faults=[fault])
         with open_transport(fake, device="x") as transport, pytest.raises(InfraError) as caught:
-            read_facts(transport, generic, timeout=2)
+            read_facts(transport, generic.facts, timeout=2)
         assert caught.value.id in ("E-LINK", "E-DEADLINE")
 
 
@@ -177,7 +177,7 @@ def test_a_device_whose_shell_is_no_shell_is_told_so(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     wanted = device_class({"parser": "memory", "path": "/proc/meminfo"})
     with local(tmp_path) as transport, pytest.raises(InfraError) as caught:
-        read_facts(transport, wanted, timeout=60)
+        read_facts(transport, wanted.facts, timeout=60)
     assert (caught.value.id, caught.value.retryable) == ("E-FACTS", False)
     assert "ended with 1: restricted shell" in str(caught.value)
 

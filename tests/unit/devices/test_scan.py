@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.devices import scan
 from orchestrator.devices.scan import MOST, Found, Login, scan_adb, scan_range, wanted
 from orchestrator.errors import InfraError, InputError
 from orchestrator.matrix.device_class import load_classes
@@ -20,6 +21,7 @@ from orchestrator.matrix.loader import load_inventories
 from orchestrator.reports.proposals import rendered
 from orchestrator.transports.adb import AdbServer
 from tests.support import adbd, mini_adbd, sshd
+from tests.support.adb_front import Front
 
 TRUSTED, STRANGE, KNOWN, OTHER = "127.77.5.3", "127.77.5.6", "127.77.5.9", "127.77.5.12"
 needs_sshd = pytest.mark.skipif(sshd.MISSING is not None, reason=sshd.MISSING or "")
@@ -172,3 +174,32 @@ def adbd_connect(port: int, address: str) -> None:
     """One that wants its user's consent counts as a failure for adb, and is listed all the same."""
     with contextlib.suppress(InfraError):
         AdbServer("adb", port).connect(address, 20)
+
+
+@pytest.mark.adbd
+def test_a_phone_is_proposed_with_its_port_and_its_build(tmp_path: Path) -> None:
+    """So that neither another phone in its place nor another build on it goes unnoticed."""
+    with adbd.running(tmp_path / "adbd") as device:
+        real = AdbServer(port=device.server_port)
+        real.connect(f"127.0.0.1:{device.port}", 20)
+        (there,) = real.devices()
+        with Front(device.server_port) as front:
+            front.show(f"R58M1  device usb:1-1 transport_id:{there.transport_id}")
+            (found,) = scan_adb("adb", front.port, (), load_classes())
+            (entry,) = loaded([found], tmp_path).devices
+            front.show(f"R58M1  device usb:1-2 transport_id:{there.transport_id}")
+            (elsewhere,) = scan_adb("adb", front.port, (entry,), load_classes())
+    assert entry.transport.type == "adb"
+    assert (entry.transport.serial, entry.transport.usb) == ("R58M1", "usb:1-1")
+    assert entry.identity["fingerprint"] == adbd.FINGERPRINT
+    assert elsewhere.known is None
+
+
+def test_a_fact_that_its_class_never_tells_is_not_proposed(tmp_path: Path) -> None:
+    facts = {"serial": "1424", "fingerprint": "x", "hardware": "NVIDIA Jetson"}
+    seen = scan._Seen(facts, ("jetson-orin", "generic"))
+    found = Found("ssh", "10.0.0.9", "SSH-2.0")
+    settings = {"type": "ssh", "host": "10.0.0.9"}
+    proposed = scan._proposed(found, settings, seen, load_classes())
+    (entry,) = loaded([proposed], tmp_path).devices
+    assert entry.identity == {"serial": "1424"}

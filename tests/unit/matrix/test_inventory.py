@@ -132,3 +132,67 @@ def test_several_inventories_join_and_refuse_a_name_twice(tmp_path: Path) -> Non
     with pytest.raises(InputError) as caught:
         load_inventories((tmp_path / "none.yaml",), where="m.yaml:3")
     assert (caught.value.id, caught.value.where) == ("E-INVENTORY-MISSING", "m.yaml:3")
+
+
+PHONE = {"type": "adb", "serial": "R58M1"}
+
+
+def two_phones(tmp_path: Path, one: dict[str, Any], two: dict[str, Any]) -> list[Path]:
+    """Two inventories of a phone each; ``hub`` is the device's, all else its transport's."""
+    paths = []
+    for name, more in (("one", one), ("two", two)):
+        link = PHONE | {key: value for key, value in more.items() if key != "hub"}
+        hub = {"hub": more["hub"]} if "hub" in more else {}
+        given = data(name=name, transport=link, **hub)
+        paths.append(written(tmp_path, given, f"{name}.yaml"))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({}, {}),
+        ({"usb": "usb:1-1"}, {"usb": "usb:1-1"}),
+        ({"usb": "usb:1-1"}, {}),
+        ({}, {"usb": "usb:1-1"}),
+        ({"hub": "h"}, {"hub": "h"}),
+        ({"root": "/data/a"}, {"root": "/data/b"}),
+    ],
+)
+def test_two_entries_that_one_phone_answers_to(
+    tmp_path: Path, one: dict[str, Any], two: dict[str, Any]
+) -> None:
+    first, second = two_phones(tmp_path, one, two)
+    with pytest.raises(InputError) as caught:
+        load_inventories((first, second))
+    error = caught.value
+    line = next(i for i, text in enumerate(second.read_text().splitlines(), 1) if "serial" in text)
+    assert (error.id, error.where) == ("E-MATRIX-DUPLICATE", f"{second}:{line}")
+    assert f"one at {first}:" in error.what
+    assert "`usb`" in (error.mend or "")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"usb": "usb:1-1"}, {"usb": "usb:1-2"}),
+        ({"serial": "R58M2"}, {}),
+        ({"server_port": 5037}, {}),
+        ({"hub": "h"}, {}),
+    ],
+)
+def test_entries_that_are_told_apart(
+    tmp_path: Path, one: dict[str, Any], two: dict[str, Any]
+) -> None:
+    assert len(load_inventories(tuple(two_phones(tmp_path, one, two))).devices) == 2
+
+
+def test_an_identity_that_its_class_never_tells(tmp_path: Path) -> None:
+    given = data(**{"class": "rpi4"}, identity={"serial": "1", "seriall": "2"})
+    path = written(tmp_path, given)
+    with pytest.raises(InputError) as caught:
+        load_inventories((path,))
+    line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "seriall" in text)
+    assert (caught.value.id, caught.value.where) == ("E-MATRIX-KEY", f"{path}:{line}")
+    assert "'seriall' is no fact" in caught.value.what
+    assert "serial" in (caught.value.mend or "")
