@@ -152,7 +152,7 @@ def kick() -> None:
 
 
 def test_full_storage_ends_the_phones_cells_and_nobody_elses(tmp_path: Path) -> None:
-    adbclient.shell(PHONE.address, PHONE.port, f"cat /dev/zero > {BALLAST}", 120)
+    fill()
     done = assay("run", matrix(tmp_path), "--json", store=tmp_path / "store", timeout=600)
     assert done.code == 3, done.err
     mine = [a for a in done.json["attempts"] if a["device"] == PHONE.name]
@@ -162,3 +162,21 @@ def test_full_storage_ends_the_phones_cells_and_nobody_elses(tmp_path: Path) -> 
     assert ".so" not in left, "half a bundle was left unpacked"
     with Store.open(tmp_path / "store", readonly=True) as opened:
         assert opened.leases() == []
+
+
+def test_storage_that_fills_up_while_it_works(tmp_path: Path) -> None:
+    """What it cannot write down any more is no answer; once there is room, it is as good as new."""
+    run = Run(tmp_path, fill)
+    assert run.done.code == 3, (run.done.code, run.done.err[-2000:])
+    failed = {(a["outcome"], a["error_id"]) for a in run.attempts if a["outcome"] != "ok"}
+    assert failed == {("infra_error", "E-DISK-FULL")}
+    assert all(a["outcome"] == "ok" for a in run.done.json["attempts"] if a["device"] == "host")
+    with Store.open(run.store, readonly=True) as opened:
+        assert opened.leases() == []
+    adbclient.shell(PHONE.address, PHONE.port, f"rm {BALLAST}", 60)
+    again = assay("run", tmp_path / "matrix.yaml", "--json", store=run.store, timeout=600)
+    assert again.json["coverage"]["ok"] == again.json["coverage"]["planned"] == 6, again.err
+
+
+def fill() -> None:
+    adbclient.shell(PHONE.address, PHONE.port, f"cat /dev/zero > {BALLAST}", 120)
