@@ -255,7 +255,8 @@ def test_a_missing_runtime_reads_not_available_here(tmp_path: Path) -> None:
 
 
 def files_of(model: dict[str, Any]) -> list[dict[str, Any]]:
-    return [model["fp32"], *model["files"]]
+    model["fp32_twin"] = {"path": model["fp32_twin"]}
+    return [model["fp32"], model["fp32_twin"], *model["files"]]
 
 
 GUIDE = (REPO / "docs" / "guides" / "quickstart.md").read_text()
