@@ -31,13 +31,10 @@ else
 fi
 # What uses boards, phone, hubs or this machine as a device runs by itself; beside it all the rest,
 # with the end-to-end tests that bring devices of their own, from before the boards are up.
-beside="tests/contract tests/unit tests/integration" alone="tests/e2e" not_beside="" not_alone="" code=0
-for name in hubs cluster; do
-    alone="$alone tests/integration/test_$name.py"
-    not_beside="$not_beside --ignore=tests/integration/test_$name.py"
-done
-for name in agreement by_class devices_trust explain fingerprint layers lineage order sql store_check \
-    variance_by_layer; do
+beside="tests/contract tests/unit tests/integration" not_beside="--ignore=tests/integration/test_hubs.py"
+alone="tests/e2e tests/integration/test_hubs.py" not_alone="" code=0
+for name in agreement bad_input by_class cli devices_trust explain fingerprint layers lineage order sql \
+    store_check trouble variance_by_layer; do
     beside="$beside tests/e2e/test_$name.py"
     not_alone="$not_alone --ignore=tests/e2e/test_$name.py"
 done

@@ -316,7 +316,7 @@ def test_run_states_follow_the_diagram(store: Store) -> None:
         store.set_run_state(run, state)
         assert store.run(run).state is state
     with pytest.raises(InfraError, match="E-RUN-STATE"):
-        store.set_run_state(run, RunState.RUNNING)
+        store.set_run_state(run, RunState.INTERRUPTED)
 
 
 def test_the_newest_verdict_counts_and_baselines_are_written_once(store: Store) -> None:

@@ -65,7 +65,6 @@ FACTS: Dict[str, FrozenSet[str]] = {
     "dmi": frozenset({"hardware", "serial"}),
     "cpuinfo": frozenset({"cpu", "serial", "revision"}),
     "nvpmodel": frozenset({"power_mode", "power_mode_id", "fan_mode"}),
-    "nvpmodel_id": frozenset({"power_mode_id"}),
     "l4t": frozenset({"l4t"}),
     "getprop": frozenset({"hardware", "serial", "fingerprint", "os", "sdk", "abi", "soc"}),
     "coral_usb": frozenset({"coral_usb", "coral_usb_speed"}),
