@@ -3,10 +3,10 @@
 # Units that were already up stay up; units started here are taken down again.
 set -eu
 farm=".venv/bin/python -m infra.virtual_farm" pytest=".venv/bin/python -m pytest --durations=15"
-started="" first="" log="$(mktemp)"
+started="" beside="" logs="$(mktemp -d)"
 leave() {
-    [ -z "$first" ] || { kill -INT "$first" && wait "$first"; } 2>/dev/null || :
-    rm -f "$log"
+    for pid in $beside; do { kill -INT "$pid" && wait "$pid"; } 2>/dev/null || :; done
+    rm -rf "$logs"
     [ -z "$started" ] || $farm down
 }
 trap leave EXIT
@@ -29,30 +29,34 @@ else
     fi
     ASSAY_FARM=1
 fi
-# What uses boards, phone, hubs or this machine as a device runs by itself; beside it all the rest,
-# with the end-to-end tests that bring devices of their own, from before the boards are up.
-beside="tests/contract tests/unit tests/integration" not_beside="--ignore=tests/integration/test_hubs.py"
-alone="tests/e2e tests/integration/test_hubs.py" not_alone="" code=0
-for name in agreement bad_input by_class cli devices_trust explain fingerprint layers lineage order sql \
-    store_check trouble variance_by_layer; do
-    beside="$beside tests/e2e/test_$name.py"
-    not_alone="$not_alone --ignore=tests/e2e/test_$name.py"
-done
-# shellcheck disable=SC2086 # lists of words
-$pytest -m "not farm and not phone" $beside $not_beside >"$log" 2>&1 &
-first=$!
-if [ "$ASSAY_FARM" = 1 ]; then
-    $farm status --json | grep -q '"up": true' || started=yes
-    # shellcheck disable=SC2086 # a list of names
-    $farm up $units
-fi
-.venv/bin/ruff check .
-.venv/bin/ruff format --check .
-.venv/bin/mypy
-$pytest -m "farm or phone" tests/contract tests/unit tests/integration || code=$?
-# shellcheck disable=SC2086
-$pytest $alone $not_alone || code=$?
-wait "$first" || code=$?
-first=""
-cat "$log"
+# A unit is used by one run at a time, and so is this machine as a device. From before the boards are up:
+# what needs none of them, or brings devices of its own. Beside it, first what may use any unit; then,
+# side by side, what keeps to the phone, qemu-nehalem and hubs of its own, and what uses the others.
+none="agreement bad_input by_class cli devices_trust explain fingerprint layers lineage order sql store_check
+    trouble variance_by_layer"
+any="all_kinds coral_standin device_facts devices_check virtual_farm"
+few="interrupt kill_and_resume phone_trouble thermal"
+e2e() { for name in $2; do printf ' %stests/e2e/test_%s.py' "$1" "$name"; done; }
+hubs="tests/integration/test_hubs.py" code=0
+# shellcheck disable=SC2046,SC2086 # lists of words
+{
+    $pytest -m "not farm and not phone" tests/contract tests/unit tests/integration --ignore=$hubs \
+        $(e2e "" "$none") >"$logs/none" 2>&1 &
+    beside="$!"
+    if [ "$ASSAY_FARM" = 1 ]; then
+        $farm status --json | grep -q '"up": true' || started=yes
+        $farm up $units
+    fi
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+    $pytest -m "farm or phone" tests/contract tests/unit tests/integration || code=$?
+    $pytest $(e2e "" "$any") || code=$?
+    $pytest $(e2e "" "$few") $hubs >"$logs/few" 2>&1 &
+    beside="$beside $!"
+    $pytest tests/e2e $(e2e --ignore= "$none $any $few") || code=$?
+}
+for pid in $beside; do wait "$pid" || code=$?; done
+beside=""
+cat "$logs/few" "$logs/none"
 exit "$code"
