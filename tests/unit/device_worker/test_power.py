@@ -247,7 +247,7 @@ def test_nothing_pending_is_nothing_to_do(tmp_path: Path) -> None:
 
 
 def in_the_midst(worker: WorkerProcess, cpus: Cpus, folder: Path) -> None:
-    """Return once a job that never ends runs in the mode."""
+    """Return once a job that never ends runs in the mode, and has its files."""
     x = np.ones((4, 4), np.float32)
     job = worker.job(
         gemm(folder / "gemm.onnx"),
@@ -258,9 +258,9 @@ def in_the_midst(worker: WorkerProcess, cpus: Cpus, folder: Path) -> None:
     )
     worker.send(op="run", id=99, job=wire.dump(job))
     end = time.monotonic() + 60
-    while cpus.get() != ["powersave", "powersave"]:
+    while worker.read()["type"] != "progress":
         assert time.monotonic() < end, worker.stderr()
-        time.sleep(0.02)
+    assert cpus.get() == ["powersave", "powersave"]
 
 
 def test_a_worker_killed_in_a_mode_and_the_session_after_it(tmp_path: Path, cpus: Cpus) -> None:
