@@ -101,7 +101,7 @@ def test_coordinator_with_ray_killed_again_and_again(
             )
 
         killed: list[Coordinator] = []
-        for finished in (0, 1, CELLS // 2, CELLS - 2):
+        for finished in (1, CELLS - 2):
             killed.append(ray(*command))
             killed[-1].until(at_work_after(finished))
             assert killed[-1].named("ray::Hub")
