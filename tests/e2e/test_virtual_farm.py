@@ -296,6 +296,8 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
         *(f for m in matrix["models"] for f in [m["fp32"], *m["files"]]),
     ]:
         item["path"] = str(MATRIX.parent / item["path"])
+    for model in matrix["models"]:
+        model["fp32_twin"] = str(MATRIX.parent / model["fp32_twin"])
     (folder / "hundred.yaml").write_text(yaml.safe_dump(matrix))
     select = [x for d in ("host", *DRIVEN) for x in ("--select", f"{d}-digits_cnn.u8u8-*")]
     try:
