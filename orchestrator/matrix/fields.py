@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -66,29 +66,24 @@ def _file(value: Any, info: ValidationInfo) -> Path:
 
 
 def _seconds(value: Any) -> Any:
-    if isinstance(value, str):
-        match = re.fullmatch(DURATION_PATTERN, value)
-        if not match:
-            raise problem(
-                "E-MATRIX-TYPE",
-                f"{value!r:.40} is not a duration",
-                mend="seconds, or a number with ms, s, m, h or d, such as 90s or 6h",
-            )
-        return float(value.removesuffix(match[2])) * _UNITS[match[2]]
-    return value
+    mend = "seconds, or a number with ms, s, m, h or d, such as 90s or 6h"
+    return _with_unit(value, "a duration", DURATION_PATTERN, _UNITS, mend)
 
 
 def _bytes(value: Any) -> Any:
-    if isinstance(value, str):
-        match = re.fullmatch(SIZE_PATTERN, value)
-        if not match:
-            raise problem(
-                "E-MATRIX-TYPE",
-                f"{value!r:.40} is not a size",
-                mend="bytes, or a number with KiB, MiB or GiB, such as 512MiB",
-            )
-        return int(float(value.removesuffix(match[2])) * _SIZES[match[2]])
-    return value
+    mend = "bytes, or a number with KiB, MiB or GiB, such as 512MiB"
+    found = _with_unit(value, "a size", SIZE_PATTERN, _SIZES, mend)
+    return int(found) if isinstance(value, str) else found
+
+
+def _with_unit(value: Any, what: str, pattern: str, units: Mapping[str, float], mend: str) -> Any:
+    """A text as a number of the unit that is 1; what is no text is left to the type."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(pattern, value)
+    if not match:
+        raise problem("E-MATRIX-TYPE", f"{value!r:.40} is not {what}", mend=mend)
+    return float(value.removesuffix(match[2])) * units[match[2]]
 
 
 def _listed(value: Any) -> Any:

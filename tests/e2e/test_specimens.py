@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.store.database import Store
 from tests.conftest import farm_trouble
 from tests.support.cli import assay
 from tests.support.judged import Judged
@@ -130,6 +131,8 @@ def test_the_run_itself_is_in_order(ran: Judged) -> None:
     assert ran.done.code == 1, "models that fail are the models' fault"
     assert {Path(f).stem for f in SPECIMENS.glob("*.tflite")} == set(EXPECTED)
     assert ran.document["coverage"]["infra_error"] == 0
+    with Store.open(ran.store, readonly=True) as opened:
+        assert opened.leases() == [], "nothing holds a device"
 
 
 def test_token_ids_reach_the_model_as_they_are(ran: Judged) -> None:

@@ -312,7 +312,8 @@ def test_run_states_follow_the_diagram(store: Store) -> None:
     run = store.create_run(name="r", frozen={}, cells=cells(1))
     with pytest.raises(InfraError, match="E-RUN-STATE"):
         store.set_run_state(run, RunState.DONE)
-    for state in (RunState.RUNNING, RunState.RUNNING, RunState.INTERRUPTED, RunState.DONE):
+    once = (RunState.RUNNING, RunState.RUNNING, RunState.INTERRUPTED, RunState.DONE)
+    for state in (*once, *once):
         store.set_run_state(run, state)
         assert store.run(run).state is state
     with pytest.raises(InfraError, match="E-RUN-STATE"):

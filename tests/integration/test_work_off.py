@@ -98,6 +98,18 @@ def fan(tmp_path: Path) -> Iterator[InProcess]:
     made.close()
 
 
+def refuse_once(fan: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is gone when the first order is sent, and back for the next."""
+    honest, refusals = fan.run, [InfraError("E-HUB-LOST", "hub gone")]
+
+    def run(order: Order) -> Future[Finished]:
+        if refusals:
+            raise refusals.pop()
+        return honest(order)
+
+    monkeypatch.setattr(fan, "run", run)
+
+
 def elsewhere(owner: Owner) -> Owner:
     """The same coordinator as a process of another host: nobody here can tell whether it lives."""
     return replace(owner, host="another-host")
@@ -555,14 +567,7 @@ def test_a_unit_that_rests_is_still_waited_for(
     """The queue timeout is no limit to the age of a run, nor to what a failure takes to pass."""
     tiny.matrix["timeouts"] = {"queue": "0.2s"}
     monkeypatch.setattr(module, "REST_S", 1.0)
-    honest, refusals = fan.run, [InfraError("E-HUB-LOST", "hub gone")]
-
-    def run(order: Order) -> Future[Finished]:
-        if refusals:
-            raise refusals.pop()
-        return honest(order)
-
-    monkeypatch.setattr(fan, "run", run)
+    refuse_once(fan, monkeypatch)
     queued = line(tiny)
     queued.work(fan)
     queued.finished_once()
@@ -619,14 +624,7 @@ def test_a_bug_in_the_fan_out_gives_devices_back(
 def test_a_hub_that_cannot_be_sent_to_is_tried_again(
     tiny: Tiny, line: Callable[[Tiny], Line], fan: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, refusals = fan.run, [InfraError("E-HUB-LOST", "hub gone")]
-
-    def run(order: Order) -> Future[Finished]:
-        if refusals:
-            raise refusals.pop()
-        return honest(order)
-
-    monkeypatch.setattr(fan, "run", run)
+    refuse_once(fan, monkeypatch)
     queued = line(tiny)
     queued.work(fan)
     queued.finished_once()

@@ -23,10 +23,10 @@ Array = NDArray[Any]
 NEAR = 1e-9
 
 
-def answers(values: Array, zero: int = 0, task: Task = Classification()) -> Answers:  # noqa: B008
+def answers(values: Array, zero: int = 0, task: Task | None = None) -> Answers:
     integer = values.dtype.kind in "iu"
     lattice = (0.5, zero, None, None) if integer else (None, None, None, None)
-    return read(task, [Output("y", values, *lattice)])
+    return read(task or Classification(), [Output("y", values, *lattice)])
 
 
 def plain(a: Answers, b: Answers) -> dict[str, object]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import AssayError
+from orchestrator.errors import AssayError, InfraError
 from orchestrator.transports import AdbSettings, open_transport
 from orchestrator.transports.adb import AdbServer, Tracker, list_devices
 from orchestrator.transports.adb_server import client_version
@@ -313,7 +313,8 @@ esac
         told = server.pair("10.0.0.7:37123", "482924", 20)
         assert told == "Successfully paired to 10.0.0.7:37123 [guid=adb-X-y]"
         wrong = failure(lambda: server.pair("10.0.0.7:37123", "000000", 20))
-        assert (wrong.id, wrong.retryable) == ("E-ADB-PAIR", False)  # type: ignore[attr-defined]
+        assert isinstance(wrong, InfraError)
+        assert (wrong.id, wrong.retryable) == ("E-ADB-PAIR", False)
         assert "Unable to start pairing client" in str(wrong)
     pairs = [line for line in said.read_text().splitlines() if "pair" in line]
     assert pairs == [f"-P {front.port} pair 10.0.0.7:37123 {code}" for code in ("482924", "000000")]
