@@ -154,7 +154,7 @@ def test_a_runtime_without_a_python_is_not_available(fan: Executor, bench: Bench
         ([fault("corrupt", "pull")], LARGE, ("infra_error", "E-TRANSFER-HASH", True)),
         ([fault("disk_full", "push", after=1)], 5, ("infra_error", "E-DISK-FULL", False)),
         ([fault("stall", "read", after=3)], 5, ("infra_error", "E-LINK", True)),
-        ([fault("garbage", "read", times=20)], 5, ("infra_error", "E-WORKER-GARBAGE", True)),
+        ([fault("garbage", "read", after=1, times=20)], 5, ("infra_error", "E-WORKER-GARBAGE", True)),
         ([fault("huge_line", "read", after=1)], 5, ("infra_error", "E-WORKER-GARBAGE", True)),
     ],
     ids=lambda value: f"{value[0].kind}-{value[0].on}" if isinstance(value, list) else None,

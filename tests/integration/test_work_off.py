@@ -376,7 +376,7 @@ def test_every_unit_of_a_class_fails(
         ({"kind": "drop", "on": "push", "after": 1}, "ok", "E-LINK"),
         ({"kind": "drop", "on": "read", "after": 4}, "ok", "E-LINK"),
         ({"kind": "corrupt", "on": "push", "after": 1}, "ok", "E-CACHE-HASH"),
-        ({"kind": "garbage", "on": "read", "times": 20}, "ok", "E-WORKER-GARBAGE"),
+        ({"kind": "garbage", "on": "read", "after": 1, "times": 20}, "ok", "E-WORKER-GARBAGE"),
         ({"kind": "huge_line", "on": "read", "after": 3}, "ok", "E-WORKER-GARBAGE"),
         ({"kind": "stall", "on": "read", "after": 5}, "ok", "E-LINK"),
         ({"kind": "stall", "on": "read", "after": 5, "times": None}, "timeout", "E-SILENCE"),
@@ -395,7 +395,7 @@ def test_one_fault_among_many_cells(
     """Retried where that helps; the other device's results are all there, and equal."""
     tiny.devices = [tiny.fake("bench", fault), tiny.device("sound")]
     tiny.matrix["conditions"] = ["clean", "repeat:3"]
-    tiny.matrix["timeouts"] = {"silence": "1s"}
+    tiny.matrix["timeouts"] = {"silence": "2s"}
     queued = line(tiny)
     queued.work(fan)
     found = {c.id: c for c in queued.cells()}
