@@ -125,6 +125,7 @@ def test_a_blob_that_the_hub_cannot_read_is_brought(
 SHORT = Limits(cell=30.0, silence=4.0)
 LARGE = 30_000
 """Samples whose outputs are too many for one line: they come by ``pull``."""
+LITTER = ("infra_error", "E-WORKER-GARBAGE", True)
 
 
 def fault(kind: str, on: str, **more: Any) -> Fault:
@@ -154,8 +155,8 @@ def test_a_runtime_without_a_python_is_not_available(fan: Executor, bench: Bench
         ([fault("corrupt", "pull")], LARGE, ("infra_error", "E-TRANSFER-HASH", True)),
         ([fault("disk_full", "push", after=1)], 5, ("infra_error", "E-DISK-FULL", False)),
         ([fault("stall", "read", after=3)], 5, ("infra_error", "E-LINK", True)),
-        ([fault("garbage", "read", after=1, times=20)], 5, ("infra_error", "E-WORKER-GARBAGE", True)),
-        ([fault("huge_line", "read", after=1)], 5, ("infra_error", "E-WORKER-GARBAGE", True)),
+        ([fault("garbage", "read", after=1, times=20)], 5, LITTER),
+        ([fault("huge_line", "read", after=1)], 5, LITTER),
     ],
     ids=lambda value: f"{value[0].kind}-{value[0].on}" if isinstance(value, list) else None,
 )
