@@ -24,7 +24,7 @@ MATRIX = REPO / "matrices" / "all-kinds.yaml"
 CARD = json.loads((REPO / "matrices" / "quickstart" / "card.json").read_text())
 BOARDS = {"qemu-a53", "qemu-a72", "qemu-a76", "qemu-haswell"}
 EMULATED = BOARDS | {"qemu-armhf", "qemu-phone", "standin-coral"}
-NET = "digits_ds"
+NET = "digits_cnn"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_what_is_not_there_is_not_covered_with_the_reason(run: Judged) -> None:
 def test_every_device_was_given_the_same_bytes(run: Judged) -> None:
     seen: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
     for attempt in run.attempts.values():
-        file = attempt.info.cell.split("-digits32-")[0].rpartition("-")[2]
+        file = attempt.info.cell.split("-digits8-")[0].rpartition("-")[2]
         key = (file, attempt.condition)
         seen.setdefault(key, set()).add(tuple(attempt.result["input_sha256"]))
     assert {file for file, _ in seen} == {f"{NET}.{f}" for f in ("u8u8", "int8", "edgetpu")}

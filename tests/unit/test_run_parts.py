@@ -108,14 +108,13 @@ def test_a_file_is_staged_with_its_lineage(tiny: Tiny, artefacts: Artefacts) -> 
 
 def test_a_compiled_file_has_the_lineage_of_its_source(tiny: Tiny, artefacts: Artefacts) -> None:
     model = tiny.matrix["models"][0]
-    compiled = MODELS.parents[1] / "standins" / "digits_ds.int8_edgetpu.tflite"
-    model["fp32"] = str(MODELS / "digits_ds.fp32.tflite")
+    compiled = MODELS.parents[1] / "standins" / "digits_cnn.int8_edgetpu.tflite"
+    model["fp32"] = str(MODELS / "digits_cnn.fp32.tflite")
     model["files"] = [
-        {"name": "int8", "path": str(MODELS / "digits_ds.int8.tflite")},
+        {"name": "int8", "path": str(MODELS / "digits_cnn.int8.tflite")},
         {"name": "tpu", "path": str(compiled), "compiled_from": "int8"},
         {"name": "sealed", "path": str(compiled)},
     ]
-    tiny.inputs["path"] = str(MODELS.parent / "digits_32x32.npz")
     tiny.matrix["runtimes"] = [{"name": "litert", "runtime": "litert"}]
     models = staged(tiny, artefacts)[1].models
     verdicts = {key: m.lineage.verdict for key, m in models.items() if m.lineage}

@@ -14,8 +14,8 @@ from infra.standins.compile import compile_model
 from orchestrator.inputs.inspect import check_compiled, inspect
 
 REPO = Path(__file__).parents[2]
-SOURCE = REPO / "matrices/quickstart/models/digits_ds.int8.tflite"
-SHIPPED = REPO / "matrices/standins/digits_ds.int8_edgetpu.tflite"
+SOURCE = REPO / "matrices/quickstart/models/digits_cnn.int8.tflite"
+SHIPPED = REPO / "matrices/standins/digits_cnn.int8_edgetpu.tflite"
 
 
 def test_the_shipped_compiled_file_is_what_its_source_gives() -> None:

@@ -73,7 +73,7 @@ def test_a_piece_holds_only_what_its_operators_need() -> None:
 
 
 def test_a_compiled_file_cannot_be_looked_into() -> None:
-    data = (REPO / "matrices" / "standins" / "digits_ds.int8_edgetpu.tflite").read_bytes()
+    data = (REPO / "matrices" / "standins" / "digits_cnn.int8_edgetpu.tflite").read_bytes()
     with pytest.raises(NotLocalisableError, match="compiled for an Edge TPU"):
         surgery.read_tflite(data)
 
