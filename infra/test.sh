@@ -29,9 +29,9 @@ else
     fi
     ASSAY_FARM=1
 fi
-# A unit is used by one run at a time, and so is this machine as a device. Two at a time: from before the
-# boards are up, what needs no unit or brings its own, and then what keeps to the phone, qemu-nehalem and
-# hubs of its own; beside these what may use any unit, and then what uses the others.
+# A unit is used by one run at a time, and so is this machine as a device; most of a run is waiting for
+# units. So side by side: from before the boards are up, what needs no unit or brings its own; then what may
+# use any unit; after it what keeps to the phone, qemu-nehalem and hubs of its own, beside what uses the others.
 none="agreement bad_input by_class cli devices_trust explain fingerprint layers lineage order sql store_check
     trouble variance_by_layer"
 any="all_kinds coral_standin device_facts devices_check virtual_farm"
@@ -52,13 +52,11 @@ hubs="tests/integration/test_hubs.py" code=0
     .venv/bin/mypy
     $pytest -m "farm or phone" tests/contract tests/unit tests/integration || code=$?
     $pytest $(e2e "" "$any") || code=$?
-    $pytest tests/e2e $(e2e --ignore= "$none $any $few") >"$logs/others" 2>&1 &
+    $pytest $(e2e "" "$few") $hubs >"$logs/few" 2>&1 &
     second="$!" beside="$first $!"
-    wait "$first" || code=$?
-    beside="$second"
-    $pytest $(e2e "" "$few") $hubs || code=$?
-    wait "$second" || code=$?
+    $pytest tests/e2e $(e2e --ignore= "$none $any $few") || code=$?
+    for pid in $first $second; do wait "$pid" || code=$?; done
     beside=""
 }
-cat "$logs/none" "$logs/others"
+cat "$logs/none" "$logs/few"
 exit "$code"
