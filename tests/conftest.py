@@ -29,7 +29,7 @@ settings.register_profile("assay", deadline=None)
 settings.load_profile("assay")
 
 REPO = Path(__file__).resolve().parents[1]
-BOARDS = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
+BOARDS = REPO / "matrices" / "inventories" / "lab.yaml"
 NAMES = {
     "farm": "virtual boards",
     "phone": "emulated phone",
@@ -51,7 +51,8 @@ def farm_trouble() -> str | None:
     if wish is not None:
         return "ASSAY_FARM=0" if wish == "0" else None
     devices = yaml.safe_load(BOARDS.read_text())["devices"]
-    silent = [d["name"] for d in devices if not _greets(d["transport"])]
+    boards = [d for d in devices if d["transport"]["type"] == "ssh"]
+    silent = [d["name"] for d in boards if not _greets(d["transport"])]
     return f"no answer from {', '.join(silent)} (make farm)" if silent else None
 
 

@@ -19,7 +19,7 @@ class BuildError(RuntimeError):
 
 
 def folder() -> Path:
-    """Where built stand-ins lie, and where matrices/inventories/standins.yaml looks for them."""
+    """Where built stand-ins lie, and where matrices/inventories/lab.yaml looks for them."""
     return Path.home() / ".cache" / "assay" / "standins"
 
 

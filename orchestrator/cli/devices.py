@@ -36,7 +36,7 @@ devices_check.register(app)
 def list_devices(inventory: InventoryFiles = None, as_json: AsJson = False) -> None:
     """List the devices of the inventory. Asks none of them anything.
 
-    Example: assay devices list -i matrices/inventories/virtual-farm.yaml
+    Example: assay devices list -i matrices/inventories/lab.yaml
     """
     rows = [
         {

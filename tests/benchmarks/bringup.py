@@ -22,7 +22,7 @@ from tests.benchmarks.kit import SkippedError, Table
 from tests.support import adbd
 
 ROUNDS = 3
-INVENTORIES = Path(__file__).parents[2] / "matrices" / "inventories"
+INVENTORY = Path(__file__).parents[2] / "matrices" / "inventories" / "lab.yaml"
 UNITS = {
     "host": "litert",
     "qemu-a72": "litert",
@@ -34,8 +34,7 @@ UNITS = {
 
 
 def run() -> list[Table]:
-    names = ("local.yaml", "virtual-farm.yaml", "all-kinds.yaml")
-    inventory: Inventory = load_inventories(tuple(INVENTORIES / name for name in names))
+    inventory: Inventory = load_inventories((INVENTORY,))
     devices = [d for d in map(inventory.device, UNITS) if _up(d)]
     if len(devices) < 2:
         raise SkippedError("the virtual farm is not up (make farm)")

@@ -21,7 +21,7 @@ from tests.conftest import farm_trouble
 from tests.support import edgetpu
 from tests.support.cli import assay
 from tests.support.judged import Judged
-from tests.support.realmodels import INVENTORIES, MODELS, write
+from tests.support.realmodels import INVENTORY, MODELS, write
 
 SAMPLES = 20
 PETS = 12
@@ -172,7 +172,7 @@ def test_a_file_that_was_not_compiled_from_its_source_is_refused(lab: Lab) -> No
 @pytest.mark.farm
 def test_a_delegate_that_is_no_library_on_a_board(lab: Lab) -> None:
     """load_delegate on ARM, as far as a board gets without an Edge TPU's library for it."""
-    farm = yaml.safe_load((INVENTORIES / "virtual-farm.yaml").read_text())["devices"]
+    farm = yaml.safe_load((INVENTORY).read_text())["devices"]
     board = next(device for device in farm if device["name"] == BOARD)
     board["delegates"] = {"edgetpu": {"library": "/etc/passwd"}}
     lab.devices = [board]
@@ -229,7 +229,6 @@ def test_the_phone_runs_the_cpu_file_bit_for_bit_and_says_what_the_other_needs(
     matrix = pets(
         tmp_path,
         ["qemu-phone"],
-        inventory=[str(INVENTORIES / f"{name}.yaml") for name in ("local", "all-kinds")],
         runtimes=[{"name": "litert", "runtime": "litert", "threads": 2}],
     )
     ran = Judged(assay("run", matrix, "--json", store=tmp_path / "s", timeout=500), tmp_path / "s")

@@ -18,14 +18,8 @@ from orchestrator.matrix.loader import load_inventories
 from orchestrator.transports import open_transport
 from orchestrator.transports.base import Transport
 
-FOLDER = Path(__file__).parents[2] / "matrices" / "inventories"
-INVENTORIES = (FOLDER / "virtual-farm.yaml", FOLDER / "all-kinds.yaml")
-DEVICES = {
-    device.name: device
-    for device in load_inventories(
-        (FOLDER / "virtual-farm.yaml", FOLDER / "all-kinds.yaml")
-    ).devices
-}
+INVENTORY = Path(__file__).parents[2] / "matrices" / "inventories" / "lab.yaml"
+DEVICES = {device.name: device for device in load_inventories((INVENTORY,)).devices}
 PHONE = pytest.param("qemu-phone", "android-arm64", marks=pytest.mark.phone)
 BOARDS = [
     pytest.param(name, kind, marks=pytest.mark.farm)

@@ -23,7 +23,7 @@ from tests.support.tiny import Tiny
 
 SCHEMA = json.loads((REPO / "orchestrator/reports/schema/check-1.json").read_text())
 CODES = {"ok": 0, "bad": 3, "unknown": 5}
-INVENTORIES = REPO / "matrices" / "inventories"
+LAB = ("-i", REPO / "matrices" / "inventories" / "lab.yaml")
 
 
 NO_PYTHON = "/no/such/python"
@@ -341,9 +341,8 @@ def test_a_scan_of_loopback(tmp_path: Path, server: sshd.Sshd) -> None:
 
 @pytest.mark.farm
 def test_a_sound_board_and_a_defective_one(store: Path) -> None:
-    farm = ("-i", INVENTORIES / "virtual-farm.yaml")
     done = assay(
-        *("devices", "check", "qemu-a76", "qemu-badboard", "--quick", "--json", *farm),
+        *("devices", "check", "qemu-a76", "qemu-badboard", "--quick", "--json", *LAB),
         store=store,
         timeout=280,
     )
@@ -362,9 +361,8 @@ def test_a_sound_board_and_a_defective_one(store: Path) -> None:
 
 @pytest.mark.phone
 def test_a_phone(store: Path) -> None:
-    phone = ("-i", INVENTORIES / "all-kinds.yaml")
     checked = assay(
-        *("devices", "check", "qemu-phone", "--quick", "--json", *phone), store=store, timeout=280
+        *("devices", "check", "qemu-phone", "--quick", "--json", *LAB), store=store, timeout=280
     )
     jsonschema.validate(checked.json, SCHEMA)
     (device,) = checked.json["devices"]

@@ -17,7 +17,7 @@ from tests.support.cli import REPO, Done, assay
 
 pytestmark = [pytest.mark.farm, pytest.mark.timeout(600)]
 
-INVENTORY = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
+INVENTORY = REPO / "matrices" / "inventories" / "lab.yaml"
 BOARDS = ("qemu-a53", "qemu-a72", "qemu-haswell", "qemu-badboard")
 CONFIGURATIONS = ("onnxruntime", "litert/default", "litert/builtin")
 ARM = ("qemu-a53", "qemu-a72")

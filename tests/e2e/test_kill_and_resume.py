@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(240)
 needs_sshd = pytest.mark.skipif(sshd.MISSING is not None, reason=str(sshd.MISSING))
 
 CELLS = 16
-BOARD, BOARDS = "qemu-nehalem", REPO / "matrices" / "inventories" / "virtual-farm.yaml"
+BOARD, BOARDS = "qemu-nehalem", REPO / "matrices" / "inventories" / "lab.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.support import offline
 from tests.support.cli import REPO, Done, assay, start, until
 from tests.support.tiny import Tiny
 
-INVENTORY = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
+INVENTORY = REPO / "matrices" / "inventories" / "lab.yaml"
 
 
 def submitted(tiny: Tiny, store: Path) -> str:

@@ -30,7 +30,7 @@ from tests.support.tiny import Tiny
 pytestmark = [pytest.mark.farm, pytest.mark.timeout(600)]
 
 BOARD = "qemu-nehalem"
-BOARDS = REPO / "matrices" / "inventories" / "virtual-farm.yaml"
+BOARDS = REPO / "matrices" / "inventories" / "lab.yaml"
 GOVERNORS = [f"/sys/devices/system/cpu/cpu{n}/cpufreq/scaling_governor" for n in range(4)]
 LET_GO = ("temp_c=auto", "ambient_c=auto")
 

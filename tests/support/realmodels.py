@@ -12,7 +12,7 @@ from tests.support.cli import REPO
 from tests.support.judged import VNNI
 
 MODELS = Path(os.environ.get("ASSAY_REALMODELS") or "missing")
-INVENTORIES = REPO / "matrices" / "inventories"
+INVENTORY = REPO / "matrices" / "inventories" / "lab.yaml"
 
 
 def write(folder: Path, devices: list[str], **parts: Any) -> Path:
@@ -32,7 +32,7 @@ def write(folder: Path, devices: list[str], **parts: Any) -> Path:
     matrix = {
         "version": 1,
         "name": "realmodels",
-        "inventory": [str(INVENTORIES / f"{x}.yaml") for x in ("local", "virtual-farm")],
+        "inventory": str(INVENTORY),
         "policy": "policy.yaml",
         "devices": [{"name": name} for name in devices],
         "runtimes": [

@@ -77,7 +77,7 @@ def test_a_local_root_belongs_to_the_inventorys_folder(
 
 def test_the_committed_local_device_stays_in_the_repository() -> None:
     repository = Path(__file__).parents[3]
-    found = load_inventories((repository / "matrices/inventories/local.yaml",))
+    found = load_inventories((repository / "matrices/inventories/lab.yaml",))
     assert found.device("host").transport.root == str(repository / ".assay/device/host")
 
 
