@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
@@ -77,8 +77,13 @@ def insert_missing(connection: Connection, table: type[SQLModel], *rows: dict[st
 
     Any other broken constraint is raised.
     """
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        into: Any = postgresql.insert(table)
+    else:
+        into = sqlite.insert(table)
+    connection.execute(into.on_conflict_do_nothing(), list(rows))
 
 
 def _engine(path: Path, readonly: bool, busy_timeout: float) -> Engine:
