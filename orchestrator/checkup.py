@@ -63,6 +63,7 @@ class Reservations:
         self._farm = farm_id(root) if self._store else _own_name()
         self._owner = this_process()
         self._held: list[Lease] = []
+        self._granting = threading.Lock()
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="leases", daemon=True)
 
@@ -76,20 +77,27 @@ class Reservations:
         if self._store is None:
             return
         self._heart.join()
-        for lease in list(self._held):  # of threads that were left behind
-            self._store.release(lease)
+        with self._granting:
+            # The store knows better than this object: a thread may have been left behind, or Ctrl-C
+            # have come, between a grant and the note of it.
+            for lease in self._store.leases():
+                if lease.owner == self._owner:
+                    self._store.release(Lease(lease.device, lease.token, lease.owner))
         self._store.close()
 
     @contextmanager
     def of(self, device: Device) -> Iterator[Grant]:
-        """Raises InUseError; InfraError E-STORE-*."""
+        """Raises InUseError; StoppedError once this has ended; InfraError E-STORE-*."""
         if self._store is None:
             # Two checks at once: the later one's token fences off the earlier.
             yield Grant(self._farm, time.time_ns() // 1_000_000)
             return
         if not any(known.name == device.name for known in self._store.devices()):
             self._store.upsert_device(device.name, device.class_, False, {})
-        lease = self._store.acquire_lease(device.name, self._owner)
+        with self._granting:
+            if self._ended.is_set():
+                raise StoppedError
+            lease = self._store.acquire_lease(device.name, self._owner)
         if lease is None:
             raise InUseError(self._holder(device.name))
         self._held.append(lease)
