@@ -87,7 +87,7 @@ def test_refusals_name_the_line(
 def test_bombs_are_refused_quickly(tmp_path: Path, text: str) -> None:
     begin = time.monotonic()
     assert refusal(tmp_path, text).id == "E-MATRIX-SIZE"
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15
 
 
 def test_an_unknown_key_is_told_before_what_it_leaves_missing(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.support.adbd import FINGERPRINT, Adbd
 
 pytestmark = pytest.mark.adbd
 
-LATE = KILL_TIMEOUT + 3.0
+LATE = KILL_TIMEOUT + 10.0
 """Seconds a call may overrun its deadline at worst: when not even the kill gets through."""
 
 
@@ -72,8 +72,8 @@ def test_killed_daemon_ends_a_channel(device: Adbd, transport: Transport) -> Non
     assert error.id == "E-LINK"
     assert channel.returncode() is None  # adb 29 itself says 0 here
     start = time.monotonic()
-    channel.close()
-    assert time.monotonic() - start < 5
+    channel.close(30)
+    assert time.monotonic() - start < 15
     assert shells() == []
 
 
@@ -128,7 +128,7 @@ def test_a_silent_device_is_silence_to_a_channel(device: Adbd, transport: Transp
     assert time.monotonic() - start < LATE
     assert shells() == []
     error, took = failure(lambda: transport.ping(timeout=20))
-    assert (error.id, took < 1) == ("E-LINK", True)  # given up: no second wait
+    assert (error.id, took < 10) == ("E-LINK", True)  # given up: no second wait
 
 
 def shells() -> list[int]:

@@ -85,14 +85,15 @@ def test_drop_everywhere(tmp_path: Path, model: Path, on: FaultPoint) -> None:
 
 @pytest.mark.parametrize("kind", ["stall", "slow"])
 def test_stall_and_slow(tmp_path: Path, kind: FaultKind) -> None:
-    with fake(tmp_path, Fault(kind=kind, on="run", seconds=0.3, times=2)) as t:
+    short = Fault(kind=kind, on="run", seconds=0.3)
+    with fake(tmp_path, short, Fault(kind=kind, on="run", seconds=30, after=1)) as t:
         start = time.monotonic()
         assert echo(t) == b"hello\n"
         assert time.monotonic() - start >= 0.3
         start = time.monotonic()
         with pytest.raises(DeadlineError):
             echo(t, timeout=0.1)
-        assert 0.1 <= time.monotonic() - start < 0.3
+        assert 0.1 <= time.monotonic() - start < 15
 
 
 def test_stall_for_ever_ends_at_the_deadline(tmp_path: Path) -> None:
@@ -150,11 +151,11 @@ def test_garbage_corruption_and_a_huge_line(tmp_path: Path) -> None:
 
 def test_deadline_though_something_escaped_with_the_pipes(tmp_path: Path) -> None:
     """A grandchild in a session of its own keeps stdout open: the call must end all the same."""
-    script = "setsid sh -c 'echo $$ > pid; exec sleep 20' & sleep 20"
+    script = "setsid sh -c 'echo $$ > pid; exec sleep 60' & sleep 60"
     with open_transport(LocalSettings(root=str(tmp_path)), device="pi-1") as t:
         start = time.monotonic()
         assert failure(lambda: t.run(["sh", "-c", script], timeout=0.7)) == "E-DEADLINE"
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 30
     os.kill(int((tmp_path / "pid").read_text()), 9)
 
 

@@ -161,7 +161,7 @@ def test_something_else_listens(greeting: bytes) -> None:
         settings = SshSettings(host="127.0.0.1", port=port, config=False, connect_timeout=1.0)
         start = time.monotonic()
         assert refusal(settings).id == "E-SSH-UNREACHABLE"
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 15
         thread.join()
 
 
@@ -346,7 +346,7 @@ def test_agent_that_hangs(server: Sshd, tmp_path: Path, monkeypatch: pytest.Monk
         settings = with_config(server, "", agent=True, connect_timeout=1.5)
         start = time.monotonic()
         assert refusal(settings).id == "E-SSH-UNREACHABLE"
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
 
 
 def test_certificate(server: Sshd) -> None:
