@@ -2,7 +2,8 @@
 what it was given.
 
 Cold: no folder of ours there, so the hermetic bundle (where one is used) and the worker are pushed
-and unpacked. The virtual units' seconds are an emulator's; the bytes are everybody's.
+and unpacked. A device with a delegate is up when that loads. The virtual units' seconds are an
+emulator's; the bytes are everybody's.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import os
 import time
 from pathlib import Path
 
+from device_worker import wire
 from infra.bundles.build import ensure
+from infra.standins import build as standins
 from orchestrator.devices.bundle import BundleFile, find_bundle
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.matrix.inventory import Device, Inventory, bundle_name
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.transports import Transport, open_transport
-from orchestrator.transports.settings import AdbSettings, SshSettings
+from orchestrator.transports.settings import AdbSettings, LocalSettings, SshSettings
 from tests.benchmarks.kit import SkippedError, Table
 from tests.support import adbd
 
@@ -29,6 +32,7 @@ UNITS = {
     "qemu-haswell": "litert",
     "qemu-armhf": "tflite-runtime",
     "qemu-phone": "litert",
+    "standin-coral": "litert",
 }
 """Unit -> the runtime whose Python is brought up there."""
 
@@ -36,9 +40,10 @@ UNITS = {
 def run() -> list[Table]:
     inventory: Inventory = load_inventories((INVENTORY,))
     devices = [d for d in map(inventory.device, UNITS) if _up(d)]
-    if len(devices) < 2:
+    if all(isinstance(d.transport, LocalSettings) for d in devices):
         raise SkippedError("the virtual farm is not up (make farm)")
-    seconds = Table("bring-up: link, Python, worker, first answer", "s")
+    standins.build()
+    seconds = Table("bring-up: link, Python, worker, first answer or delegate", "s")
     sent = Table("bytes sent in it", "MB")
     for device in devices:
         _measure(device, UNITS[device.name], seconds, sent)
@@ -75,7 +80,7 @@ def _measure(device: Device, runtime: str, seconds: Table, sent: Table) -> None:
                 token += 1
                 begin = time.perf_counter()
                 link = open_transport(settings, device=device.name)
-                pushed = _bring_up(link, device, python, bundle, token)
+                pushed = _bring_up(link, device, runtime, bundle, token)
                 taken[kind].append(time.perf_counter() - begin)
                 bytes_[kind].append(pushed / 1e6)
     finally:
@@ -88,13 +93,17 @@ def _measure(device: Device, runtime: str, seconds: Table, sent: Table) -> None:
 
 
 def _bring_up(
-    link: Transport, device: Device, python: str, bundle: BundleFile | None, token: int
+    link: Transport, device: Device, runtime: str, bundle: BundleFile | None, token: int
 ) -> int:
-    owner = f"bench-{os.getpid()}"
+    owner, python = f"bench-{os.getpid()}", device.interpreter(runtime) or "python3"
     with DeviceSession(
         link, device=device.name, owner=owner, token=token, limits=Limits()
     ) as session:
-        session.worker(python, device.env, bundle).ask("noop", timeout=120.0)
+        worker = session.worker(python, device.env, bundle)
+        worker.ask("noop", timeout=120.0)
+        for name, spec in device.delegates.items():
+            asked = wire.Delegate(name, spec.library, dict(spec.options), spec.sha256)
+            worker.ask("probe", runtime=runtime, delegate=wire.dump(asked), timeout=120.0)
         return session.bytes_pushed
 
 

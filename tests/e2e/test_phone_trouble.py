@@ -30,12 +30,23 @@ def _bundle() -> None:
     bundles.ensure("aarch64-litert")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    yield
+    on_phone(f"rm -rf {ROOT}")
+
+
 @pytest.fixture(autouse=True)
 def _left_as_it_was() -> Iterator[None]:
+    """But for the bundle, which is long in coming."""
     yield
     drive("cable=auto", "adbd=auto")
     until(lambda: answers(PHONE), "the phone answers again", 60)
-    adbclient.shell(PHONE.address, PHONE.port, f"rm -rf {ROOT} {BALLAST}", 60)
+    on_phone(f"rm -rf {BALLAST}; cd {ROOT} && for f in *; do [ $f = bundles ] || rm -rf $f; done")
+
+
+def on_phone(command: str, timeout: float = 60.0) -> str:
+    return adbclient.shell(PHONE.address, PHONE.port, command, timeout)
 
 
 def drive(*settings: str) -> None:
@@ -129,10 +140,24 @@ class Run:
 def _at_work() -> bool:
     """Inference itself, not the bringing of 30 MB of Python."""
     try:
-        said = adbclient.shell(PHONE.address, PHONE.port, f"ls {ROOT}/out", 60)
+        said = on_phone(f"ls {ROOT}/out")
     except (OSError, ValueError):
         return False
     return "No such file" not in said and bool(said.strip())
+
+
+def test_full_storage_ends_the_phones_cells_and_nobody_elses(tmp_path: Path) -> None:
+    on_phone(f"rm -rf {ROOT}")
+    fill()
+    done = assay("run", matrix(tmp_path), "--json", store=tmp_path / "store", timeout=600)
+    assert done.code == 3, done.err
+    mine = [a for a in done.json["attempts"] if a["device"] == PHONE.name]
+    assert {(a["outcome"], a["error_id"]) for a in mine} == {("infra_error", "E-DISK-FULL")}
+    assert all(a["outcome"] == "ok" for a in done.json["attempts"] if a["device"] == "host")
+    left = on_phone(f"find {ROOT} -type f")
+    assert ".so" not in left, "half a bundle was left unpacked"
+    with Store.open(tmp_path / "store", readonly=True) as opened:
+        assert opened.leases() == []
 
 
 def test_a_cable_pulled_and_put_back(tmp_path: Path) -> None:
@@ -151,19 +176,6 @@ def kick() -> None:
     assert farm.main(["kick", PHONE.name]) == 0
 
 
-def test_full_storage_ends_the_phones_cells_and_nobody_elses(tmp_path: Path) -> None:
-    fill()
-    done = assay("run", matrix(tmp_path), "--json", store=tmp_path / "store", timeout=600)
-    assert done.code == 3, done.err
-    mine = [a for a in done.json["attempts"] if a["device"] == PHONE.name]
-    assert {(a["outcome"], a["error_id"]) for a in mine} == {("infra_error", "E-DISK-FULL")}
-    assert all(a["outcome"] == "ok" for a in done.json["attempts"] if a["device"] == "host")
-    left = adbclient.shell(PHONE.address, PHONE.port, f"find {ROOT} -type f", 60)
-    assert ".so" not in left, "half a bundle was left unpacked"
-    with Store.open(tmp_path / "store", readonly=True) as opened:
-        assert opened.leases() == []
-
-
 def test_storage_that_fills_up_while_it_works(tmp_path: Path) -> None:
     """What it cannot write down any more is no answer; once there is room, it is as good as new."""
     run = Run(tmp_path, fill)
@@ -173,10 +185,10 @@ def test_storage_that_fills_up_while_it_works(tmp_path: Path) -> None:
     assert all(a["outcome"] == "ok" for a in run.done.json["attempts"] if a["device"] == "host")
     with Store.open(run.store, readonly=True) as opened:
         assert opened.leases() == []
-    adbclient.shell(PHONE.address, PHONE.port, f"rm {BALLAST}", 60)
+    on_phone(f"rm {BALLAST}")
     again = assay("run", tmp_path / "matrix.yaml", "--json", store=run.store, timeout=600)
     assert again.json["coverage"]["ok"] == again.json["coverage"]["planned"] == 6, again.err
 
 
 def fill() -> None:
-    adbclient.shell(PHONE.address, PHONE.port, f"cat /dev/zero > {BALLAST}", 120)
+    on_phone(f"cat /dev/zero > {BALLAST}", 120)
