@@ -15,8 +15,9 @@ from pathlib import Path
 from device_worker import wire
 from infra.bundles.build import ensure
 from infra.standins import build as standins
-from orchestrator.devices.bundle import BundleFile, find_bundle
+from orchestrator.devices.bundle import find_bundle
 from orchestrator.devices.session import DeviceSession, Limits
+from orchestrator.devices.worker import Worker
 from orchestrator.matrix.inventory import Device, Inventory, bundle_name
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.transports import Transport, open_transport
@@ -24,7 +25,7 @@ from orchestrator.transports.settings import AdbSettings, LocalSettings, SshSett
 from tests.benchmarks.kit import SkippedError, Table
 from tests.support import adbd
 
-ROUNDS = 3
+ROUNDS, OWNER = 3, f"bench-{os.getpid()}"
 INVENTORY = Path(__file__).parents[2] / "matrices" / "inventories" / "lab.yaml"
 UNITS = {
     "host": "litert",
@@ -62,7 +63,8 @@ def _up(device: Device) -> bool:
 
 
 def _measure(device: Device, runtime: str, seconds: Table, sent: Table) -> None:
-    python = device.interpreter(runtime) or "python3"
+    python = device.interpreter(runtime)
+    assert python is not None, "UNITS names what each has"
     name = bundle_name(python)
     if name is not None:
         ensure(name)
@@ -80,7 +82,10 @@ def _measure(device: Device, runtime: str, seconds: Table, sent: Table) -> None:
                 token += 1
                 begin = time.perf_counter()
                 link = open_transport(settings, device=device.name)
-                pushed = _bring_up(link, device, runtime, bundle, token)
+                with DeviceSession(link, device=device.name, owner=OWNER, token=token,
+                                   limits=Limits()) as session:  # fmt: skip
+                    _bring_up(session.worker(python, device.env, bundle), device, runtime)
+                    pushed = session.bytes_pushed
                 taken[kind].append(time.perf_counter() - begin)
                 bytes_[kind].append(pushed / 1e6)
     finally:
@@ -92,19 +97,11 @@ def _measure(device: Device, runtime: str, seconds: Table, sent: Table) -> None:
         sent.add(what, bytes_[kind])
 
 
-def _bring_up(
-    link: Transport, device: Device, runtime: str, bundle: BundleFile | None, token: int
-) -> int:
-    owner, python = f"bench-{os.getpid()}", device.interpreter(runtime) or "python3"
-    with DeviceSession(
-        link, device=device.name, owner=owner, token=token, limits=Limits()
-    ) as session:
-        worker = session.worker(python, device.env, bundle)
-        worker.ask("noop", timeout=120.0)
-        for name, spec in device.delegates.items():
-            asked = wire.Delegate(name, spec.library, dict(spec.options), spec.sha256)
-            worker.ask("probe", runtime=runtime, delegate=wire.dump(asked), timeout=120.0)
-        return session.bytes_pushed
+def _bring_up(worker: Worker, device: Device, runtime: str) -> None:
+    worker.ask("noop", timeout=120.0)
+    for name, spec in device.delegates.items():
+        asked = wire.Delegate(name, spec.library, dict(spec.options), spec.sha256)
+        worker.ask("probe", runtime=runtime, delegate=wire.dump(asked), timeout=120.0)
 
 
 def _remove(link: Transport) -> None:

@@ -172,7 +172,7 @@ def test_a_file_that_was_not_compiled_from_its_source_is_refused(lab: Lab) -> No
 @pytest.mark.farm
 def test_a_delegate_that_is_no_library_on_a_board(lab: Lab) -> None:
     """load_delegate on ARM, as far as a board gets without an Edge TPU's library for it."""
-    farm = yaml.safe_load((INVENTORY).read_text())["devices"]
+    farm = yaml.safe_load(INVENTORY.read_text())["devices"]
     board = next(device for device in farm if device["name"] == BOARD)
     board["delegates"] = {"edgetpu": {"library": "/etc/passwd"}}
     lab.devices = [board]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.errors import AssayError
 from tests.benchmarks.validity import defects, held_out, inner, nulls
 from tests.benchmarks.validity.drawn import drawn
 from tests.benchmarks.validity.draws import Planter
@@ -74,7 +76,10 @@ def main() -> None:
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
     told = []
     for make in (first, second):
-        corpus = make(seed, given.count)
+        try:
+            corpus = make(seed, given.count)
+        except AssayError as error:  # a board that another run holds, say
+            sys.exit(f"validity: {error}")
         title = f"{corpus.name}, seed {seed}, --count {given.count}, {corpus.seconds:.0f} s"
         print("\n".join(lines(title, corpus.defects, corpus.nulls, corpus.missing)), flush=True)
         told.append(asdict(corpus))
