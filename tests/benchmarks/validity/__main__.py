@@ -61,9 +61,14 @@ def _corpus(
     quiet: Sequence[Planter],
 ) -> Corpus:
     begin, random = time.monotonic(), np.random.default_rng(seed)
-    found = [score(results(p, there, random, count)) for p in planters]
     more = -(-len(planters) * count // len(quiet))
-    silent = [score(results(p, there, random, more)) for p in quiet]
+    todo = [(p, count) for p in planters] + [(p, more) for p in quiet]
+    done = []
+    for n, (planter, cases) in enumerate(todo, 1):
+        done.append(score(results(planter, there, random, cases)))
+        after = time.monotonic() - begin  # the table comes minutes later, at the end
+        print(f"{name}: {n} of {len(todo)} kinds, {after:.0f} s", file=sys.stderr, flush=True)
+    found, silent = done[: len(planters)], done[len(planters) :]
     return Corpus(name, found, silent, dict(there.missing), time.monotonic() - begin)
 
 
@@ -74,6 +79,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
+    print(f"seed {seed}, --count {given.count}", file=sys.stderr, flush=True)
     told = []
     for make in (first, second):
         try:
