@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from orchestrator.layers.graph import Array, Lattice, NotLocalisableError
-from orchestrator.variance.intervals import lower_bound
+from orchestrator.variance.intervals import lower_bound, tango_lower
 from orchestrator.variance.lattice import Output
 from orchestrator.variance.layer import LayerStats, LayerSums, amplification
 from orchestrator.variance.steps import FAR, Distance, StepSums
@@ -76,8 +76,10 @@ class Tap:
     ``twin``: the parent's tensor. ``local`` is None for an input, and where the operator cannot be
     run alone. ``amplification``: log of the growth of the accumulated relative error over the tap
     before. ``outside``: of each sample, the FP32 values over a step outside of what the codes
-    reach; empty for floats. ``arithmetic``: how far the codes of ``local`` lie from what
-    the file's own numbers make of the same inputs in float; None where there are none.
+    reach; ``saturated``: of each sample, the codes at the ends of their range where the FP32 value
+    is over half a step away, and those elsewhere where it is not; both empty for floats.
+    ``arithmetic``: how far the codes of ``local`` lie from what the file's own numbers make of the
+    same inputs in float; None where there are none.
     """
 
     index: int | None
@@ -88,6 +90,7 @@ class Tap:
     local: LayerStats | None
     amplification: float | None
     outside: tuple[int, ...] = ()
+    saturated: tuple[tuple[int, int], ...] = ()
     arithmetic: Distance | None = None
 
 
@@ -138,7 +141,7 @@ def findings(taps: Sequence[Tap]) -> list[Finding]:
     float, whatever is lost against the parent. *Saturation cascade*: more codes than CLIP lie at
     the ends of the range where the parent's values do not, and operators behind that are sound by
     themselves but end below SQNR_DB; it begins at an unsound operator before it, if any. Shares are
-    held against their limits by their lower 95 % bounds.
+    held against their limits by their lower 95 % bounds, of pairs (Tango) where two are subtracted.
     """
     found = []
     collapse = next(((i, why) for i, t in enumerate(taps) if (why := _collapsed(t))), None)
@@ -150,8 +153,9 @@ def findings(taps: Sequence[Tap]) -> list[Finding]:
     for i, each in enumerate(taps):
         behind = [t.local for t in taps[i + 1 :] if _below(t.accumulated) and t.local]
         sound = sum(not _below(local) for local in behind)
-        if _surely(each.accumulated.clip_excess, each.accumulated.n) and sound:
-            share = f"{100 * (each.accumulated.clip_excess or 0.0):.3g} %"
+        if sound and _saturates(each.saturated, each.accumulated.n):
+            more = sum(there - away for there, away in each.saturated)
+            share = f"{100 * more / each.accumulated.n:.3g} %"
             why = (
                 f"{share} of {each.accumulated.n:,} codes{_at(each)} saturate that should not; "
                 f"{sound} sound operators behind them end below {SQNR_DB:g} dB"
@@ -188,9 +192,17 @@ def _outside(outside: Sequence[int], n: int) -> bool:
     return bool(outside) and lower_bound(sum(outside), n) > CLIP
 
 
-def _surely(share: float | None, n: int) -> bool:
-    """Whether more than CLIP of ``n`` elements are hit: one of forty is not yet a share."""
-    return share is not None and share > 0 and lower_bound(round(share * n), n) > CLIP
+def _saturates(counts: Sequence[tuple[int, int]], n: int) -> bool:
+    """Whether more than CLIP of ``n`` codes are driven to the ends of their range, also without the
+
+    sample that has most. Noise makes some small values a ReLU's zero, and some zeros small values,
+    so the two counts are held against each other, as pairs are.
+    """
+    if len(counts) > 1:
+        n -= n // len(counts)
+        counts = sorted(counts, key=lambda pair: pair[0] - pair[1])[:-1]
+    there, away = sum(pair[0] for pair in counts), sum(pair[1] for pair in counts)
+    return there - away > CLIP * n and tango_lower(there, away, n) > CLIP
 
 
 def _unsound(found: Distance | None) -> str | None:
@@ -264,6 +276,7 @@ class _Sums:
             calibrated = low * lattice.scale, high * lattice.scale
         self._calibrated = calibrated
         self._beyond: list[int] = []
+        self._saturated: list[tuple[int, int]] = []
         self._whole = LayerSums(calibrated=calibrated)
         self._alone: LayerSums | None = None
         if seen.alone is not None:
@@ -280,8 +293,9 @@ class _Sums:
         self._whole.add(seen.truth, self._output(seen.whole))
         if self._calibrated is not None:
             low, high = self._calibrated
-            beyond = ((seen.truth < low) | (seen.truth > high)).reshape(len(seen.truth), -1)
-            self._beyond += beyond.sum(axis=1).tolist()
+            self._beyond += _each((seen.truth < low) | (seen.truth > high))
+            there, away = _at_one_end(seen, low, high)
+            self._saturated += zip(_each(there), _each(away), strict=True)
         if seen.alone is None:
             self._alone = None  # an error of some samples would pass for that of all
         elif self._alone is not None:
@@ -294,16 +308,36 @@ class _Sums:
     def tap(self) -> Tap:
         place, local = self._place, None if self._alone is None else self._alone.stats()
         whole = self._whole.stats()
-        outside = tuple(self._beyond)
+        counted = tuple(self._beyond), tuple(self._saturated)
         steps = None if self._steps is None else self._steps.distance()
         names = place.index, place.kind, place.name, place.twin
-        return Tap(*names, whole, local, None, outside, steps)
+        return Tap(*names, whole, local, None, *counted, steps)
 
     def _output(self, values: Array) -> Output:
         lattice = self._place.lattice
         if lattice is None or values.dtype.kind not in "iu":
             return Output(self._place.name, values)
         return Output(self._place.name, values, lattice.scale, lattice.zero_point)
+
+
+def _at_one_end(seen: Seen, low: float, high: float) -> tuple[Array, Array]:
+    """Which codes are at an end of their range where the parent's finite value is not, and which
+
+    values where the code is not; ``low``, ``high``: a step beyond the ends.
+    """
+    limits, lattice = np.iinfo(seen.whole.dtype), seen.place.lattice
+    assert lattice is not None  # it has ends
+    code = (seen.whole == limits.min) | (seen.whole == limits.max)
+    inner, outer = 1.5 * lattice.scale, 0.5 * lattice.scale
+    value = (seen.truth >= low + outer) & (seen.truth <= low + inner)
+    value |= (seen.truth >= high - inner) & (seen.truth <= high - outer)
+    return code & ~value & np.isfinite(seen.truth), value & ~code
+
+
+def _each(hit: Array) -> list[int]:
+    """How many, of each sample."""
+    found: list[int] = hit.reshape(len(hit), -1).sum(axis=1).tolist()
+    return found
 
 
 def _finite(value: Any) -> Any:

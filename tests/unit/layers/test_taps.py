@@ -100,6 +100,43 @@ def test_one_sample_out_of_range_is_no_collapse() -> None:
     assert named((10, 1, 3, 0, 0, 0, 0, 0), 80_000) == []
 
 
+def test_zeros_that_noise_makes_of_small_values_are_no_saturation() -> None:
+    """As many small values become of zeros; of few codes one side is soon ahead by a percent."""
+    last = tap().taps[-1]
+    assert last.local is not None
+    lossy = replace(last, accumulated=replace(last.accumulated, sqnr_db=taps.SQNR_DB - 1))
+
+    def named(saturated: tuple[tuple[int, int], ...], n: int) -> list[str]:
+        clipped = replace(last, accumulated=replace(last.accumulated, n=n), saturated=saturated)
+        return [f.name for f in taps.findings([clipped, lossy])]
+
+    assert named(((2, 1),) * 6 + ((2, 1), (2, 2)), 192) == []
+    assert named(((2, 1),) * 8, 192) == []
+    assert named(((8, 7),) * 8, 192) == []
+    assert named(((1, 0),) * 8, 192) == [CASCADE]
+    assert named(((2, 1),) * 8, 192 * 100) == []
+    assert named(((200, 100),) * 8, 192 * 100) == [CASCADE]
+    assert named(((100, 0), *((0, 0),) * 7), 800) == []  # one sample is no layer
+
+
+def test_codes_at_the_ends_are_counted_beside_the_values_there() -> None:
+    """Of each sample; a value beyond an end is not at it, one that is no number is nowhere."""
+    lattice = Lattice(0.5, 0)
+    truth = np.array([[-64, 63.5, 0, 70], [-63.9, 63.4, np.nan, 63.5]], np.float32)
+    codes = np.array([[-128, 126, 127, 127], [-127, 127, 127, -128]], np.int8)
+    place = taps.Place(0, "RELU", "out", "out", lattice)
+
+    class One:
+        row = "one"
+
+        def see(self, inputs: object, golden: object) -> list[taps.Seen]:
+            return [taps.Seen(place, truth, codes, None)]
+
+    (found,) = taps.tap(One(), [codes], [truth]).taps
+    assert found.saturated == ((2, 1), (0, 1))
+    assert found.outside == (1, 0)
+
+
 def test_every_operator_computes_what_its_own_weights_say() -> None:
     for each in tap().taps[1:]:
         assert each.arithmetic is not None, each
