@@ -31,12 +31,11 @@ else
 fi
 # A unit is used by one run at a time, and so is this machine as a device; most of a run is waiting for
 # units. So side by side: from before the boards are up, what needs no unit or brings its own; then what may
-# use any unit; after it what keeps to the phone, qemu-nehalem and hubs of its own, and for balance two files that
-# need no unit (the first lane is the longest), beside what uses the others.
-none="agreement bad_input cli devices_trust explain fingerprint layers lineage order sql store_check
-    variance_by_layer"
+# use any unit; after it what keeps to the phone, qemu-nehalem and hubs of its own, beside what uses the others.
+none="agreement bad_input by_class cli devices_trust explain fingerprint layers lineage order sql store_check
+    trouble variance_by_layer"
 any="all_kinds coral_standin device_facts devices_check virtual_farm"
-few="by_class interrupt kill_and_resume phone_trouble thermal trouble"
+few="interrupt kill_and_resume phone_trouble thermal"
 e2e() { for name in $2; do printf ' %stests/e2e/test_%s.py' "$1" "$name"; done; }
 hubs="tests/integration/test_hubs.py" code=0
 # shellcheck disable=SC2046,SC2086 # lists of words
