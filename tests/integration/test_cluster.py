@@ -79,7 +79,10 @@ def test_a_restarted_hub_is_brought_what_the_old_one_had(
     monkeypatch.chdir(bench.folder)
     far = Bench(bench.folder, columns=11)
     far.check(cluster.run(far.order("one", samples=6, paths=bench.folder)).result(), samples=6)
+    cluster.let_go("one")
+    until(lambda: not workers(far.root("one")), "the next order starts a worker of its own")
     flying = cluster.run(far.order("one", samples=6, paths=bench.folder, repeat=1_000_000))
+    until(lambda: workers(far.root("one")), "the order has reached the hub")
     shutil.rmtree(spool / "hub-0" / "blobs")
     os.kill(cluster.hub_pids()[0], signal.SIGKILL)
     with pytest.raises(InfraError, match="E-HUB-LOST"):
