@@ -101,7 +101,7 @@ def test_one_sample_out_of_range_is_no_collapse() -> None:
 
 
 def test_zeros_that_noise_makes_of_small_values_are_no_saturation() -> None:
-    """As many small values become of zeros; of few codes one side is soon ahead by a percent."""
+    """Zeros become small values as often; of few codes one side is soon ahead by a percent."""
     last = tap().taps[-1]
     assert last.local is not None
     lossy = replace(last, accumulated=replace(last.accumulated, sqnr_db=taps.SQNR_DB - 1))
