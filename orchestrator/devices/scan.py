@@ -11,8 +11,10 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from orchestrator.devices.extras import board_of, read_extras
 from orchestrator.devices.facts import read_facts
@@ -20,7 +22,7 @@ from orchestrator.errors import AssayError, InputError
 from orchestrator.matrix.device_class import GENERIC, DeviceClass, recognise
 from orchestrator.matrix.inventory import Device, default_python
 from orchestrator.transports import AdbSettings, SshSettings, open_transport
-from orchestrator.transports.adb_devices import READY, AdbDevice, wrong_state
+from orchestrator.transports.adb_devices import READY, AdbDevice, unaddressable, wrong_state
 from orchestrator.transports.base import Transport
 from orchestrator.transports.known_hosts import Standing
 
@@ -138,11 +140,10 @@ def _phone(
         (n for n, s in known if s.serial == one.serial and s.usb in (None, one.usb)),
         None,
     )
-    says = " ".join(w for w in (one.state, one.model, one.usb) if w)
+    says = " ".join(w for w in (one.state, one.remark, one.model, one.usb) if w)
     found = Found("adb", one.serial, says, name)
     if one.state != READY:
-        error = wrong_state(one.serial, one)
-        return Found(**{**vars(found), "error": error.id, "mend": error.mend})
+        return _unusable(found, wrong_state(one.serial, one))
     if name is not None:
         return found
     settings: dict[str, Any] = {"type": "adb", "serial": one.serial}
@@ -150,11 +151,19 @@ def _phone(
     settings |= {"adb": adb} if adb != "adb" else {}
     settings |= {"server_port": server_port} if server_port != 5137 else {}
     try:
-        with open_transport(AdbSettings.model_validate(settings), device=one.serial) as transport:
+        checked = AdbSettings.model_validate(settings)
+    except ValidationError:  # what adb says of a unit need not fit into an inventory
+        return _unusable(found, unaddressable(one))
+    try:
+        with open_transport(checked, device=one.serial) as transport:
             told = _ask(transport, classes)
     except AssayError as error:
-        return Found(**{**vars(found), "error": error.id, "mend": error.mend})
+        return _unusable(found, error)
     return _proposed(found, settings, told, classes)
+
+
+def _unusable(found: Found, error: AssayError) -> Found:
+    return replace(found, error=error.id, mend=error.mend)
 
 
 def scan_range(
@@ -246,7 +255,7 @@ def _host(
         key = fetch_host_key(quick, device=address)
         stands = standing(quick, key)
     except AssayError as error:
-        return Found(**{**vars(found), "error": error.id, "mend": error.mend})
+        return _unusable(found, error)
     shown = f"host key {key.algorithm} {key.fingerprint}"
     if stands is Standing.UNKNOWN:
         note = f"{shown} is not known: compare it, then `assay devices trust NAME` first"
@@ -263,8 +272,7 @@ def _host(
         with open_transport(quick, device=address) as transport:
             told = _ask(transport, classes)
     except AssayError as error:
-        proposed = _proposed(found, settings, None, classes, error.what)
-        return Found(**{**vars(proposed), "error": error.id, "mend": error.mend})
+        return _unusable(_proposed(found, settings, None, classes, error.what), error)
     return _proposed(found, settings, told, classes)
 
 

@@ -18,7 +18,7 @@ from orchestrator.transports import adb_devices, adb_reach, command, copying, fa
 from orchestrator.transports.adb_command import PUSHED, quoted
 from orchestrator.transports.adb_devices import AdbDevice
 from orchestrator.transports.adb_process import AdbChannel, AdbProcess
-from orchestrator.transports.adb_server import AdbServer, Refused, environment
+from orchestrator.transports.adb_server import AdbServer, Refused, environment, not_started
 from orchestrator.transports.adb_track import Report, Tracker
 from orchestrator.transports.base import Channel, Completed
 from orchestrator.transports.channel import communicate
@@ -105,7 +105,8 @@ class AdbTransport:
     def _introduce(self, end: float) -> None:
         """It speaks the shell protocol, answers, and is the unit that is meant."""
         assert self._bound is not None
-        assert self._bound.transport_id is not None
+        if self._bound.transport_id is None:
+            raise adb_devices.unnumbered(self._device, self._settings)
         try:
             features = self._server.features(self._bound.transport_id)
         except Refused as error:
@@ -198,6 +199,8 @@ class AdbTransport:
             )
         except subprocess.TimeoutExpired:
             raise failures.deadline(self._device, what, seconds) from None
+        except OSError as error:
+            raise not_started(argv[0], error) from error
         if done.returncode != 0:
             said = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
             errors = [line for line in said if "error:" in line] or said or ["adb push failed"]

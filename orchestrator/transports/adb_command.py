@@ -6,6 +6,7 @@ nothing. The wrapper on the device prints the status itself, as the last words o
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -51,11 +52,16 @@ def quoted(argv: Sequence[str], env: Mapping[str, str] | None, nonce: str) -> st
     return line
 
 
+_DIGITS = 3
+"""At most, of an exit status."""
+
+
 class Trailer:
-    """Takes ``nonce=status`` out of stderr, wherever the stream is cut."""
+    """Takes the line ``nonce=status`` out of stderr, wherever the stream is cut."""
 
     def __init__(self, nonce: str) -> None:
         self._mark = nonce.encode() + b"="
+        self._line = re.compile(re.escape(self._mark) + b"([0-9]{1,%d})\n" % _DIGITS)
         self._held = b""
         self.status: int | None = None
 
@@ -64,17 +70,13 @@ class Trailer:
         if self.status is not None:
             return data
         data, self._held = self._held + data, b""
-        start = data.find(self._mark)
-        if start < 0:
-            keep = self._begun(data)
-            data, self._held = data[: len(data) - keep], data[len(data) - keep :]
-            return data
-        end = data.find(b"\n", start)
-        if end < 0:
-            data, self._held = data[:start], data[start:]
-            return data
-        self.status = int(data[start + len(self._mark) : end])
-        return data[:start] + data[end + 1 :]
+        found = self._line.search(data)
+        if found is not None:
+            self.status = int(found[1])
+            return data[: found.start()] + data[found.end() :]
+        keep = self._begun(data)
+        data, self._held = data[: len(data) - keep], data[len(data) - keep :]
+        return data
 
     def rest(self) -> bytes:
         """At the end of the stream: what was held back and is no trailer."""
@@ -82,6 +84,10 @@ class Trailer:
         return data
 
     def _begun(self, data: bytes) -> int:
-        """Length of the longest end of ``data`` that the mark may begin with."""
-        longest = min(len(self._mark) - 1, len(data))
-        return next((n for n in range(longest, 0, -1) if self._mark.startswith(data[-n:])), 0)
+        """Length of the longest end of ``data`` that a trailer may begin with."""
+        longest = min(len(self._mark) + _DIGITS, len(data))
+        return next((n for n in range(longest, 0, -1) if self._may_begin(data[-n:])), 0)
+
+    def _may_begin(self, end: bytes) -> bool:
+        status = end[len(self._mark) :]
+        return self._mark.startswith(end) or (end.startswith(self._mark) and status.isdigit())

@@ -14,10 +14,25 @@ READY = "device"
 
 NO_SERIAL = "(no serial number)"
 
+NO_PERMISSIONS = "no permissions"
+STATES = (
+    "device", "offline", "unauthorized", "authorizing", "connecting", "recovery", "sideload",
+    "rescue", "bootloader", "host", "detached", "unknown", NO_PERMISSIONS,
+)  # fmt: skip
+"""What adb itself calls the states of a connection. A newer one may know more."""
+
 _FIELDS = ("usb", "product", "model", "device", "transport_id")
-# "SERIAL   STATE usb:1-2.3 product:x model:y device:z transport_id:7"; a state may be words
-# with colons ("no permissions (…); see [http://…]"), so only known fields end it.
-_FIELD = re.compile(rf"\s+({'|'.join(_FIELDS)}):(\S+)")
+# "%-22s %s" of serial and state, then " usb:1-2.3 product:x model:y device:z transport_id:7". A
+# serial may hold spaces (mDNS: "adb-x (2)._adb-tls-connect._tcp"), and so may what follows a state
+# ("no permissions (…); see [http://…]") and a product's name.
+_WIDTH = 22
+_STATE = re.compile(rf"\s+({'|'.join(STATES)})(?![^\s;(,])")
+_FIELD = re.compile(r"\s([a-z_]+):(\S*)")
+_KNOWN_FIELD = re.compile(rf"\s({'|'.join(_FIELDS)}):")
+_BARE_PATH = re.compile(r"\s([0-9]{1,3}-[0-9]{1,3}(?:\.[0-9]{1,3})*)(?!\S)")
+"""How an adb that uses libusb names the place: without ``usb:``."""
+_CHATTER = re.compile(r"\* |List of devices attached|adb server |adb: |adb[WEI] |error:|warning:")
+"""How lines of the client begin that tell of no device."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,7 @@ class AdbDevice:
     """One line of ``adb devices -l``. ``usb`` as adb names it (``usb:1-2.3``); None over TCP.
 
     ``transport_id``: the server's number for this very connection; a device that is plugged in
-    again gets another one.
+    again gets another one. ``remark``: what adb says of the state besides.
     """
 
     serial: str
@@ -35,6 +50,7 @@ class AdbDevice:
     model: str | None = None
     device: str | None = None
     transport_id: int | None = None
+    remark: str = ""
 
 
 def parse_devices(text: str) -> list[AdbDevice]:
@@ -43,26 +59,62 @@ def parse_devices(text: str) -> list[AdbDevice]:
 
 
 def _parse_line(line: str) -> AdbDevice | None:
-    line = line.strip()
-    if line.startswith(NO_SERIAL):
-        serial, rest = NO_SERIAL, line[len(NO_SERIAL) :]
-    else:
-        serial, _, rest = line.partition("\t") if "\t" in line else line.partition(" ")
-    first = _FIELD.search(rest)
-    state = (rest[: first.start()] if first else rest).strip()
+    line = line.rstrip()
+    if _CHATTER.match(line.lstrip()):
+        return None
+    serial, state, rest = _split(line)
     if not serial or not state:
         return None
-    fields = dict(_FIELD.findall(rest))
+    fields: dict[str, str] = {}
+    for name, value in _FIELD.findall(rest):
+        fields.setdefault(name, value)
+    first = _KNOWN_FIELD.search(rest)
+    between = rest[: first.start()] if first else rest
+    path = _BARE_PATH.search(between)
+    place = fields.get("usb") or (path[1] if path else None)
     number = fields.get("transport_id", "")
     return AdbDevice(
         serial=serial,
         state=state,
-        usb=f"usb:{fields['usb']}" if "usb" in fields else None,
-        product=fields.get("product"),
-        model=fields.get("model"),
-        device=fields.get("device"),
-        transport_id=int(number) if number.isdecimal() else None,
+        usb=f"usb:{place}" if place else None,
+        product=fields.get("product") or None,
+        model=fields.get("model") or None,
+        device=fields.get("device") or None,
+        transport_id=int(number) if re.fullmatch("[0-9]{1,18}", number) else None,
+        remark=_BARE_PATH.sub("", between).strip(),
     )
+
+
+def _split(line: str) -> tuple[str, str, str]:
+    """Serial, state, and the rest of the line from the blank behind the state on."""
+    if "\t" in line:  # the short listing
+        serial, _, rest = line.partition("\t")
+        known = _STATE.match(" " + rest.lstrip())
+        return _known(serial, known, rest) if known else _new(serial, rest)
+    found = list(_STATE.finditer(line))
+    at_its_column = [m for m in found if m.start(1) == _WIDTH + 1]
+    for known in at_its_column or found:
+        serial = line[: known.start()].strip()
+        if serial and not _KNOWN_FIELD.search(serial):
+            return serial, known[1], line[known.end() :]
+        break
+    line = line.lstrip()
+    if line.startswith(NO_SERIAL):
+        return _new(NO_SERIAL, line[len(NO_SERIAL) :])
+    serial, _, rest = line.partition(" ")
+    return _new(serial, rest)
+
+
+def _known(serial: str, state: re.Match[str], rest: str) -> tuple[str, str, str]:
+    return serial.strip(), state[1], (" " + rest.lstrip())[state.end() :]
+
+
+def _new(serial: str, rest: str) -> tuple[str, str, str]:
+    """A state that is not known: the words before the place and the fields."""
+    rest = " " + rest.lstrip()
+    ends = [m.start() for m in (_FIELD.search(rest), _BARE_PATH.search(rest)) if m]
+    end = min(ends, default=len(rest))
+    return serial.strip(), rest[:end].strip(), rest[end:]
 
 
 def is_network(serial: str) -> bool:
@@ -158,7 +210,7 @@ def wrong_state(name: str, device: AdbDevice) -> InfraError:
             return InfraError(
                 "E-ADB-OFFLINE", what, mend="wait a moment; else replug it or restart its adbd"
             )
-        case state if state.startswith("no permissions"):
+        case state if state == NO_PERMISSIONS:
             return InfraError(
                 "E-ADB-PERMISSION",
                 f"{name}: this user may not open {device.serial} at {device.usb or 'its USB port'}",
@@ -172,3 +224,28 @@ def wrong_state(name: str, device: AdbDevice) -> InfraError:
                 mend="boot it into Android (`adb reboot`)",
                 retryable=False,
             )
+
+
+def unaddressable(device: AdbDevice) -> InfraError:
+    """The error for a ready device whose serial cannot stand in an inventory."""
+    if device.serial == NO_SERIAL:
+        why, mend = "it has no serial number", "have its maker's tools give it one"
+    else:
+        why, mend = "its serial holds what no inventory entry may", "rename it"
+    return InfraError(
+        "E-ADB-SERIAL",
+        f"{device.serial} cannot be addressed by its serial: {why}",
+        mend=f"{mend}, or reach it as HOST:PORT over the network (`adb tcpip 5555`)",
+        retryable=False,
+    )
+
+
+def unnumbered(name: str, settings: AdbSettings) -> InfraError:
+    """The error for a server that gives its connections no numbers."""
+    return InfraError(
+        "E-ADB-SERVER",
+        f"{name}: the adb server on port {settings.server_port} gives {settings.serial} no"
+        " transport_id",
+        mend="platform-tools 28 or newer is needed",
+        retryable=False,
+    )

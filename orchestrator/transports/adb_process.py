@@ -15,7 +15,7 @@ from typing import IO
 
 from orchestrator.errors import InfraError
 from orchestrator.transports.adb_command import Trailer
-from orchestrator.transports.adb_server import environment, missing
+from orchestrator.transports.adb_server import environment, not_started
 from orchestrator.transports.channel import SLICE, RemoteChannel
 from orchestrator.transports.command import Prelude
 from orchestrator.transports.copying import CHUNK, Write
@@ -196,8 +196,8 @@ def _spawned(argv: Sequence[str]) -> subprocess.Popen[bytes]:
             start_new_session=True,
             bufsize=0,
         )
-    except OSError as error:
-        raise missing(argv[0], f"cannot be run: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise not_started(argv[0], error) from error
 
 
 class AdbChannel(RemoteChannel):

@@ -6,6 +6,7 @@ shell of every lease. So the version is asked first, over the socket, where aski
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -27,11 +28,15 @@ ASKING = 5.0
 START_TIMEOUT = 20.0
 
 _LENGTH = 4
+_HEX = re.compile(rb"[0-9A-Fa-f]{4}")
 _OWN_ENV = {
     "ADB_SERVER_SOCKET", "ADB_TRACE", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_PORT",
     "ANDROID_LOG_TAGS", "ANDROID_SERIAL",
 }  # fmt: skip
 """Variables of the user's shell that would send the client elsewhere or make it talk."""
+
+_MOST = 1 << 16
+"""Bytes of what a client says that are looked at."""
 
 _VERSION = re.compile(r"Android Debug Bridge version \d+\.\d+\.(\d+)")
 
@@ -58,8 +63,10 @@ def receive(link: socket.socket, count: int) -> bytes:
 
 def receive_block(link: socket.socket) -> str:
     """A text with its length in four hexadecimal digits before it. EOFError, OSError, ValueError"""
-    length = int(receive(link, _LENGTH), 16)
-    return receive(link, length).decode("utf-8", "replace")
+    head = receive(link, _LENGTH)
+    if not _HEX.fullmatch(head):  # int() would take "-001", " 1_0" and the like
+        raise ValueError(f"it answered {head!r}")
+    return receive(link, int(head, 16)).decode("utf-8", "replace")
 
 
 def open_service(port: int, service: str, timeout: float) -> socket.socket:
@@ -121,7 +128,7 @@ class AdbServer:
             said = self._start()
             running = self._version_soon()
             if running is None:
-                raise self._unusable(f"does not start: {said}")
+                raise self._unusable(f"does not start: {cause(said)}")
         if running != ours:
             raise self._unusable(
                 f"has version {running}, and {self.adb} has {ours} and would kill it",
@@ -191,7 +198,7 @@ class AdbServer:
 
     def _start(self) -> str:
         try:
-            return _run(self.argv("start-server"), START_TIMEOUT, "adb start-server").strip()
+            return _run(self.argv("start-server"), START_TIMEOUT, "adb start-server")
         except DeadlineError as error:
             raise self._unusable(f"does not start within {START_TIMEOUT:g} s") from error
 
@@ -229,13 +236,38 @@ def missing(adb: str, why: str) -> InfraError:
     )
 
 
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ELOOP)
+
+
+def not_started(adb: str, error: OSError | ValueError) -> InfraError:
+    """Why a client did not start: E-ADB-MISSING, or E-HUB-IO where this machine is short of
+
+    something (processes, memory, descriptors, disk), which may pass.
+    """
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, ValueError) or error.errno in _ABSENT:
+        return missing(adb, f"cannot be run: {reason}")
+    return InfraError("E-HUB-IO", f"hub: the program {adb} cannot be started: {reason}")
+
+
+_CAUSE = re.compile(r"could ?n[o']t|cannot|can't|fail|error|denied|in use|refused", re.IGNORECASE)
+
+
+def cause(said: str) -> str:
+    """Of all that a server says which does not start, the line that says why."""
+    lines = [" ".join(line.split()) for line in said.splitlines()]
+    told = [line for line in lines if line and not line.startswith("* daemon")]
+    why = [line for line in told if _CAUSE.search(line)]
+    return (why or told or ["it does not say why"])[-1][:200]
+
+
 def _run(argv: Sequence[str], timeout: float, what: str) -> str:
     """Both streams of a client. Its exit status says nothing that is not in the words.
 
     To a file and not to pipes: the server that a client may start holds them open for ever.
     """
-    with tempfile.TemporaryFile() as output:
-        try:
+    try:
+        with tempfile.TemporaryFile() as output:
             subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -246,11 +278,9 @@ def _run(argv: Sequence[str], timeout: float, what: str) -> str:
                 start_new_session=True,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
-            raise DeadlineError(
-                "E-DEADLINE", f"{what} did not end within {timeout:.3g} s"
-            ) from None
-        except OSError as error:
-            raise missing(argv[0], f"cannot be run: {error.strerror}") from error
-        output.seek(0)
-        return output.read().decode("utf-8", "replace")
+            output.seek(0)
+            return output.read(_MOST).decode("utf-8", "replace")
+    except subprocess.TimeoutExpired:
+        raise DeadlineError("E-DEADLINE", f"{what} did not end within {timeout:.3g} s") from None
+    except (OSError, ValueError) as error:
+        raise not_started(argv[0], error) from error

@@ -20,6 +20,7 @@ from orchestrator.matrix.inventory import Device, Inventory
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.reports.proposals import rendered
 from orchestrator.transports.adb import AdbServer
+from orchestrator.transports.adb_server import client_version
 from tests.support import adbd, mini_adbd, sshd
 from tests.support.adb_front import Front
 
@@ -153,6 +154,37 @@ def test_a_phone_that_lets_nobody_in_is_listed_with_its_mend(tmp_path: Path) -> 
     assert (found.address, found.entry, found.error) == (address, None, "E-ADB-UNAUTHORIZED")
     assert "unlock" in (found.mend or "")
     assert f"# adb {address}" in rendered([found], 0)
+
+
+ODD = """\
+(no serial number)     device usb:2-1.2.5 product:cm_w7 model:LG_D415 device:w7 transport_id:6
+-s                     device usb:1-9 transport_id:16
+adb-2A1-vW (2)._adb-tls-connect._tcp device product:p model:Pixel_7 device:d transport_id:17
+????????????           no permissions (user in plugdev group); see [http://x] usb:1-4 transport_id:7
+0123456789ABCDEF       unauthorized usb:1-3 transport_id:1
+0123456789ABCDEF       recovery 1-5 transport_id:2
+R58M1                  fastbootd usb:1-6 transport_id:3
+R58M2                  device 3-1 newword product:p transport_id:8
+10.0.0.7:5555          device
+"""
+
+
+@needs_adb
+def test_each_odd_unit_is_a_line_of_its_own_and_keeps_no_other_from_being_listed() -> None:
+    with Front(None, version=client_version("adb")) as front:
+        front.show(*ODD.splitlines())
+        found = scan_adb("adb", front.port, (), load_classes())
+    assert [one.error for one in found] == [
+        *["E-ADB-SERIAL"] * 3,
+        *("E-ADB-PERMISSION", "E-ADB-UNAUTHORIZED", "E-ADB-STATE", "E-ADB-STATE"),
+        "E-LINK",  # ready, and asked: nobody is behind this server
+        "E-ADB-SERVER",
+    ]
+    text = rendered(found, 0)
+    assert len(text.splitlines()) == len(found) + 1
+    assert all(line.startswith("# adb ") for line in text.splitlines()[:-1])
+    assert all(one.mend for one in found), "each says what to do"
+    assert "# adb R58M2: device newword usb:3-1" in text
 
 
 @pytest.mark.adbd

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from orchestrator.errors import InputError
+from orchestrator.errors import InfraError, InputError
 from orchestrator.transports import AdbSettings, adb_reach
 from orchestrator.transports.adb_command import MAX_COMMAND, PUSHED, Trailer, quoted
 from orchestrator.transports.adb_devices import (
@@ -20,7 +25,17 @@ from orchestrator.transports.adb_devices import (
     is_network,
     parse_devices,
 )
+from orchestrator.transports.adb_server import AdbServer, cause, not_started
 from orchestrator.transports.command import Prelude
+
+LISTINGS = sorted((Path(__file__).parents[2] / "data" / "adb").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", LISTINGS, ids=lambda path: path.stem)
+def test_a_listing_is_read_by_known_states_and_fields(path: Path) -> None:
+    case = json.loads(path.read_text())
+    assert parse_devices(case["text"]) == [AdbDevice(**device) for device in case["devices"]]
+
 
 LISTED = """\
 0123456789ABCDEF       device usb:1-2.3 product:panther model:Pixel_7 device:panther transport_id:4
@@ -41,10 +56,11 @@ def test_devices_as_the_server_lists_them() -> None:
         AdbDevice("R58M12345", "unauthorized", "usb:1-1", transport_id=5),
         AdbDevice(
             "(no serial number)",
-            "no permissions (user in plugdev group; are your udev rules wrong?); see"
-            " [http://developer.android.com/tools/device.html]",
+            "no permissions",
             "usb:3-1",
             transport_id=9,
+            remark="(user in plugdev group; are your udev rules wrong?); see"
+            " [http://developer.android.com/tools/device.html]",
         ),
     ]
 
@@ -89,7 +105,7 @@ def test_the_device_that_is_meant() -> None:
         ([AdbDevice("S", "offline", "usb:1-1")], "usb:1-1", "E-ADB-OFFLINE", True),
         ([AdbDevice("S", "connecting")], None, "E-ADB-OFFLINE", True),
         ([AdbDevice("S", "authorizing")], None, "E-ADB-OFFLINE", True),
-        ([AdbDevice("S", "no permissions (x); see [y]")], None, "E-ADB-PERMISSION", False),
+        ([AdbDevice("S", "no permissions", remark="(x)")], None, "E-ADB-PERMISSION", False),
         ([AdbDevice("S", "recovery")], None, "E-ADB-STATE", False),
         ([AdbDevice("S", "sideload")], None, "E-ADB-STATE", False),
         ([AdbDevice("S", "bootloader")], None, "E-ADB-STATE", False),
@@ -140,11 +156,25 @@ def test_the_trailer_is_found_however_it_is_cut(
 
 
 @given(st.integers(0, 17), st.binary(max_size=9))
+@example(17, b"\n")
+@example(17, b"7")
+@example(17, b"-1\n")
+@example(17, b" 7\n")
+@example(17, b"1_0\n")
+@example(17, b"9999\n")
 def test_what_only_begins_like_a_trailer_is_passed_on(length: int, more: bytes) -> None:
     data = (f"{NONCE}=".encode())[:length] + more
+    assume(not re.search(rf"{NONCE}=[0-9]{{1,3}}\n".encode(), data))
     trailer = Trailer(NONCE)
     assert trailer.feed(data) + trailer.rest() == data
     assert trailer.status is None
+
+
+def test_a_line_that_is_no_trailer_hides_none_behind_it() -> None:
+    trailer = Trailer(NONCE)
+    said = f"{NONCE}=\n{NONCE}=x\n{NONCE}=7\n".encode()
+    got = b"".join(trailer.feed(said[i : i + 1]) for i in range(len(said)))
+    assert (got + trailer.rest(), trailer.status) == (f"{NONCE}=\n{NONCE}=x\n".encode(), 7)
 
 
 def test_stderr_is_not_held_back_for_a_trailer() -> None:
@@ -215,3 +245,67 @@ def test_a_push_that_adb_called_good_and_is_not(
     assert status == 13
     assert says in said
     assert not (tmp_path / "final").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("* daemon not running; starting now at tcp:5137\nADB server didn't ACK\n"
+         "Full server startup log: /tmp/adb.0.log\nServer had pid: 7\n"
+         "--- adb starting (pid 7) ---\n"
+         "could not install *smartsocket* listener: Address already in use\n\n",
+         "could not install *smartsocket* listener: Address already in use"),
+        ("* daemon not running; starting now\n* failed to start daemon\n",
+         "* failed to start daemon"),
+        ("error: cannot open /root/.android: Permission denied\nbye\n",
+         "error: cannot open /root/.android: Permission denied"),
+        ("Segmentation fault\n", "Segmentation fault"),
+        ("", "it does not say why"),
+        ("\0\n" * 9, "\0"),
+    ],
+)  # fmt: skip
+def test_why_a_server_does_not_start_is_looked_up_in_all_that_it_says(said: str, why: str) -> None:
+    assert cause(said) == why
+
+
+@pytest.mark.parametrize(
+    ("error", "id", "retryable"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "E-ADB-MISSING", False),
+        (OSError(errno.ENOEXEC, "Exec format error"), "E-ADB-MISSING", False),
+        (ValueError("embedded null byte"), "E-ADB-MISSING", False),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "E-HUB-IO", True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "E-HUB-IO", True),
+        (OSError(errno.EMFILE, "Too many open files"), "E-HUB-IO", True),
+        (OSError(errno.ENOSPC, "No space left on device"), "E-HUB-IO", True),
+    ],
+)
+def test_a_client_that_does_not_start_is_missing_or_this_machine_is_short_of_something(
+    error: OSError | ValueError, id: str, retryable: bool
+) -> None:
+    found = not_started("adb", error)
+    assert (found.id, found.retryable) == (id, retryable)
+    assert (getattr(error, "strerror", None) or str(error)) in found.what
+
+
+def test_a_server_that_answers_with_other_than_its_protocol_is_named_and_ends_nothing() -> None:
+    said = [b"OKAY-001", b"OKAY 1_0", b"OKAYzzzz", b"\xff\xfe\x00\x01", b"OKAY", b"FAIL", b"FAIL00"]
+    said += [b"OKAY0008abc", b"HTTP/1.1 400 Bad Request\r\n\r\n"]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = AdbServer(port=listening.getsockname()[1])
+
+        def answer() -> None:
+            for words in [each for each in said for _ in range(2)]:
+                link, _ = listening.accept()
+                with link:
+                    link.recv(64)
+                    link.sendall(words)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        for words in said:
+            for ask in (server.version, server.devices):
+                with pytest.raises(InfraError) as caught:
+                    ask()
+                assert caught.value.id in ("E-ADB-SERVER", "E-LINK"), words
+        thread.join(10)
