@@ -4,6 +4,7 @@
 failure and not a skip; without it the boards are asked. ``phone``: the same with `ASSAY_PHONE`.
 ``realmodels``: $ASSAY_REALMODELS.
 ``adbd``: Debian's adbd for this machine, fetched once.
+``isa``: asks a CPU of either kind of int8 arithmetic; `tests.support.isa` says which can be shown.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hypothesis import settings
 
 from infra.virtual_farm.board import answers
 from infra.virtual_farm.config import load_definitions
+from tests.support import isa
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("assay", deadline=None)
@@ -35,6 +37,7 @@ NAMES = {
     "phone": "emulated phone",
     "realmodels": "real models",
     "adbd": "real adbd",
+    "isa": "the other kind of CPU",
 }
 
 
@@ -83,6 +86,15 @@ def adbd_trouble() -> str | None:
     from tests.support import adbd  # fetches: only where such a test was chosen
 
     return adbd.trouble()
+
+
+@pytest.fixture(scope="session", params=isa.KINDS)
+def core(request: pytest.FixtureRequest) -> isa.Core:
+    """A CPU of each kind of int8 arithmetic in turn; what this machine cannot show is skipped."""
+    found = isa.core(request.param)
+    if found.trouble is not None:
+        pytest.skip(f"{found.kind}: {found.trouble}")
+    return found
 
 
 def _greets(address: dict[str, object]) -> bool:

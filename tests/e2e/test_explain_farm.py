@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.cli import assay
-from tests.support.judged import VNNI, Judged
+from tests.support.isa import VNNI
+from tests.support.judged import Judged
 from tests.support.realmodels import INVENTORY, MODELS, classifiers, write
 from tests.support.tiny import MODELS as QUICKSTART_MODELS
 from tests.support.tiny import QUICKSTART

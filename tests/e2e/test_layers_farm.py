@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.cli import assay
-from tests.support.judged import VNNI, Judged
+from tests.support.isa import VNNI
+from tests.support.judged import Judged
 from tests.support.realmodels import MODELS, classifiers, write
 
 pytestmark = [pytest.mark.farm, pytest.mark.realmodels, pytest.mark.timeout(1500)]

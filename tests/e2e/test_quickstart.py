@@ -20,7 +20,8 @@ import pytest
 import yaml
 
 from tests.support.cli import REPO, Done, assay
-from tests.support.judged import EXITS, Judged, saturates
+from tests.support.isa import saturates
+from tests.support.judged import EXITS, Judged
 
 MATRIX = REPO / "matrices" / "quickstart.yaml"
 CARD = json.loads((REPO / "matrices" / "quickstart" / "card.json").read_text())

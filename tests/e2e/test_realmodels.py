@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tests.conftest import farm_trouble
 from tests.support.cli import assay
-from tests.support.judged import Judged, saturates
+from tests.support.isa import saturates
+from tests.support.judged import Judged
 from tests.support.realmodels import MODELS, classifiers, write
 
 pytestmark = [pytest.mark.realmodels, pytest.mark.timeout(900)]

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from tests.support.cli import REPO, assay
-from tests.support.judged import VNNI, Attempt, Judged, saturates
+from tests.support.isa import VNNI, saturates
+from tests.support.judged import Attempt, Judged
 
 pytestmark = [pytest.mark.farm, pytest.mark.timeout(1500)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,6 @@ from tests.support.cli import Done
 
 EXITS = {"pass": 0, "fail": 1, "error": 3, "timeout": 4, "inconclusive": 5}
 """As README promises them, not as the code has them."""
-VNNI = {"avx512_vnni", "avx_vnni"}
-
-
-def saturates(isa: Iterable[str]) -> bool:
-    """Whether ONNX Runtime's U8S8 kernels add products in 16 bits on such a CPU.
-
-    AVX2 without VNNI does (VPMADDUBSW); SSE and ARM kernels do not.
-    """
-    return "avx2" in set(isa) and not VNNI & set(isa)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tests.support.cli import REPO
-from tests.support.judged import VNNI
+from tests.support.isa import VNNI
 
 MODELS = Path(os.environ.get("ASSAY_REALMODELS") or "missing")
 INVENTORY = REPO / "matrices" / "inventories" / "lab.yaml"

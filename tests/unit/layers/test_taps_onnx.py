@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -13,14 +14,20 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 from device_worker.wire import RuntimeSpec
 from orchestrator.layers import taps
 from orchestrator.layers.graph import Array, NotLocalisableError
+from orchestrator.layers.sides import Side
 from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, UNSOUND, Taps
 from orchestrator.layers.taps_onnx import OnnxSubject
+from tests.support.integers import Reference
+from tests.support.isa import EXACT, PAIRS, Core
+from tests.support.probing import Probing
 from tests.support.qdq_debug import Bare, sqnr
 from tests.support.tiny import MODELS, QUICKSTART
 from tests.unit.layers.build import parent, residual, samples
 from tests.unit.layers.run import Here
 
 SIDE = Here(RuntimeSpec("onnxruntime"))
+VNNI = Reference(EXACT, SIDE)
+"""On any CPU: this runtime's plans, and in integers what exact products make of them."""
 PARENT = (MODELS / "digits_ds.fp32.onnx").read_bytes()
 FILES = {name: (MODELS / f"digits_ds.{name}.onnx").read_bytes() for name in ("u8s8", "u8u8")}
 
@@ -33,9 +40,22 @@ def digits(count: int = 6) -> Array:
     return found
 
 
-def tap(file: bytes, gain: float = 1.0) -> Taps:
+def tap(file: bytes, gain: float = 1.0, side: Side = SIDE) -> Taps:
     real = digits() * np.float32(gain)
-    return taps.tap(OnnxSubject(file, PARENT, SIDE), [real], [real])
+    return taps.tap(OnnxSubject(file, PARENT, side), [real], [real])
+
+
+@pytest.fixture(scope="module")
+def side(core: Core, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Side]:
+    """ONNX Runtime on a CPU of each kind."""
+    if core.real:
+        yield SIDE
+        return
+    probing = Probing(
+        tmp_path_factory.mktemp("device"), core.python(tmp_path_factory.mktemp("cpu"))
+    )
+    with probing.session:
+        yield probing
 
 
 def narrowed(tensor: str, by: float) -> bytes:
@@ -65,7 +85,7 @@ def test_of_the_same_arithmetic_every_sqnr_is_onnx_runtimes(file: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_integer_kernels_are_within_rounding_of_that(file: str) -> None:
     theirs = sqnr(FILES[file], PARENT, digits())
-    found = tap(FILES[file])
+    found = tap(FILES[file], side=VNNI if file == "u8s8" else SIDE)
     assert any(t.kind == "QLinearConv" for t in found.taps)
     assert found.findings == ()
     for each in found.taps[1:]:
@@ -77,9 +97,27 @@ def test_integer_kernels_are_within_rounding_of_that(file: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_every_operator_computes_what_the_file_means(file: str) -> None:
     """Integer kernels, channels last, beside the Q/DQ file's own operators in float."""
-    for each in tap(FILES[file]).taps[1:]:
+    for each in tap(FILES[file], side=VNNI if file == "u8s8" else SIDE).taps[1:]:
         assert each.arithmetic is not None, each
         assert each.arithmetic.max_steps <= 0.51, each
+
+
+def test_a_convolution_whose_pairs_saturate_is_unsound_and_says_how_far() -> None:
+    found = tap(FILES["u8s8"], side=Reference(PAIRS, SIDE))
+    assert [(f.name, found.taps[f.tap].twin) for f in found.findings] == [(UNSOUND, "01_clip")]
+    assert found.findings[0].why.startswith("7.81 % of 24,576 codes lie over 2 steps")
+    assert found.findings[0].why.endswith("up to 101")
+
+
+@pytest.mark.isa
+def test_a_cpu_of_either_kind_answers_to_the_bit_as_is_computed(core: Core, side: Side) -> None:
+    """So what the tests above ask of the reference holds for the CPU that it stands for.
+
+    What is in float is the CPU's own on both sides: its last bits depend on more than the kind.
+    """
+    found = tap(FILES["u8s8"], side=side)
+    assert found.taps == tap(FILES["u8s8"], side=Reference(core.kind, side)).taps
+    assert bool(found.findings) == (core.kind == PAIRS)
 
 
 def test_a_kernel_with_other_weights_is_unsound_where_it_has_them() -> None:
@@ -157,11 +195,23 @@ def activated(quantised: bool) -> bytes:
 
 def test_codes_behind_an_activation_that_was_taken_in_are_not_those_before_it() -> None:
     x = samples(4)
-    found = taps.tap(OnnxSubject(activated(True), activated(False), SIDE), [x], [x])
+    found = taps.tap(OnnxSubject(activated(True), activated(False), VNNI), [x], [x])
     last = found.taps[-1]
     assert last.twin in ("relu", "y")
     assert (last.accumulated.sqnr_db or 0) > 30
     assert "conv" not in [t.twin for t in found.taps if t.kind == "QLinearConv"]
+
+
+@pytest.mark.isa
+def test_padded_signed_weights_too_are_added_as_the_kind_of_cpu_does(
+    core: Core, side: Side
+) -> None:
+    x, file = samples(4), activated(True)
+    found, computed = (
+        taps.tap(OnnxSubject(file, activated(False), s), [x], [x])
+        for s in (side, Reference(core.kind, side))
+    )
+    assert found.taps == computed.taps
 
 
 def test_inputs_beyond_the_calibrated_range_collapse_at_the_input() -> None:
