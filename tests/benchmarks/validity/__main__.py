@@ -28,7 +28,10 @@ NETS = 5
 
 @dataclass(frozen=True)
 class Corpus:
-    """``missing``: what this machine lacks, and why; ``seconds``: it took to make and hear."""
+    """``missing``: what this machine lacks or cannot show, and why; ``seconds``: it took to make
+
+    and hear.
+    """
 
     name: str
     defects: list[Score]
@@ -64,13 +67,15 @@ def _corpus(
     begin, random = time.monotonic(), np.random.default_rng(seed)
     more = -(-len(planters) * count // len(quiet))
     todo = [(p, count) for p in planters] + [(p, more) for p in quiet]
-    done = []
+    done, missing = [], dict(there.missing)
     for n, (planter, cases) in enumerate(todo, 1):
-        done.append(score(results(planter, there, random, cases)))
+        found, short = results(planter, there, random, cases)
+        done += [score(found)] if found else []
+        missing |= {short.kind: short.why} if short else {}
         after = time.monotonic() - begin  # the table comes minutes later, at the end
         print(f"{name}: {n} of {len(todo)} kinds, {after:.0f} s", file=sys.stderr, flush=True)
-    found, silent = done[: len(planters)], done[len(planters) :]
-    return Corpus(name, found, silent, dict(there.missing), time.monotonic() - begin)
+    planted, silent = ([s for s in done if s.null is null] for null in (False, True))
+    return Corpus(name, planted, silent, missing, time.monotonic() - begin)
 
 
 def main() -> None:

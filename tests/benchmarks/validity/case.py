@@ -147,6 +147,14 @@ class Kind:
     stated: float = 0.0
 
 
+@dataclass(frozen=True)
+class Undrawn:
+    """A draw in which no case of the kind came about, and why."""
+
+    kind: str
+    why: str
+
+
 def case(
     kind: Kind,
     net: Net,

@@ -10,11 +10,24 @@ import numpy as np
 
 from device_worker.wire import Delegate, RuntimeSpec
 from orchestrator.variance.lattice import Array
-from tests.benchmarks.validity.case import INT8, Case, Net, Place, Rows, Seen, fed, seen
+from tests.benchmarks.validity.case import (
+    INT8,
+    Case,
+    Net,
+    Place,
+    Rows,
+    Seen,
+    Undrawn,
+    fed,
+    seen,
+)
 from tests.benchmarks.validity.unit import Fault, Unit
 from tests.benchmarks.validity.world import Random, World, rows, spec_of
 
-Planter = Callable[[World, Random], Iterator[Case]]
+Planter = Callable[[World, Random], Iterator[Case | Undrawn]]
+"""Draws for ever, or until an `Undrawn` says that its kind cannot come about here. Every draw is
+
+yielded, so that whoever draws can stop."""
 SAFE = ("u8u8.onnx", "u8s8_rr.onnx")
 """ONNX files without a product that can leave int16."""
 SIZES = (50, 100, 200, 500, 1000)
@@ -83,9 +96,14 @@ def draw(
 ) -> Draw:
     """A file of a net, of those named (by default the sound ones); ``model`` in its place."""
     wanted = files or (INT8, *SAFE)
-    known = [(net, file) for net in world.nets for file in wanted if file in net.files]
+    known = having(world, *wanted)
     net, file = known[int(random.integers(len(known)))]
     return of(world, random, net, file, model or net.files[file], sizes)
+
+
+def having(world: World, *files: str) -> list[tuple[Net, str]]:
+    """Each net with each of these files that it has: quantising some nets costs them too much."""
+    return [(net, file) for net in world.nets for file in files if file in net.files]
 
 
 def of(

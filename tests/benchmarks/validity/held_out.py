@@ -16,8 +16,8 @@ from orchestrator.attribution.evidence import Mechanism
 from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE
 from orchestrator.variance.lattice import Array
 from tests.benchmarks.validity import faults, nulls
-from tests.benchmarks.validity.case import INT8, Case, Kind, Place, case, fed
-from tests.benchmarks.validity.defects import FLOAT_QDQ, against, faulty, lost_delegate
+from tests.benchmarks.validity.case import INT8, Case, Kind, Place, Undrawn, case, fed
+from tests.benchmarks.validity.defects import FLOAT_QDQ, Runs, faulty, lost_delegate, real
 from tests.benchmarks.validity.drawn import CALIBRATION, DENSE, MEAN, Drawn, Step, to_tflite
 from tests.benchmarks.validity.draws import SAFE, Draw, Planter, accelerated, draw, of
 from tests.benchmarks.validity.inner import EVERYWHERE, INPUT, cut, twins
@@ -99,7 +99,7 @@ def infinite(output: Array, random: Random) -> None:
         output.reshape(-1)[int(random.integers(output.size))] = np.inf
 
 
-def lost_weights(world: World, random: Random) -> Iterator[Case]:
+def lost_weights(world: World, random: Random) -> Iterator[Case | Undrawn]:
     """A run of bytes of a constant reads as zero in one unit's memory. Severity: share of it."""
     kind = Kind("lost weights", Mechanism.FAULT, "unit")
     while True:
@@ -109,9 +109,11 @@ def lost_weights(world: World, random: Random) -> Iterator[Case]:
         length = max(1, round(part * len(one.data)))
         start = int(random.integers(len(one.data) - length + 1))
         bad = one.data[:start] + bytes(length) + one.data[start + length :]
-        if bad != one.data:
-            fault = faults.Memory(one.data, bad)
-            yield from faulty(kind, d, fault, part, SECOND, operator=one.operator)
+        if bad == one.data:
+            yield Undrawn(kind.name, "the weights were zero before")
+            continue
+        fault = faults.Memory(one.data, bad)
+        yield from faulty(kind, d, fault, part, SECOND, operator=one.operator)
 
 
 def stuck_output(world: World, random: Random) -> Iterator[Case]:
@@ -147,15 +149,17 @@ def low_power(world: World, random: Random) -> Iterator[Case]:
         yield from faulty(kind, draw(world, random, INT8, sizes=SIZES), fault, part, place)
 
 
-def other_classes(world: World, random: Random) -> Iterator[Case]:
+def other_classes(world: World, random: Random) -> Iterator[Case | Undrawn]:
     """One unit has its classes in another order, any but the right one."""
     kind = Kind("other order of classes", Mechanism.LAYOUT, "unit")
     while True:
         d = draw(world, random, INT8, *SAFE, sizes=SIZES)
         order = random.permutation(d.sound().output.values.shape[1])
         moved = int((order != np.arange(len(order))).sum())
-        if moved:
-            yield from faulty(kind, d, faults.Relabelled(order.tolist()), moved, SECOND)
+        if not moved:
+            yield Undrawn(kind.name, "the order is the right one")
+            continue
+        yield from faulty(kind, d, faults.Relabelled(order.tolist()), moved, SECOND)
 
 
 def other_decoding(world: World, random: Random) -> Iterator[Case]:
@@ -213,7 +217,7 @@ def infinity(world: World, random: Random) -> Iterator[Case]:
         yield from faulty(kind, draw(world, random, *SAFE, sizes=SIZES), fault, part, SOC)
 
 
-RUNS = (
+RUNS: Runs = (
     (Kind("no XNNPACK", Mechanism.ROUNDING, "kernels", True), LITERT, BUILTIN, (INT8,)),
     (Kind("runtime version", Mechanism.KERNEL, "runtime", True), LITERT, OLD, (INT8,)),
     (Kind("float plan", Mechanism.PLAN, "kernels", True), ORT, FLOAT_QDQ, SAFE),
@@ -269,7 +273,7 @@ class Inner:
             d = self._made(world, random, one, spans)
             yield twins(kind, d, beyond, str(index))
 
-    def weak_class(self, world: World, random: Random) -> Iterator[Case]:
+    def weak_class(self, world: World, random: Random) -> Iterator[Case | Undrawn]:
         """One class's bias is too low, in deviations of its output. Severity: its lost share."""
         kind = Kind("weak class", "slice", "", True, stated=0.2)
         while True:
@@ -284,9 +288,11 @@ class Inner:
             assert before is not None
             assert after is not None
             mine = before & (made.labels == which)
-            if mine.any():
-                lost = float((mine & ~after).sum() / mine.sum())
-                yield replace(made, severity=lost, place=len(steps) - 1)
+            if not mine.any():
+                yield Undrawn(kind.name, "the class had nothing to lose")
+                continue
+            lost = float((mine & ~after).sum() / mine.sum())
+            yield replace(made, severity=lost, place=len(steps) - 1)
 
     def _made(
         self,
@@ -360,12 +366,7 @@ PAIRS: tuple[Planter, ...] = (
 
 
 def planters(world: World, nets: Sequence[Drawn]) -> list[Planter]:
-    real = [
-        against(kind, usual, other, *files)
-        for kind, usual, other, files in RUNS
-        if not isinstance(other, str) or other in world.remote
-    ]
-    return [*real, *PAIRS, *Inner({one.net.name: one for one in nets}).planters()]
+    return [*real(world, RUNS), *PAIRS, *Inner({one.net.name: one for one in nets}).planters()]
 
 
 def quiet(world: World) -> list[Planter]:

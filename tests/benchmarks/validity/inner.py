@@ -13,7 +13,7 @@ import numpy as np
 
 from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE
 from orchestrator.variance.lattice import Array
-from tests.benchmarks.validity.case import INT8, Case, Kind, Net, case, fed
+from tests.benchmarks.validity.case import INT8, Case, Kind, Net, Undrawn, case, fed
 from tests.benchmarks.validity.draws import SAFE, SIZES, Draw, Planter, draw, of
 from tests.benchmarks.validity.recalibrate import (
     Range,
@@ -141,7 +141,7 @@ def cut(values: Array, beyond: float) -> Range:
     return min(0.0, float(ends[0])), max(0.0, float(ends[1]) if high > 0 else 0.0)
 
 
-def one_class(world: World, random: Random) -> Iterator[Case]:
+def one_class(world: World, random: Random) -> Iterator[Case | Undrawn]:
     """One class's bias is off: the whole hides what the class loses. Severity: its lost share."""
     kind = Kind("one class loses", "slice", "", True, stated=0.15)
     while True:
@@ -155,9 +155,11 @@ def one_class(world: World, random: Random) -> Iterator[Case]:
         assert before is not None
         assert after is not None
         mine = before & (made.labels == which)
-        if mine.any():
-            lost = float((mine & ~after).sum() / mine.sum())
-            yield replace(made, severity=lost, place=len(kinds(model)) - 1)
+        if not mine.any():
+            yield Undrawn(kind.name, "the class had nothing to lose")
+            continue
+        lost = float((mine & ~after).sum() / mine.sum())
+        yield replace(made, severity=lost, place=len(kinds(model)) - 1)
 
 
 def wrong_parent(world: World, random: Random) -> Iterator[Case]:
