@@ -29,6 +29,7 @@ else
     fi
     ASSAY_FARM=1
 fi
+.venv/bin/python -m tests.support.isa
 # A unit is used by one run at a time, and so is this machine as a device; most of a run is waiting for
 # units. So side by side: from before the boards are up, what needs no unit or brings its own; then what may
 # use any unit; after it what keeps to the phone, qemu-nehalem and hubs of its own, beside what uses the others.

@@ -1,7 +1,8 @@
 """Every runtime installed here answers the probes as the golden reference says, bit for bit.
 
-What is expected was measured on x86 with VNNI and AVX2; on other processors these tests only ask
-that the golden reference knows the arithmetic.
+What is expected was measured on x86 with AVX2, and of ONNX Runtime for either kind of int8
+arithmetic (`tests.support.isa`); on other processors these tests only ask that the golden reference
+knows the arithmetic.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from orchestrator.fingerprint.pack import probes
-from orchestrator.fingerprint.words import identity
+from orchestrator.fingerprint.words import SATURATES, identity
+from tests.support import isa
 from tests.support.probing import Probing
 
 CONFIGURATIONS = [
@@ -27,8 +28,9 @@ CONFIGURATIONS = [
 ]
 NAMELESS = ("hash:", "HARD_SWISH")
 """float32 functions have no integer reference, nor has HARD_SWISH's fixed point."""
-X86 = "avx2" in Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else False
-VNNI = X86 and "vnni" in Path("/proc/cpuinfo").read_text()
+X86 = platform.machine() == "x86_64" and "avx2" in isa.flags()
+WINDOWS = tuple(f"QLinearConv {kernel}" for kernel in ("3x3", "5x5", "7x7", "depthwise"))
+"""Of these probes weights have seven bits, with which no pair leaves int16."""
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 EXPECTED = {
     ("litert", "default"): {
@@ -101,13 +103,35 @@ def test_roundings_are_those_measured_before(here: Probing, runtime: str, kernel
                 assert mode == ("double-up with tail double" if tail else wanted), family
 
 
-@pytest.mark.skipif(not VNNI, reason="measured on x86 with VNNI")
-def test_onnxruntime_rounds_half_to_even_and_does_not_saturate_with_vnni(here: Probing) -> None:
-    found = here.modes("onnxruntime")
+@pytest.fixture(scope="module")
+def on(
+    here: Probing, core: isa.Core, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Probing]:
+    """A CPU of each kind."""
+    if core.real:
+        yield here
+        return
+    python = core.python(tmp_path_factory.mktemp("cpu"))
+    probing = Probing(tmp_path_factory.mktemp("device"), python)
+    with probing.session:
+        yield probing
+
+
+@pytest.mark.isa
+@pytest.mark.skipif(not X86, reason="measured on x86 with AVX2")
+def test_onnxruntime_saturates_where_the_cpu_adds_pairs_and_rounds_half_to_even(
+    core: isa.Core, on: Probing
+) -> None:
+    found = on.modes("onnxruntime")
     products = ("MatMulInteger", "QLinearMatMul", "QLinearConv", "QDQ", "QLinearAdd", "QLinearMul")
-    for family, mode in found.items():
-        if family.startswith(products):
-            assert mode in ("half-even", "exact"), family
+    asked = {family: mode for family, mode in found.items() if family.startswith(products)}
+    for family, mode in asked.items():
+        assert mode.removeprefix(SATURATES) in ("half-even", "exact"), family
+    saturating = {family for family, mode in asked.items() if mode.startswith(SATURATES)}
+    signed = {family for family in asked if "U8S8" in family or "float ends S8S8" in family}
+    may = {family for family in signed if not family.startswith(WINDOWS)}
+    assert saturating == (may if core.kind == isa.PAIRS else set())
+    assert len(may) > 8
 
 
 @pytest.mark.skipif(not X86, reason="measured on x86 with AVX2")

@@ -1,7 +1,7 @@
 """ONNX Runtime's integer plans computed exactly, for either kind of int8 arithmetic.
 
 What a processor with VNNI answers is so known on one without, and the other way round: products
-are `golden.product` or `golden.saturated_product`, roundings MLAS' half-even.
+are exact or `golden.saturated_product`, roundings MLAS' half-even.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def _dequantised(x: Array, scale: Array, zero: Array, **_: Any) -> Array:
 
 def _products(pairs: bool, rows: Ints, weights: Ints, zero: int, signed: tuple[bool, bool]) -> Ints:
     """(rows - zero) · weights; ``signed``: whether codes of rows and of weights are."""
-    if not (pairs and signed[1]):
-        return golden.product(rows - zero, weights)
+    if not (pairs and signed[1]):  # float64 holds such sums exactly, and is added by BLAS
+        return ((rows - zero).astype(float) @ weights.astype(float)).astype(np.int64)
     lift = 128 if signed[0] else 0  # kernels make signed bytes unsigned first
     sums = golden.saturated_product(rows + lift, weights)
     return np.asarray(sums - (zero + lift) * weights.sum(axis=0))

@@ -36,7 +36,7 @@ class Probing:
         self.name, self._python = "here", python
         transport = open_transport(LocalSettings(root=str(root)), device="here")
         self.session = DeviceSession(
-            transport, device="here", owner="o", token=1, limits=Limits(120, 60)
+            transport, device="here", owner="o", token=1, limits=Limits(600, 120)
         )
         self.answers = cache(self._answers)
         self.document = cache(self._document)
