@@ -86,7 +86,7 @@ def _dequantised(x: Array, scale: Array, zero: Array, **_: Any) -> Array:
 def _products(pairs: bool, rows: Ints, weights: Ints, zero: int, signed: tuple[bool, bool]) -> Ints:
     """(rows - zero) · weights; ``signed``: whether codes of rows and of weights are."""
     if not (pairs and signed[1]):  # float64 holds such sums exactly, and is added by BLAS
-        return ((rows - zero).astype(float) @ weights.astype(float)).astype(np.int64)
+        return np.asarray((rows - zero).astype(float) @ weights.astype(float), np.int64)
     lift = 128 if signed[0] else 0  # kernels make signed bytes unsigned first
     sums = golden.saturated_product(rows + lift, weights)
     return np.asarray(sums - (zero + lift) * weights.sum(axis=0))
@@ -110,9 +110,10 @@ def _conv(
 ) -> Array:
     """``rest`` as QLinearConv has it: scale and zero point, weights with theirs, output's, bias.
 
-    Depthwise kernels widen their bytes first, so they are exact everywhere.
+    Groups are of one channel each: depthwise kernels widen bytes first and are exact everywhere.
     """
     scale, zero, w, w_scale, w_zero, out, out_zero, *bias = rest
+    assert group == 1 or w.shape[:2] == (group, 1), "no kernel of these nets"
     x = x if channels_last else np.moveaxis(x, 1, -1)
     top, left, bottom, right = pads
     sides = ((0, 0), (top, bottom), (left, right), (0, 0))
@@ -120,18 +121,17 @@ def _conv(
     height, width = w.shape[2:]
     windows = np.lib.stride_tricks.sliding_window_view(x, (height, width), axis=(1, 2))
     windows = windows[:, :: strides[0], :: strides[1]].transpose(0, 1, 2, 4, 5, 3)
-    each, shape = w.shape[1], windows.shape[:3]
-    depthwise = each == 1 and group > 1
-    signed = x.dtype.kind == "i", w.dtype.kind == "i"
-    sums = []
-    for g in range(group):
-        rows = windows[..., g * each : (g + 1) * each].reshape(-1, height * width * each)
-        part = slice(g * len(w) // group, (g + 1) * len(w) // group)
-        columns = w[part].astype(np.int64) - np.reshape(w_zero, -1)[:1].astype(np.int64)
-        columns = columns.transpose(2, 3, 1, 0).reshape(rows.shape[1], -1)
-        added = pairs and not depthwise
-        sums.append(_products(added, rows.astype(np.int64), columns, int(zero), signed))
-    acc = np.concatenate(sums, axis=1) + (bias[0].astype(np.int64) if bias else 0)
+    weights = w.astype(np.int64) - np.reshape(w_zero, -1)[:1].astype(np.int64)
+    shape, depth = windows.shape[:3], height * width * w.shape[1]
+    if group > 1:
+        taps = windows.reshape(*shape, depth, group).astype(float) - float(zero)
+        acc = np.einsum("bhwkc,ck->bhwc", taps, weights.reshape(group, depth).astype(float))
+        acc = acc.astype(np.int64)
+    else:
+        columns = weights.transpose(2, 3, 1, 0).reshape(depth, -1)
+        rows = windows.reshape(-1, depth).astype(np.int64)
+        acc = _products(pairs, rows, columns, int(zero), (x.dtype.kind == "i", w.dtype.kind == "i"))
+    acc = acc + (bias[0].astype(np.int64) if bias else 0)
     found = _codes(acc, Scales(scale, w_scale, out), out_zero).reshape(*shape, -1)
     return found if channels_last else np.moveaxis(found, -1, 1)
 
