@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from hypothesis import settings
 from infra.virtual_farm.board import answers
 from infra.virtual_farm.config import load_definitions
 from tests.support import isa
+from tests.support.clock import Clock
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("assay", deadline=None)
@@ -86,6 +88,14 @@ def adbd_trouble() -> str | None:
     from tests.support import adbd  # fetches: only where such a test was chosen
 
     return adbd.trouble()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that deadlines are measured by in this process."""
+    made = Clock()
+    monkeypatch.setattr(time, "monotonic", made)
+    return made
 
 
 @pytest.fixture(scope="session", params=isa.KINDS)

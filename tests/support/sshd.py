@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.transports.settings import SshSettings
+from tests.support.clock import PATIENCE
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 MISSING = None if SSHD and shutil.which("ssh-keygen") else "no sshd here: install openssh-server"
@@ -62,7 +63,7 @@ class Sshd:
             "config": False,
             "agent": False,
             "root": str(self.folder / "device root"),
-            "connect_timeout": 10.0,
+            "connect_timeout": PATIENCE,
         }
         return SshSettings.model_validate(plain | changes)
 
@@ -132,7 +133,7 @@ def running(
 
 
 def _await_listening(process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         if log.exists() and "Server listening on" in log.read_text():
             return

