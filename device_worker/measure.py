@@ -23,7 +23,7 @@ from device_worker.guard import Clock, Guard
 from device_worker.outputs import Outputs, sample_digest, write_bytes, write_npy
 from device_worker.runtimes import Runtime, TensorInfo, open_model
 from device_worker.telemetry.sampler import Sampler
-from device_worker.telemetry.sensors import Sensors
+from device_worker.telemetry.sensors import Sensors, hottest
 from device_worker.wire import (
     Blob,
     DeviceFile,
@@ -209,7 +209,12 @@ def _measure(
         runtime.run(feed.sample(turn % job.samples))
 
     watched = job.ceiling_c is not None or job.soak is not None
-    sampler = Sampler(job.telemetry_hz, Sensors(job.sources), watched=watched)
+    sampler = Sampler(
+        job.telemetry_hz,
+        Sensors(job.sources),
+        watched=watched,
+        heated=job.soak is not None,
+    )
     guard = Guard(job.ceiling_c, sampler.latest)
     loop = _Loop(job, runtime, feed, progress, guard)
     outputs = Outputs(target, interface.outputs, job.samples)
@@ -223,6 +228,7 @@ def _measure(
             soaked = loop.soak()
             run_ns = time.perf_counter_ns() - begin
             readings = sampler.stop()
+            soaked = soaked and soak.shown(soaked, [hottest(r.values) for r in readings])
             if mode is not None:
                 mode.check()
             tensors = outputs.finish()
@@ -255,6 +261,7 @@ def _measure(
         notes=[
             *runtime.notes,
             *guard.notes(),
+            *sampler.notes(),
             *clock.notes(),
             *(soak.notes(soaked) if soaked else []),
         ],

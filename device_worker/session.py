@@ -203,7 +203,8 @@ class Session:
             return {"type": "facts", "environment": environment.describe()}
         if op == "sensors":
             with Sensors(_sources(request)) as sensors:
-                return {"type": "sensors", "reading": sensors.read(0.0).as_json()}
+                reading = sensors.read(0.0)
+                return {"type": "sensors", "reading": reading.as_json(), "doubts": reading.doubts}
         if op == "probe":
             return {"type": "probed", "delegate": _probe(request)}
         if op == "have":

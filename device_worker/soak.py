@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, List, Sequence
+from dataclasses import replace
+from typing import Callable, List, Optional, Sequence
 
 from device_worker.guard import Guard
 from device_worker.wire import Soak, Soaked
@@ -68,6 +69,17 @@ def run(
         first=first,
         max_c=guard.max_c,
     )
+
+
+def shown(soaked: Soaked, celsius: Sequence[Optional[float]]) -> Soaked:
+    """The soak by the temperatures that may be believed now that all are known.
+
+    A zone that never moved may have seemed hot, or the only one there was.
+    """
+    hottest = max((value for value in celsius if value is not None), default=None)
+    if hottest is not None and hottest >= soaked.target_c:
+        return soaked
+    return replace(soaked, reached=False, max_c=hottest)
 
 
 def notes(soaked: Soaked) -> List[str]:

@@ -63,6 +63,8 @@ class Source:
     Either ``paths`` (globs) or a ``command``; ``stream``: the command runs on, and its newest
     line is what it says. ``parser``: a name in ``device_worker.telemetry.parsers.PARSERS``.
     Looked at no more often than every ``every_s`` seconds; unreadable after ``timeout_s``.
+    ``units``: glob of a sensor's name -> what its temperature is counted in (degrees, tenths,
+    millidegrees), where the parser's text does not say; the first that fits counts.
     """
 
     parser: str
@@ -71,6 +73,7 @@ class Source:
     stream: bool = False
     every_s: float = 0.0
     timeout_s: float = 2.0
+    units: Dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Dict, List, Optional, Sequence
+from dataclasses import replace
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from device_worker.telemetry.parsers import android, raspberry
+from device_worker.telemetry.plausible import Doubts, lines, still
 from device_worker.telemetry.sensors import Reading, Sensors, hottest
 from device_worker.wire import Telemetry
 
@@ -26,14 +28,20 @@ class Sampler:
 
     ``hz`` <= 0 takes the two end readings only. Timestamps are monotonic, 0 at ``start``. The
     sensors are the sampler's own from ``start`` on, and closed after the last reading.
-    ``watched``: the run depends on the temperature (`summarise`).
+    ``watched``: the run depends on the temperature (`summarise`); ``heated``: it is to heat the
+    device (`plausible.still`).
     """
 
     def __init__(
-        self, hz: float, sensors: Optional[Sensors] = None, *, watched: bool = False
+        self,
+        hz: float,
+        sensors: Optional[Sensors] = None,
+        *,
+        watched: bool = False,
+        heated: bool = False,
     ) -> None:
         self._interval = 1 / hz if hz > 0 else None
-        self._sensors, self._watched = sensors, watched
+        self._sensors, self._watched, self._heated = sensors, watched, heated
         self._readings: List[Reading] = []
         self._lost: List[str] = []
         self._first, self._stop = threading.Event(), threading.Event()
@@ -56,13 +64,33 @@ class Sampler:
         if not self._hung and self._thread.ident is not None:
             self._thread.join(_PATIENCE)
         self._hung = self._thread.is_alive()
-        return list(self._readings)
+        return self._believed()[0]
 
     def summary(self) -> Telemetry:
         """What ``stop`` returned, in short; says which sensors stopped answering."""
-        return summarise(
-            list(self._readings), hung=self._hung, lost=self._lost, watched=self._watched
-        )
+        readings, still = self._believed()
+        told = summarise(readings, hung=self._hung, lost=self._lost, watched=self._watched)
+        if still and self._watched and all(hottest(r.values) is None for r in readings):
+            told.reasons.extend("temperature unknown: %s" % line for line in lines(still))
+            told = replace(told, timing_valid=False)
+        return told
+
+    def notes(self) -> List[str]:
+        """Which readings were not believed, and why: one line a sensor, of its first time."""
+        found: Doubts = {}
+        for reading in list(self._readings):
+            for name, why in reading.doubts.items():
+                found.setdefault(name, why)
+        return lines({**found, **self._believed()[1]})
+
+    def _believed(self) -> Tuple[List[Reading], Doubts]:
+        """All readings, without the temperatures that never changed."""
+        readings = list(self._readings)
+        doubts = still([(r.t_s, r.values) for r in readings], self._heated)
+        if not doubts:
+            return readings, doubts
+        unknown = dict.fromkeys(doubts)
+        return [replace(r, values={**r.values, **_only(r, unknown)}) for r in readings], doubts
 
     def _run(self) -> None:
         with self._sensors or Sensors() as sensors:
@@ -76,6 +104,10 @@ class Sampler:
     def _look(self, sensors: Sensors, fresh: bool = False) -> None:
         t_s = time.monotonic() - self._begin
         self._readings.append(sensors.read(t_s, fresh=fresh))
+
+
+def _only(reading: Reading, names: Dict[str, None]) -> Dict[str, None]:
+    return {name: None for name in names if name in reading.values}
 
 
 def summarise(

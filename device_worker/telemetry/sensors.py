@@ -9,10 +9,11 @@ from __future__ import annotations
 import glob
 import os
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 from device_worker.telemetry.asking import Asker, Command, LateError, Stream, program
-from device_worker.telemetry.parsers import PARSERS, Raw, Value
+from device_worker.telemetry.parsers import Raw, Value
+from device_worker.telemetry.plausible import Doubts, believed, numbers, understood
 from device_worker.wire import Source
 
 _ZONES = "/sys/class/thermal/thermal_zone*"
@@ -43,10 +44,14 @@ tried twice by one process, however often somebody looks at the sensors.
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at all sensors, ``t_s`` seconds after the sampler started; names as in parsers."""
+    """One look at all sensors, ``t_s`` seconds after the sampler started; names as in parsers.
+
+    ``doubts``: why a reading that there was is unknown all the same.
+    """
 
     t_s: float
     values: Dict[str, Optional[float]] = field(default_factory=dict)
+    doubts: Doubts = field(default_factory=dict)
 
     def as_json(self) -> Dict[str, Any]:
         return {"t_s": round(self.t_s, 6), "values": self.values}
@@ -97,15 +102,12 @@ class Sensors:
 
     def read(self, t_s: float, *, fresh: bool = False) -> Reading:
         """Look at all that is due. ``fresh``: also at what is usually looked at more seldom."""
-        values: Dict[str, Optional[float]] = {}
-        for name, value in self._merged(t_s, fresh).items():
-            if value is None or isinstance(value, (int, float)):
-                values[name] = value
-        return Reading(t_s, values)
+        values, doubts = self._merged(t_s, fresh)
+        return Reading(t_s, numbers(values), doubts)
 
     def facts(self) -> Dict[str, Value]:
         """All that the sources say now, texts included."""
-        return self._merged(0.0, True)
+        return self._merged(0.0, True)[0]
 
     def close(self) -> None:
         """End streams and the thread that reads; may be called twice."""
@@ -113,19 +115,23 @@ class Sensors:
             watch.close()
         self._asker.close()
 
-    def _merged(self, t_s: float, fresh: bool) -> Dict[str, Value]:
-        """Where several sources know a sensor by one name, the first that read it keeps it:
+    def _merged(self, t_s: float, fresh: bool) -> Tuple[Dict[str, Value], Doubts]:
+        """What may be believed. Of several sources that know a sensor the first that read it keeps
 
-        a value that changes its source would look like a change of the device.
+        it: a value that changes its source would look like a change of the device.
         """
-        values: Dict[str, Value] = {}
+        merged: Dict[str, Value] = {}
+        doubts: Doubts = {}
         for watch in self._watches:
             for name, value in watch.values(t_s, fresh).items():
                 if value is not None:
                     self._owner.setdefault(name, watch)
                 if self._owner.get(name, watch) is watch:
-                    values[name] = value
-        return values
+                    merged[name] = value
+            doubts.update(watch.doubts)
+        values, more = believed(merged)
+        doubts.update(more)
+        return values, {name: why for name, why in doubts.items() if values.get(name) is None}
 
 
 class _Watch:
@@ -139,6 +145,7 @@ class _Watch:
         self._answered = False
         self._due = 0.0
         self._last: Dict[str, Value] = {}
+        self.doubts: Doubts = {}
 
     def values(self, t_s: float, fresh: bool) -> Dict[str, Value]:
         if self._silent or (t_s < self._due and not fresh):
@@ -151,9 +158,9 @@ class _Watch:
             if isinstance(self._ask, _Files):
                 _hung.add(self.name)
             self._silent, self.lost = True, self._answered
-            self._last = dict.fromkeys(self._last)
+            self._last, self.doubts = dict.fromkeys(self._last), {}
             return self._last
-        self._last = PARSERS[self._source.parser](raw)
+        self._last, self.doubts = understood(self._source.parser, raw, self._source.units)
         self._answered = self._answered or any(v is not None for v in self._last.values())
         return self._last
 

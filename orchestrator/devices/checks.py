@@ -14,12 +14,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from device_worker import wire
+from device_worker.telemetry.plausible import Doubts, believed, numbers
 from orchestrator.devices import findings, smoke
 from orchestrator.devices.bundle import find_bundle
 from orchestrator.devices.extras import board_of, holder, read_extras
 from orchestrator.devices.facts import Facts, read_facts
 from orchestrator.devices.findings import Extras, Values
 from orchestrator.devices.health import HELD, Health, Item, bad, failed, nothing, ok, unknown
+from orchestrator.devices.sensing import read_sensors
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker, emulated
 from orchestrator.errors import AssayError, InfraError
@@ -223,31 +225,34 @@ class _Examiner:
     def _sensors(self) -> Iterator[Item]:
         profile = self._subject.profile
         readings: dict[str, Values] = {}
+        doubts: Doubts = {}
         worker = next(iter(self._workers.values()), None)
         for source in profile.telemetry:
             read, trouble = self._step(
                 "sensors", partial(self._read, source, worker), quiet=worker is None
             )
-            readings[" ".join(source.command) or ", ".join(source.path)] = read or {}
+            values, unclear = read or ({}, {})
+            readings[" ".join(source.command) or ", ".join(source.path)] = values
+            doubts |= unclear
             if trouble:
                 yield trouble[0]
                 break
-        self._values = findings.merged(readings)
+        merged, more = believed(findings.merged(readings))
+        self._values, doubts = numbers(merged), doubts | more
         yield findings.sensors(readings, profile)
+        yield from findings.doubtful(doubts)
         yield findings.governor(self.facts, profile)
         yield findings.throttling(self.facts, self._values, profile)
-        yield findings.temperature(self._values, profile)
+        yield findings.temperature(self._values, profile, doubts)
 
-    def _read(self, source: SourceSpec, worker: Worker | None) -> Values:
+    def _read(self, source: SourceSpec, worker: Worker | None) -> tuple[Values, Doubts]:
         """As a run would, by the worker; without one by the shell, which knows no streams."""
         if worker is not None:
-            reply = worker.ask("sensors", sources=[wire.dump(source.source())], timeout=ASK_S)
-            values: Values = (reply.get("reading") or {}).get("values") or {}
-            return values
+            return read_sensors(worker, [source.source()], timeout=ASK_S)
         if source.stream:
-            return {}
-        told = read_facts(self._transport, [source], timeout=FACTS_S).values()
-        return {n: v for n, v in told.items() if v is None or isinstance(v, int | float)}
+            return {}, {}
+        told = read_facts(self._transport, [source], timeout=FACTS_S)
+        return numbers(told.values()), told.doubts
 
     def _runtimes(self) -> Iterator[Item]:
         """Those that the class expects, the inventory names, or a Python has."""

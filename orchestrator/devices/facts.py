@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from device_worker.telemetry.parsers import PARSERS, Raw, Value
+from device_worker.telemetry.parsers import Raw, Value
+from device_worker.telemetry.plausible import Doubts, believed, understood
 from orchestrator.errors import DeadlineError, InfraError
 from orchestrator.matrix.device_class import SourceSpec
 from orchestrator.transports.base import Transport
@@ -50,10 +51,14 @@ class Fact:
 
 @dataclass(frozen=True)
 class Facts:
-    """Each fact once, in the order of the sources. ``silent``: sources that told nothing."""
+    """Each fact once, in the order of the sources. ``silent``: sources that told nothing.
+
+    ``doubts``: why a reading among them is unknown though its sensor said something.
+    """
 
     facts: tuple[Fact, ...]
     silent: tuple[str, ...] = ()
+    doubts: Doubts = field(default_factory=dict)
 
     def values(self) -> dict[str, Value]:
         """Name to value: JSON data."""
@@ -84,15 +89,20 @@ def collect(answers: Iterable[tuple[SourceSpec, Raw | None]]) -> Facts:
     """Facts out of raw texts; of several sources the first that knows a fact counts."""
     found: dict[str, Fact] = {}
     silent: list[str] = []
+    doubts: Doubts = {}
     for source, raw in answers:
-        told = PARSERS[source.parser](raw or {})
+        told, unclear = understood(source.parser, raw or {}, source.units)
+        doubts |= unclear
         label = _label(source, raw)
         if all(value is None for value in told.values()):
             silent.append(label)
         for name, value in told.items():
             if name not in found or (found[name].value is None and value is not None):
                 found[name] = Fact(name, value, label)
-    return Facts(tuple(found.values()), tuple(silent))
+    values, more = believed({name: fact.value for name, fact in found.items()})
+    facts = tuple(replace(fact, value=values[name]) for name, fact in found.items())
+    doubts = {name: why for name, why in (doubts | more).items() if values.get(name) is None}
+    return Facts(facts, tuple(silent), doubts)
 
 
 def _label(source: SourceSpec, raw: Raw | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from device_worker.telemetry.parsers import Value
 from device_worker.telemetry.parsers.android import OVERRIDE
 from device_worker.telemetry.parsers.raspberry import NOW, words
+from device_worker.telemetry.plausible import Doubts, lines
 from device_worker.telemetry.sensors import hottest
 from orchestrator.devices.facts import Facts
 from orchestrator.devices.health import Item, bad, nothing, ok, unknown
@@ -34,6 +35,10 @@ IDENTIFYING = ("serial", "hardware", "machine", "cpu", "revision")
 
 _IDENTITY_MEND = "find out why: it is another unit, or its board was exchanged"
 _THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+_DOUBT_MEND = (
+    "look at the sensor; where its unit is known, say it under `units` in the device's class"
+)
+_SHOWN = 3
 _UNDER_VOLTAGE = 1 << 16 | 1
 
 
@@ -205,6 +210,15 @@ def sensors(readings: Mapping[str, Values], profile: DeviceClass) -> Item:
     return ok("sensors", finding)
 
 
+def doubtful(doubts: Doubts) -> list[Item]:
+    """Readings that there were and that are not believed."""
+    if not doubts:
+        return []
+    told = "; ".join(lines(doubts)[:_SHOWN])
+    more = f"; and {len(doubts) - _SHOWN} more" if len(doubts) > _SHOWN else ""
+    return [unknown("readings", told + more, _DOUBT_MEND)]
+
+
 def merged(readings: Mapping[str, Values]) -> dict[str, float | None]:
     """The first source that read a sensor counts."""
     values: dict[str, float | None] = {}
@@ -258,8 +272,11 @@ def throttling(facts: Facts, values: Values, profile: DeviceClass) -> Item:
     return _untold("throttling", "nothing tells whether it was throttled", profile)
 
 
-def temperature(values: Values, profile: DeviceClass) -> Item:
-    """Idle, against what the class lets a run start at, else where it stops one."""
+def temperature(values: Values, profile: DeviceClass, doubts: Doubts | None = None) -> Item:
+    """Idle, against what the class lets a run start at, else where it stops one.
+
+    With ``doubts`` of its sensors it is unknown, where none would merely be not told.
+    """
     celsius, start, ceiling = (
         hottest(values),
         profile.thermal.max_start_c,
@@ -273,7 +290,9 @@ def temperature(values: Values, profile: DeviceClass) -> Item:
     rule = f"runs {'are stopped above' if start is None else 'start below'} {limit:g} °C"
     if celsius is None:
         told = f"not known; {rule}"
-        if start is None:  # no run waits for it to become known
+        if start is None and not any(
+            name.startswith("temp/") for name in doubts or ()
+        ):  # no run waits for it to become known
             return _untold("idle temperature", told, profile)
         return unknown("idle temperature", told)
     if celsius > limit:

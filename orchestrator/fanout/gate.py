@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from device_worker import wire
+from device_worker.telemetry.plausible import believed, numbers
 from device_worker.telemetry.sensors import hottest
+from orchestrator.devices.sensing import read_sensors
 from orchestrator.devices.worker import Worker
 from orchestrator.fanout.order import Order
 
@@ -38,11 +38,13 @@ def unmet(
 ) -> list[Unmet]:
     """What stands against starting. Degrees Celsius, percent; None: no such limit.
 
-    An unknown temperature is not cool, an unknown charge is not sufficient: no waiting helps.
+    An unknown temperature is not cool, an unknown charge is not sufficient: no waiting helps. Nor
+    is one that cannot be: what a device sends is not believed before it is checked.
     """
+    known = numbers(believed(values)[0])
     return [
-        *_battery(values.get("battery/level"), min_battery),
-        *_heat(hottest(values), max_start_c, ceiling_c),
+        *_battery(known.get("battery/level"), min_battery),
+        *_heat(hottest(known), max_start_c, ceiling_c),
     ]
 
 
@@ -93,8 +95,5 @@ def gate(
         sleep(min(POLL_S, left))
 
 
-def _look(worker: Worker, order: Order) -> dict[str, Any]:
-    sources = [wire.dump(source) for source in order.job.sources]
-    answer = worker.ask("sensors", sources=sources, timeout=order.limits.silence)
-    values: dict[str, Any] = answer.get("reading", {}).get("values", {})
-    return values
+def _look(worker: Worker, order: Order) -> Values:
+    return read_sensors(worker, order.job.sources, timeout=order.limits.silence)[0]

@@ -37,7 +37,10 @@ Word = Annotated[str, Field(min_length=1)]
 
 
 class SourceSpec(Spec):
-    """Something to look at, and the parser that understands it (wire.Source)."""
+    """Something to look at, and the parser that understands it (wire.Source).
+
+    ``units``: glob of a sensor's name -> what its temperature is counted in.
+    """
 
     parser: str
     path: Globs = ()
@@ -45,6 +48,7 @@ class SourceSpec(Spec):
     stream: bool = False
     every: Seconds = Field(default=0.0, ge=0)
     timeout: Seconds = Field(default=2.0, gt=0, le=60)
+    units: dict[Word, Literal["degrees", "tenths", "millidegrees"]] = Field(default_factory=dict)
 
     @field_validator("parser")
     @classmethod
@@ -81,6 +85,7 @@ class SourceSpec(Spec):
             self.stream,
             self.every,
             self.timeout,
+            dict(self.units),
         )
 
 

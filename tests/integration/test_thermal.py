@@ -76,6 +76,20 @@ def test_the_gate_reads_the_devices_own_sources(hub: Hub, bench: Bench, device: 
     )
 
 
+@pytest.mark.parametrize("text", ["98", "480", "0"])
+def test_a_temperature_that_cannot_be_shows_no_gate_to_be_met(
+    hub: Hub, bench: Bench, device: Device, text: str
+) -> None:
+    (device.zone / "temp").write_text(f"{text}\n")
+    finished = gated(hub, bench, device)
+    assert finished.timing_notes == (
+        "start temperature unknown: cannot be shown to be under 60 °C",
+    )
+    assert finished.result is not None
+    (note,) = finished.result["notes"]
+    assert note.startswith("temp/thermal_zone0 reads ")
+
+
 def test_the_gate_holds_back_until_the_device_is_cool(
     hub: Hub, bench: Bench, device: Device
 ) -> None:

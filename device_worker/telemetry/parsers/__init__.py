@@ -5,10 +5,12 @@ None where it could not be read. It returns values by sensor name, None where th
 but its value is not known (powered off, placeholder). Missing is None, never 0: a missing sensor
 does not mean a cool device. A parser never raises for text it does not understand.
 
-Names: ``temp/<zone>`` degrees Celsius, ``freq/<unit>`` kHz, ``power/<rail>`` mW, ``volt/<rail>``
-mV, ``load/<unit>`` percent, ``flags/<name>`` bits or counts whose change spoils timings,
-``status/<name>`` a level whose change does, ``battery/level`` percent, ``supply/mains`` 1 or 0,
-``mem/free`` bytes. Facts have plain names: ``hardware``, ``serial``, ``governor``, …
+Names: ``temp/<zone>`` degrees Celsius, or a ``Bare`` number whose unit the text does not tell (for
+``telemetry.plausible``), ``freq/<unit>`` kHz, ``power/<rail>`` mW, ``volt/<rail>`` mV,
+``curr/<rail>`` mA, ``fan/<name>`` turns a minute, ``load/<unit>`` percent, ``flags/<name>`` bits or
+counts whose change spoils timings, ``status/<name>`` a level whose change does, ``battery/level``
+percent, ``supply/mains`` 1 or 0, ``mem/free`` bytes. Facts have plain names: ``hardware``,
+``serial``, ``governor``, …
 A parser that tells a mode gives it as its first value (wire.PowerMode).
 """
 
@@ -16,7 +18,15 @@ from __future__ import annotations
 
 from typing import Dict, FrozenSet
 
-from device_worker.telemetry.parsers import android, coral, jetson, linux, power, raspberry
+from device_worker.telemetry.parsers import (
+    android,
+    coral,
+    jetson,
+    linux,
+    nvidia,
+    power,
+    raspberry,
+)
 from device_worker.telemetry.parsers.text import Parser, Raw, Value
 
 __all__ = ["FACTS", "PARSERS", "Parser", "Raw", "Value"]
@@ -51,6 +61,7 @@ PARSERS: Dict[str, Parser] = {
     "thermalservice": android.thermalservice,
     "dumpsys_battery": android.dumpsys_battery,
     "getprop": android.getprop,
+    "nvidia_smi": nvidia.nvidia_smi,
     "apex": coral.apex,
     "coral_usb": coral.coral_usb,
     "coral_pcie": coral.coral_pcie,

@@ -8,8 +8,8 @@ from typing import Dict, List, Optional
 from device_worker.telemetry.parsers.text import (
     Raw,
     Values,
+    bare,
     decimal,
-    degrees,
     first,
     integer,
     plain,
@@ -81,7 +81,7 @@ def _temperature(found: Values, line: str) -> None:
     if match and kind:
         value = decimal(match[1])
         name = plain(match[3]) or "?"
-        found["temp/%s/%s" % (kind, name)] = None if value == _ABSENT else degrees(value)
+        found["temp/%s/%s" % (kind, name)] = None if value == _ABSENT else bare(value)
 
 
 def dumpsys_battery(raw: Raw) -> Values:
@@ -99,8 +99,8 @@ def dumpsys_battery(raw: Raw) -> Values:
     if integer(fields.get("status")) in _STATUS:
         found["battery/status"] = _STATUS[int(fields["status"])]
     if "temperature" in fields:
-        tenths = integer(fields["temperature"])
-        found["temp/battery"] = degrees(tenths / 10) if tenths else None
+        absent = fields.get("present") == "false"
+        found["temp/battery"] = None if absent else bare(integer(fields["temperature"]))
     if "voltage" in fields:
         volts = integer(fields["voltage"])
         found["volt/battery"] = volts if volts is not None and volts > 0 else None

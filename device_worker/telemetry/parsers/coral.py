@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Optional
 
-from device_worker.telemetry.parsers.text import Raw, Values, by_folder, millidegrees, plain
+from device_worker.telemetry.parsers.text import Raw, Values, bare, by_folder, integer, plain
 
 _USB = {("1a6e", "089a"): "fresh", ("18d1", "9302"): "ready"}
 """A USB stick changes its ids with its first inference, when its firmware is loaded: by design."""
 _PCIE = ("0x1ac1", "0x089a")
-_COLDEST_C = -40.0
+_OFF = -40_000
+"""A chip that is off reads far below zero."""
 
 
 def apex(raw: Raw) -> Values:
-    """/sys/class/apex/apex_N/temp in millidegrees; a chip that is off reads far below zero."""
+    """/sys/class/apex/apex_N/temp in millidegrees."""
     found: Values = {}
     for folder, files in by_folder(raw):
         if "temp" in files:
-            value = millidegrees(files["temp"])
-            known = value is not None and value >= _COLDEST_C
-            found["temp/%s" % os.path.basename(folder)] = value if known else None
+            value = integer(files["temp"])
+            off = value is None or value < _OFF
+            found["temp/%s" % os.path.basename(folder)] = None if off else bare(value)
     return found
 
 

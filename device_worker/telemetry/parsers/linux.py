@@ -8,26 +8,25 @@ from typing import Dict, List, Optional
 
 from device_worker.telemetry.parsers.text import (
     Raw,
+    Value,
     Values,
+    bare,
     by_folder,
     first,
     integer,
-    millidegrees,
     plain,
 )
 
-_SENSIBLE_C = (-55.0, 126.0)
-"""What a hwmon input may read: unconnected ones say -128, 127 or 255."""
 _CPU_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal")
 _PLACEHOLDER = "PMIC-Die"
 _NO_SERIAL = ("", "0", "none", "default string", "not specified", "to be filled by o.e.m.")
-_INPUT = re.compile(r"(temp|in|power)([0-9]+)_input")
-_KINDS = {"temp": ("temp", 1000.0), "in": ("volt", 1.0), "power": ("power", 1000.0)}
-"""hwmon's kind -> ours, and what to divide by: millidegrees, mV, µW."""
+_INPUT = re.compile(r"(temp|in|power|curr|fan)([0-9]+)_input")
+_KINDS = {"temp": "temp", "in": "volt", "power": "power", "curr": "curr", "fan": "fan"}
+"""hwmon's kind -> ours. It counts in millidegrees, mV, µW, mA and turns a minute."""
 
 
 def thermal_zones(raw: Raw) -> Values:
-    """``type`` and ``temp`` (millidegrees) of /sys/class/thermal/thermal_zone*; -256 °C is off.
+    """``type`` and ``temp`` of /sys/class/thermal/thermal_zone*: millidegrees, if all is well.
 
     A Jetson's PMIC-Die is one number for ever (50 or 100 °C) and tells no temperature.
     """
@@ -36,13 +35,13 @@ def thermal_zones(raw: Raw) -> Values:
         if "temp" not in files:
             continue
         kind, zone = plain(files.get("type")), os.path.basename(folder)
-        celsius = None if kind == _PLACEHOLDER else millidegrees(files["temp"])
-        found["temp/%s/%s" % (zone, kind) if kind else "temp/%s" % zone] = celsius
+        value = None if kind == _PLACEHOLDER else bare(integer(files["temp"]))
+        found["temp/%s/%s" % (zone, kind) if kind else "temp/%s" % zone] = value
     return found
 
 
 def hwmon(raw: Raw) -> Values:
-    """``name``, ``*_input`` and ``*_label`` of /sys/class/hwmon/hwmon*: temp/volt/power.
+    """``name``, ``*_input`` and ``*_label`` of /sys/class/hwmon/hwmon*.
 
     A value is called ``<kind>/<chip>/<label>``; of several chips of one name each also by its
     folder, such as ``temp/nvme.hwmon4/Composite``.
@@ -58,14 +57,14 @@ def hwmon(raw: Raw) -> Values:
             if match is None:
                 continue
             label = plain(files.get(match[1] + match[2] + "_label")) or match[1] + match[2]
-            kind, divisor = _KINDS[match[1]]
-            value = integer(text)
-            reading = None if value is None else value / divisor
-            if kind == "temp" and reading is not None:
-                low, high = _SENSIBLE_C
-                reading = reading if low <= reading <= high else None
-            found["%s/%s/%s" % (kind, chip, label)] = reading
+            found["%s/%s/%s" % (_KINDS[match[1]], chip, label)] = _input(match[1], integer(text))
     return found
+
+
+def _input(kind: str, value: Optional[int]) -> Value:
+    if kind == "temp":
+        return bare(value)
+    return value / 1000 if kind == "power" and value is not None else value
 
 
 def hwmon_cpu(raw: Raw) -> Values:

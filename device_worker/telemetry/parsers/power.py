@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional
 
-from device_worker.telemetry.parsers.text import Raw, Values, by_folder, degrees, integer, plain
+from device_worker.telemetry.parsers.text import Raw, Values, bare, by_folder, integer, plain
 
 _MAINS = ("Mains", "USB", "USB_C", "USB_PD", "USB_PD_DRP", "USB_DCP", "USB_CDP", "Wireless")
 
@@ -46,8 +46,7 @@ def _battery(files: Dict[str, Optional[str]]) -> Values:
     if "status" in files:
         found["battery/status"] = plain(files["status"])
     if "temp" in files:
-        tenths = integer(files["temp"])
-        found["temp/battery"] = None if tenths is None else degrees(tenths / 10)
+        found["temp/battery"] = bare(integer(files["temp"]))
     if "voltage_now" in files:
         found["volt/battery"] = volts / 1000 if volts is not None and volts > 0 else None
     return found

@@ -12,8 +12,11 @@ Parser = Callable[[Raw], Values]
 
 _DIGITS = 18
 """A longer number is no reading; Python itself refuses to convert very long ones."""
-COLDEST_C = -80.0
-"""Nothing that runs is colder: readings below mean "off" (-256 on Jetsons) or "absent" (-99.9)."""
+_OFF_C = -256.0
+
+
+class Bare(float):
+    """A temperature whose unit the text does not tell: for telemetry.plausible to make out."""
 
 
 def integer(text: Optional[str], base: int = 10) -> Optional[int]:
@@ -39,13 +42,12 @@ def decimal(text: Optional[str]) -> Optional[float]:
 
 
 def degrees(value: Optional[float]) -> Optional[float]:
-    """Degrees Celsius, None for what stands for "off" or "absent"."""
-    return None if value is None or value < COLDEST_C else round(value, 3)
+    """Of a text that says itself that it counts in degrees Celsius; -256 stands for "off"."""
+    return None if value is None or value == _OFF_C else round(value, 3)
 
 
-def millidegrees(text: Optional[str]) -> Optional[float]:
-    value = integer(text)
-    return None if value is None else degrees(value / 1000)
+def bare(value: Optional[float]) -> Optional[Bare]:
+    return None if value is None else Bare(value)
 
 
 def plain(text: Optional[str]) -> Optional[str]:

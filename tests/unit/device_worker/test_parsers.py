@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_worker.telemetry.parsers import FACTS, PARSERS, raspberry
+from device_worker.telemetry.parsers import FACTS, PARSERS, Value, raspberry
+from device_worker.telemetry.parsers.text import Bare
+from device_worker.telemetry.plausible import MEANT, UNITS, believed, understood
 
 CASES = sorted((Path(__file__).parents[2] / "data" / "sources").glob("*.json"))
 
@@ -20,12 +22,20 @@ def case(path: Path) -> dict[str, Any]:
     return found
 
 
+def read(given_: dict[str, Any]) -> tuple[dict[str, Value], dict[str, str]]:
+    """What is believed of a case's texts, as the worker and the coordinator read them."""
+    told, doubts = understood(given_["parser"], given_["raw"], given_.get("units"))
+    values, more = believed(told)
+    return values, {**doubts, **more}
+
+
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_what_devices_print_is_understood(path: Path) -> None:
     given_ = case(path)
-    assert set(given_) == {"parser", "about", "raw", "expected"}
-    found = PARSERS[given_["parser"]](given_["raw"])
+    assert set(given_) - {"units", "doubts"} == {"parser", "about", "raw", "expected"}
+    found, doubts = read(given_)
     assert found == given_["expected"]
+    assert doubts == given_.get("doubts", {})
     # Equality takes True for 1 and 1.0 for 1: what is sent must be a plain number or text.
     assert {type(value) for value in found.values()} <= {int, float, str, type(None)}
     json.dumps(found, allow_nan=False)
@@ -37,6 +47,17 @@ def test_every_parser_has_a_case_and_one_that_knows_nothing_gives_no_zero() -> N
     for name, parser in PARSERS.items():
         for raw in ({}, {"": None}, {"": ""}, {"/sys/x/temp": None}):
             assert set(parser(raw).values()) <= {None}, name
+
+
+def test_what_a_number_without_a_unit_is_meant_to_count_in_is_known_for_each_parser() -> None:
+    bare = {
+        case(path)["parser"]
+        for path in CASES
+        for value in PARSERS[case(path)["parser"]](case(path)["raw"]).values()
+        if isinstance(value, Bare)
+    }
+    assert bare == set(MEANT)
+    assert set(MEANT.values()) == set(UNITS)
 
 
 def test_the_facts_that_a_parser_may_tell_are_those_of_its_cases() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from device_worker import soak as soak_module
 from device_worker import wire
 from device_worker.arrays import Array
 from device_worker.guard import Clock, Guard
+from device_worker.telemetry import plausible
 from device_worker.telemetry.sensors import Reading, hottest
 from tests.unit.device_worker.test_measure import Bench, same
 
@@ -114,6 +116,27 @@ def test_at_the_ceiling_is_not_above_it(bench: Bench, zone: Zone) -> None:
     bench.script(same)
     result = bench.run(sources=[zone.source], ceiling_c=80.0)
     assert result.notes == []
+
+
+@pytest.mark.parametrize("text", ["98", "480", "0", "-273000", "2147483647", "127000"])
+def test_a_temperature_that_cannot_be_is_unknown_with_one_line(
+    bench: Bench, zone: Zone, text: str
+) -> None:
+    zone.set(text)
+    bench.script(same)
+    ceiling, doubt = bench.run(sources=[zone.source], ceiling_c=80.0, telemetry_hz=200.0).notes
+    assert ceiling == "temperature unknown: the ceiling of 80 °C was not watched"
+    assert doubt.startswith("temp/thermal_zone0/cpu reads ")
+    assert doubt.endswith(": unknown")
+
+
+def test_a_zone_of_whole_degrees_is_watched_where_its_class_says_so(
+    bench: Bench, zone: Zone
+) -> None:
+    zone.set("98")
+    bench.script(same)
+    source = replace(zone.source, units={"temp/*/cpu": "degrees"})
+    assert bench.fails(sources=[source], ceiling_c=95.0) == ("infra_error", "E-CEILING")
 
 
 @pytest.mark.parametrize("text", ["-256000", "nonsense", ""])
@@ -261,6 +284,22 @@ def test_an_output_that_heat_changes_is_counted_with_sample_and_turn(
     soaked = bench.run(sources=[zone.source], soak=soak, telemetry_hz=50.0).soak
     assert soaked is not None
     assert (soaked.mismatches, soaked.first) == (1, [[2, 2]])
+
+
+@pytest.mark.parametrize(("celsius", "shown"), [(66, None), (45, None)])
+def test_a_sensor_that_never_moves_shows_no_soak(
+    bench: Bench, zone: Zone, monkeypatch: pytest.MonkeyPatch, celsius: int, shown: float | None
+) -> None:
+    monkeypatch.setattr(plausible, "_STILL_S", 0.1)
+    zone.set(celsius)
+    bench.script(slow)
+    soak = wire.Soak(target_c=60.0, hold_s=0.6, heat_s=0.6)
+    result = bench.run(sources=[zone.source], soak=soak, telemetry_hz=200.0)
+    assert result.soak is not None
+    assert (result.soak.reached, result.soak.max_c) == (False, shown)
+    assert not result.telemetry.timing_valid
+    assert "soak: temperature unknown: cannot be shown to reach 60 °C" in result.notes
+    assert any("never changed" in note for note in result.notes)
 
 
 def test_a_device_that_is_hot_already_only_holds(bench: Bench, zone: Zone) -> None:

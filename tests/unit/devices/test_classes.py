@@ -82,7 +82,9 @@ def test_every_parser_is_selected_by_some_class() -> None:
     """A parser that no class names is never run on a device."""
     used = {s.parser for c in CLASSES.values() for s in (*c.facts, *c.telemetry)}
     used |= {mode.read.parser for c in CLASSES.values() for mode in c.power.values()}
-    assert set(PARSERS) - used == {"hwmon", "mains", "vcgencmd_temp"}, "offered to users' classes"
+    assert set(PARSERS) - used == {"hwmon", "mains", "vcgencmd_temp", "nvidia_smi"}, (
+        "offered to users' classes"
+    )
 
 
 def test_a_worker_without_a_class_looks_at_what_the_generic_class_names() -> None:

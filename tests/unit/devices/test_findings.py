@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from device_worker.telemetry.parsers import PARSERS, Value
+from device_worker.telemetry.plausible import numbers, understood
 from orchestrator.devices import findings
 from orchestrator.devices.facts import Fact, Facts
 from orchestrator.devices.health import Item, State
+from orchestrator.devices.sensing import checked
 from orchestrator.matrix.device_class import DeviceClass, load_class, load_classes, recognise
 from orchestrator.matrix.inventory import Device
 
@@ -244,6 +246,48 @@ def test_throttle_flags_that_only_the_facts_tell() -> None:
 )
 def test_idle_temperature(values: dict[str, float | None], class_: str, state: State) -> None:
     assert findings.temperature(values, known(class_)).state is state
+
+
+def test_a_reading_that_is_not_believed_is_a_line_and_never_cool() -> None:
+    raw = {"/sys/class/thermal/thermal_zone0/temp": "98\n"}
+    told, doubts = understood("thermal_zones", raw)
+    found = findings.temperature(numbers(told), known("generic"), doubts)
+    assert (found.state, found.finding) == (UNKNOWN, "not known; runs are stopped above 95 °C")
+    (line,) = findings.doubtful(doubts)
+    assert line.state is UNKNOWN
+    assert "98 °C or 9.8 °C or 0.098 °C: unknown" in line.finding
+    assert "`units`" in (line.mend or "")
+    assert findings.doubtful({}) == []
+    (many,) = findings.doubtful({f"load/{i}": "reads 101 %" for i in range(9)})
+    assert many.finding.endswith("; and 6 more")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"reading": [1]},
+        {"reading": {"values": "x"}},
+        {"reading": {"values": {"temp/a": "45", "temp/b": float("nan"), "temp/c": [4], "d": 1}}},
+        {"reading": {"values": {"temp/a": 0.098}}, "doubts": {"temp/a": 7, "temp/b": None}},
+        {"reading": {"values": {"temp/a": 10**400}}, "doubts": ["temp/a"]},
+    ],
+)
+def test_what_a_worker_says_of_its_sensors_is_checked(answer: dict[str, Any]) -> None:
+    values, doubts = checked(answer)
+    assert all(isinstance(v, int | float | None) for v in values.values())
+    assert "temp/a" not in values or values["temp/a"] is None
+    assert all(isinstance(why, str) for why in doubts.values())
+
+
+def test_why_a_reading_is_unknown_comes_with_it_as_one_short_line() -> None:
+    answer = {
+        "reading": {"values": {"temp/a": None}},
+        "doubts": {"temp/a": "reads 9\x1b[2J\n8" * 99},
+    }
+    (why,) = checked(answer)[1].values()
+    assert why.isprintable()
+    assert len(why) == 200
 
 
 def test_governor_and_power_mode() -> None:
