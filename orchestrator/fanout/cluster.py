@@ -8,9 +8,7 @@ and asks for a token that this process alone hands on.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,20 +21,7 @@ from orchestrator.fanout.executor import DEVICES_PER_HUB, Seat, assign
 from orchestrator.fanout.hub import Hub
 from orchestrator.fanout.node import RESOURCE
 from orchestrator.fanout.order import Finished, Order
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-if not os.environ.get("RAY_ADDRESS"):
-    # Read while Ray is imported. The first makes Ray keep 127.0.0.1 as the address of its one node,
-    # which on Linux it would swap for one that other machines reach. Without the last, Ray writes
-    # a token into the home folder, readable by everybody and the same for every run.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-import ray
-import ray.exceptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from orchestrator.fanout.ray_start import NodeAffinitySchedulingStrategy, failed, ray, start
 
 T = TypeVar("T")
 
@@ -132,7 +117,7 @@ class Cluster:
 
     ``spool``: folder of the hubs on this host. ``hubs``: device -> hub, for those that other hosts
     reach; these keep what they spool in a folder of their own, under ``farm``'s name.
-    Raises InfraError E-RAY-START, E-RAY-VERSION, E-HUB-UNKNOWN.
+    Raises InfraError E-RAY-START, E-RAY-SLOW, E-RAY-VERSION, E-HUB-UNKNOWN.
     """
 
     def __init__(
@@ -145,12 +130,19 @@ class Cluster:
     ) -> None:
         seats = assign(devices, hubs)
         joined = bool(os.environ.get("RAY_ADDRESS"))
-        _start(joined)
+        start(joined)
         try:
             _check_offered({seat.hub for seat in seats.values() if seat.hub}, joined)
+            self._hub_of = self._seated(seats, spool, farm)
         except InfraError:
             ray.shutdown()
             raise
+        except Exception as error:
+            ray.shutdown()
+            raise failed(error, joined) from error
+
+    def _seated(self, seats: Mapping[str, Seat], spool: Path, farm: str) -> dict[str, _Hub]:
+        """The hub of each device; all of them are begun, and not waited for."""
         here = ray.get_runtime_context().get_node_id()
         self._task: dict[str, Any] = {
             "num_cpus": min(1, _cpus(here)),
@@ -166,8 +158,8 @@ class Cluster:
                 where = {"resources": {RESOURCE + seat.hub: 0.001}}
             options = actor.options(max_concurrency=DEVICES_PER_HUB + 4, **where)
             made[seat] = _Hub(seat, options.remote(folder, seat.hub))
-        self._hub_of = {device: made[seat] for device, seat in seats.items()}
         self._here, self._hubs = made[Seat(None, 0)], list(made.values())
+        return {device: made[seat] for device, seat in seats.items()}
 
     def run(self, order: Order) -> Future[Finished]:
         """Each order has a thread of its own: while one hub is silent, others go on."""
@@ -269,38 +261,6 @@ def _check_offered(wanted: set[str], joined: bool) -> None:
             + ("" if joined else ", and set RAY_ADDRESS here"),
             retryable=False,
         )
-
-
-def _start(join: bool) -> None:
-    # Ray prints what befell its workers on stdout, where results belong; it has no other switch.
-    # E-HUB-LOST says the same where the user looks.
-    ray._private.worker._worker_logs_enabled = False
-    try:
-        if join:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-            )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        if "Version mismatch" in str(error):
-            raise InfraError(
-                "E-RAY-VERSION",
-                str(error),
-                mend="install the same Ray and Python on every hub",
-                retryable=False,
-            ) from error
-        raise InfraError(
-            "E-RAY-START",
-            f"cannot {'join' if join else 'start'} Ray: {error}",
-            mend="--executor inprocess runs without Ray",
-            retryable=False,
-        ) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -47,13 +47,13 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def test_ray_is_imported_by_the_cluster_alone() -> None:
+def test_ray_is_imported_by_the_module_that_starts_it_alone() -> None:
     users = {
         str(p.relative_to(ROOT))
         for p in modules("orchestrator") + modules("device_worker")
         if any(name.split(".")[0] == "ray" for name in imports(p))
     }
-    assert users == {"orchestrator/fanout/cluster.py"}
+    assert users == {"orchestrator/fanout/ray_start.py"}
 
 
 def test_the_worker_never_imports_the_orchestrator() -> None:
