@@ -23,6 +23,7 @@ from pathlib import Path
 from orchestrator.errors import InfraError, InputError
 from orchestrator.fanout.interface import bound_to, check_interface
 from orchestrator.matrix.fields import NAME_PATTERN
+from orchestrator.transports.failures import last_words
 
 RESOURCE = "hub-"
 """Before a hub's name: the Ray resource that its node offers."""
@@ -138,16 +139,21 @@ def serve(
     Raises InfraError E-HUB-START, E-RAY-VERSION: it did not join; E-HUB-ENDED: it ended by itself,
     or its head did not answer any more.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | env,
-            start_new_session=True,
-        )
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | env,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise InfraError(
+            "E-HUB-START", f"Ray did not start: {error.strerror or error}", where=str(log)
+        ) from error
     try:
         give_up = time.monotonic() + START_S
         while _UP not in _text(log) and not end.wait(0.1):
@@ -200,10 +206,9 @@ def _not_started(text: str, log: Path) -> InfraError:
             mend="install the same Ray and Python on every hub",
             retryable=False,
         )
-    last = lines[-1][:300] if lines else "it said nothing"
     return InfraError(
         "E-HUB-START",
-        f"Ray did not start: {last}",
+        f"Ray did not start: {last_words(text)}",
         where=str(log),
         mend="is the head up, reached from here, and is the token its own?",
         retryable=False,

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.errors import InfraError
+from orchestrator.transports.failures import cause
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -33,12 +34,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 __all__ = ["NodeAffinitySchedulingStrategy", "failed", "ray", "slow", "start", "told"]
 
 _SLOW = re.compile(r"tim(?:ed|e)[ -]?out|deadline exceeded", re.IGNORECASE)
-_CAUSE = re.compile(
-    r"check failed|fatal|no space left|address already in use|cannot allocate|bad_alloc"
-    r"|resource temporarily unavailable|too many open files|permission denied|terminate called"
-    r"|error while loading|killed",
-    re.IGNORECASE,
-)
 _TAIL = 1 << 16
 """Bytes at the end of a log that are looked through."""
 _INPROCESS = "--executor inprocess runs without Ray"
@@ -149,10 +144,9 @@ def _logs() -> Path | None:
 def told(logs: Path | None) -> str:
     """The last line of Ray's own logs that names a cause, with its file; "" where none does."""
     for name in ("gcs_server.err", "raylet.err", "gcs_server.out", "raylet.out"):
-        path = logs / name if logs else None
         with contextlib.suppress(OSError):
-            text = path.read_bytes()[-_TAIL:].decode("utf-8", "replace") if path else ""
-            lines = [" ".join(line.split()) for line in text.splitlines() if _CAUSE.search(line)]
-            if lines:
-                return f"{name}: {lines[-1][-300:]}"
+            data = (logs / name).read_bytes() if logs else b""
+            why = cause(data[-_TAIL:].decode("utf-8", "replace"))
+            if why:
+                return f"{name}: {why}"
     return ""

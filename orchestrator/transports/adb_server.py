@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import DeadlineError, InfraError
 from orchestrator.transports.adb_devices import AdbDevice, parse_devices
+from orchestrator.transports.failures import last_words
 
 USUAL_PORT = 5037
 """Where everybody's adb server is, unless told otherwise."""
@@ -128,7 +129,7 @@ class AdbServer:
             said = self._start()
             running = self._version_soon()
             if running is None:
-                raise self._unusable(f"does not start: {cause(said)}")
+                raise self._unusable(f"does not start: {last_words(said)}")
         if running != ours:
             raise self._unusable(
                 f"has version {running}, and {self.adb} has {ours} and would kill it",
@@ -248,17 +249,6 @@ def not_started(adb: str, error: OSError | ValueError) -> InfraError:
     if isinstance(error, ValueError) or error.errno in _ABSENT:
         return missing(adb, f"cannot be run: {reason}")
     return InfraError("E-HUB-IO", f"hub: the program {adb} cannot be started: {reason}")
-
-
-_CAUSE = re.compile(r"could ?n[o']t|cannot|can't|fail|error|denied|in use|refused", re.IGNORECASE)
-
-
-def cause(said: str) -> str:
-    """Of all that a server says which does not start, the line that says why."""
-    lines = [" ".join(line.split()) for line in said.splitlines()]
-    told = [line for line in lines if line and not line.startswith("* daemon")]
-    why = [line for line in told if _CAUSE.search(line)]
-    return (why or told or ["it does not say why"])[-1][:200]
 
 
 def _run(argv: Sequence[str], timeout: float, what: str) -> str:

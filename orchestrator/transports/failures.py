@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
 from orchestrator.errors import DeadlineError, InfraError, InputError
 from orchestrator.transports.base import MAX_LINE
+
+_CAUSE = re.compile(
+    r"could ?n[o']t|cannot|can't|fail|error|fatal|denied|in use|refused|no space left|bad_alloc"
+    r"|too many open files|temporarily unavailable|terminate called|killed|no such file",
+    re.IGNORECASE,
+)
+
+
+def cause(said: str) -> str | None:
+    """Of all that a program says or logs which does not start, the last line that tells why."""
+    lines = [" ".join(line.split()) for line in said.splitlines() if _CAUSE.search(line)]
+    return lines[-1][-300:] if lines else None
+
+
+def last_words(said: str) -> str:
+    """`cause`, else the last line that there is."""
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+    return cause(said) or (lines[-1][:300] if lines else "it does not say why")
 
 
 def link_down(device: str, why: object) -> InfraError:
