@@ -18,6 +18,7 @@ from infra.virtual_farm import adbd as package
 from infra.virtual_farm.config import FarmError, Paths
 from infra.virtual_farm.farm import farm_lock
 from orchestrator.transports.settings import AdbSettings
+from tests.support.clock import PATIENCE
 
 FINGERPRINT = "assay/adbd/x86_64:14/TEST/1:userdebug/test-keys"
 
@@ -75,7 +76,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         if listens("127.0.0.1", port):
             return
