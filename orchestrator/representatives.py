@@ -48,7 +48,7 @@ class Wanted:
 class Division:
     """``unknown``: units and configurations of clean cells without one stored fingerprint.
 
-    ``stale``: what is to be said of fingerprints of clean cells that are not used.
+    ``stale``: why clean cells run in full although there are fingerprints.
     """
 
     cells: tuple[Cell, ...]
@@ -86,6 +86,9 @@ def divide(
         return [(unit, configuration(spec.runtime, kernels(spec))) for unit, spec in specs]
 
     def kind_of(cell: Cell) -> Kind | None:
+        if matrix.runtime(cell.runtime).reset == "off":
+            stale[f"{cell.runtime} keeps state (reset: off), which a spot check lacks"] = None
+            return None
         kinds: set[Kind] = set()
         keys: dict[str, Key] = {}
         for unit, name in names(cell):

@@ -98,6 +98,12 @@ class Evidence:
     guilty: tuple[Guilty, ...] = ()
     plan_matters: bool | None = None
 
+    @property
+    def two_units(self) -> bool:
+        """Whether another unit's answer stands beside the one's: none is at fault alone."""
+        units = [side.factors.get("unit") for side in (self.a, self.b)]
+        return units[0] != units[1]
+
 
 @dataclass(frozen=True)
 class Attribution:

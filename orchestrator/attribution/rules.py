@@ -85,8 +85,22 @@ def unrepeatable(e: Evidence) -> Attribution | None:
     if "threads" in (e.changed or ()) and side.factors.get("threads") not in (None, "1"):
         mend = "run it on one thread"
         return _say(e, Mechanism.NONDETERMINISM, "likely", why, side=side, mend=mend)
+    other = e.b if side is e.a else e.a
+    if not e.two_units or other.mismatches:
+        mend = (
+            "run it with repeats on another unit: only if that one repeats itself is this at fault"
+        )
+        return _say(e, Mechanism.NONDETERMINISM, "likely", why, side=side, mend=mend)
+    because, confidence = [why], _of_repeats(other)
+    if other.repeated:
+        because.append(f"{other.row} does not, in {other.repeated}")
     mend = "take the unit out of the farm: a CPU repeats itself bit for bit"
-    return _say(e, Mechanism.FAULT, "certain", why, side=side, mend=mend)
+    return _say(e, Mechanism.FAULT, confidence, *because, side=side, mend=mend)
+
+
+def _of_repeats(other: Side) -> Confidence:
+    """How surely a unit is at fault that does not repeat itself, beside one that may."""
+    return "certain" if other.repeated else "likely"
 
 
 def unordered(e: Evidence) -> Attribution | None:
@@ -130,9 +144,39 @@ def swapped(e: Evidence) -> Attribution | None:
 def hot(e: Evidence) -> Attribution | None:
     if e.changed != ("condition",):
         return None
-    a, b = e.a.factors.get("condition"), e.b.factors.get("condition")
-    why = f"only the device's state changed ({a} / {b}), which leaves integers as they are"
-    return _say(e, Mechanism.FAULT, "likely", why, mend="take the unit out of the farm")
+    conditions = [str(side.factors.get("condition")) for side in (e.a, e.b)]
+    told = " / ".join(conditions)
+    if any(c.startswith("order:") for c in conditions):
+        why = f"only the order of the samples changed ({told})"
+        return _say(e, Mechanism.ORDER, "likely", why, mend=ORDERS["order dependence"])
+    why = f"only the device's state changed ({told}), which leaves integers as they are"
+    mend = (
+        "run the same on another unit: if that one keeps its bytes, take this one out of the farm"
+    )
+    return _say(e, Mechanism.FAULT, "likely", why, mend=mend)
+
+
+def carried(e: Evidence) -> Attribution | None:
+    """One side kept the state that the samples before left, as it was told to."""
+    if "reset" not in (e.changed or ()):
+        return None
+    kept = e.a if e.a.factors.get("reset") == "off" else e.b
+    because = [f"{kept.row} does not reset the model's state between samples, the other does"]
+    others = [name for name in e.changed or () if name != "reset"]
+    if others:
+        because.append(f"beside it they differ in: {', '.join(others)}")
+    mend = "compare rows that reset alike: with reset off an answer depends on the samples before"
+    confidence: Confidence = "possible" if others else "likely"
+    return _say(e, Mechanism.STATE, confidence, *because, mend=mend)
+
+
+def itself(e: Evidence) -> Attribution | None:
+    """The same unit, asked twice in the same way."""
+    if e.changed != ():
+        return None
+    why = "nothing that is known of the two differs, not even the unit"
+    mend = "run it with repeats on this unit and on another one: does the answer repeat there?"
+    return _say(e, Mechanism.NONDETERMINISM, "possible", why, mend=mend)
 
 
 def elsewhere(e: Evidence) -> Attribution | None:
@@ -151,7 +195,7 @@ def elsewhere(e: Evidence) -> Attribution | None:
 
 def lone_unit(e: Evidence) -> Attribution | None:
     same_system = all(e.a.factors.get(k) == e.b.factors.get(k) for k in SYSTEMS)
-    if e.changed is None or not set(e.changed) <= {"unit"} or not same_system:
+    if e.changed != ("unit",) or not same_system:
         return None
     what = "nothing that is known of the two differs but the unit"
     side, shown = _worse(e)
@@ -293,9 +337,11 @@ RULES: tuple[Rule, ...] = (
     swapped,
     hot,
     elsewhere,
+    itself,
     lone_unit,
     plan,
     saturation,
+    carried,
     wrong,
     float_computed,
     version,

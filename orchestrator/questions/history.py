@@ -1,7 +1,8 @@
 """Store → history: when a device or a model was seen, and whether its answers stayed the same.
 
 The document ``assay.history/1``. A question is a model file and inputs (by hash) asked of one unit
-in one runtime, threads, kernels and condition; versions and systems may change in between.
+in one condition and one way of computing (runtime, threads, kernels, reset); versions and systems
+may change in between.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _row(
             continue
         f = s.answer.factors
         asked = (s.answer.file_sha256, s.answer.inputs_sha256, s.row.condition)
-        questions[(*asked, f.runtime, f.threads, f.kernels)].append((s, s.answer))
+        questions[(*asked, f.way)].append((s, s.answer))
         if f.version not in versions[f.runtime]:
             versions[f.runtime].append(f.version)
     again = [answers for answers in questions.values() if len(answers) > 1]
@@ -90,9 +91,7 @@ def _steps(store: Store, answers: Sequence[Asked], damaged: dict[str, AssayError
         f = now[1].factors
         told.append(
             {
-                "runtime": f.runtime,
-                "threads": f.threads,
-                "kernels": f.kernels,
+                **asdict(f.way),
                 "condition": now[0].row.condition,
                 "inputs": now[0].cell.inputs,
                 "run": now[0].run.id,

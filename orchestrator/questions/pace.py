@@ -13,35 +13,32 @@ from orchestrator.questions.standings import every_run, standings
 from orchestrator.run import Planned
 from orchestrator.store.database import Store
 from orchestrator.store.series import LATENCY, Series
-from orchestrator.variance.factors import kernels
+from orchestrator.variance.factors import Way, way
 
 
-class Way(NamedTuple):
-    """One way of computing one file. ``kernels`` as ``variance.factors.Factors.kernels``."""
+class Kind(NamedTuple):
+    """What is timed: a file on a unit, computed in one way."""
 
     unit: str
     file_sha256: str
-    runtime: str
-    threads: int
-    kernels: str
+    way: Way
 
 
 def paces(
-    store: Store, wanted: Collection[Way], unreadable: dict[str, InputError]
-) -> dict[Way, float]:
+    store: Store, wanted: Collection[Kind], unreadable: dict[str, InputError]
+) -> dict[Kind, float]:
     """Mean seconds of an inference in the newest answer of each way that has one.
 
     Runs whose record is damaged are told to ``unreadable``. Raises InfraError E-ARTEFACT-*.
     """
-    found: dict[Way, float] = {}
+    found: dict[Kind, float] = {}
     series: dict[str, Series] = {}
     for standing in standings(store, every_run(store), unreadable) if wanted else ():
         answer = standing.answer
         if answer is None or not standing.row.condition.startswith(("clean", "spot:")):
             continue  # heat, power and endless repeats have a pace of their own
-        f = answer.factors
-        way = Way(f.unit, answer.file_sha256, f.runtime, f.threads, f.kernels)
-        if way not in wanted or way in found:
+        kind = Kind(answer.factors.unit, answer.file_sha256, answer.factors.way)
+        if kind not in wanted or kind in found:
             continue
         run = standing.run.id
         if run not in series:
@@ -49,7 +46,7 @@ def paces(
         if answer.attempt.id in series[run].attempts:
             ns = series[run].table(answer.attempt.id)["ns"].to_numpy()
             if len(ns):
-                found[way] = float(ns.mean()) / 1e9
+                found[kind] = float(ns.mean()) / 1e9
     return found
 
 
@@ -67,17 +64,16 @@ def saved(store: Store, in_full: Planned, by_class: Planned) -> Saved:
     matrix, inventory = in_full.matrix, in_full.inventory
     before = total_work(matrix, in_full.cells).inferences
     after = total_work(matrix, by_class.cells).inferences
-    less: list[tuple[Way, int]] = []
+    less: list[tuple[Kind, int]] = []
     for full, cell in zip(in_full.cells, by_class.cells, strict=True):
         if cell.id == full.id:
             continue
         unit = cell.candidates[0]
         spec = runtime_spec(matrix.runtime(cell.runtime), inventory.device(unit))
         sha256 = sha256_file(matrix.file(cell.model, cell.file).path)
-        way = Way(unit, sha256, spec.runtime, spec.threads, kernels(spec))
-        less.append((way, before[full.id] - after[cell.id]))
-    pace = paces(store, {way for way, _ in less}, {})  # the division told what is unreadable
+        less.append((Kind(unit, sha256, way(spec)), before[full.id] - after[cell.id]))
+    pace = paces(store, {kind for kind, _ in less}, {})  # the division told what is unreadable
     emulated = {d.name for d in store.devices() if d.emulated}
-    seconds = [pace[way] * count for way, count in less if way in pace]
-    of_emulated = any(way.unit in emulated for way in pace)
+    seconds = [pace[kind] * count for kind, count in less if kind in pace]
+    of_emulated = any(kind.unit in emulated for kind in pace)
     return Saved(sum(seconds) / 3600, len(seconds), len(less), of_emulated)

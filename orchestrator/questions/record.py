@@ -51,8 +51,11 @@ def record(store: Store, unreadable: dict[str, InputError]) -> Record:
         why = prints.stale(answer.factors)
         if standing.time > latest.get(who, (newest.created, None))[0]:
             latest[who] = standing.time, why
-        if why is None and answer.factors.condition.startswith(("clean", "spot:")):
-            kept = whole if answer.factors.condition == "clean" else spots
+        clean = answer.factors.condition == "clean"
+        # With its state left alone, drawn samples are another stream than all of them.
+        drawn = answer.factors.condition.startswith("spot:") and answer.factors.reset == "on"
+        if why is None and (clean or drawn):
+            kept = whole if clean else spots
             kept[answer.attempt.id] = _said(newest.sha256, ":".join(who), standing, answer)
     checks = [
         check
@@ -75,6 +78,7 @@ def _said(fingerprint: str, who: str, standing: Standing, answer: Answer) -> Sai
             *answer.inputs_sha256,
             str(result["repeats"]["samples"]) if result else "",
             str(answer.factors.threads),
+            answer.factors.reset,
         ),
         answer.outputs,
         f"{cell.model}.{cell.file} with {cell.inputs} {cell.condition}",

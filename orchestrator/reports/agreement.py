@@ -9,6 +9,7 @@ from rich.console import Console
 
 from orchestrator.reports import format as fmt
 from orchestrator.reports.columns import columns, line
+from orchestrator.variance.factors import unusual
 
 Json = Mapping[str, Any]
 
@@ -73,7 +74,7 @@ def _level(found: Json) -> tuple[str, ...]:
     fixed = found["fixed"]
     shared = [fixed[k] for k in ("unit", "runtime", "version") if k in fixed]
     shared += [f"threads {fixed['threads']}"] if "threads" in fixed else []
-    shared += [x for x in (fixed["kernels"], fixed["condition"]) if x not in ("default", "clean")]
+    shared += unusual(fixed)
     who = ", ".join(found["who"]) if found["level"] != "within" else str(len(found["who"]))
     return (
         _LEVELS[found["level"]],

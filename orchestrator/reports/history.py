@@ -10,6 +10,7 @@ from rich.console import Console
 
 from orchestrator.reports import format as fmt
 from orchestrator.reports.columns import columns, line
+from orchestrator.variance.factors import unusual
 
 Json = Mapping[str, Any]
 
@@ -54,11 +55,11 @@ def _step(row: Json, step: Json) -> str:
     setting, moved = [step["runtime"]], "the same bytes"
     if not step["identical"]:
         setting = [row["file"], step["runtime"], f"threads {step['threads']}"]
-        setting += [step["kernels"]] if step["kernels"] != "default" else []
-        setting += [step["condition"]]
+        setting += [*unusual({**step, "condition": None}), step["condition"]]
         moved = f"other bytes in {fmt.rate(step['different'])} of the samples"
     since = "; ".join(_change(c) for c in step["changes"]) or (
-        "nothing that is recorded changed: a fault, or an answer that does not repeat"
+        "nothing that is recorded changed: an answer that does not repeat;"
+        " whether another unit's does tells if this one is at fault"
     )
     return f"{' '.join(setting)} since {step['run']}: {moved} ({since})"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.variance.factors import Factors
+from orchestrator.variance.factors import SETTINGS, Factors
 from orchestrator.variance.fleet import unanimous
 from orchestrator.variance.intervals import Rate, rate
 from orchestrator.variance.kappa import Kappa, cohen, fleiss
@@ -76,12 +76,11 @@ class Against:
 Name = Callable[[Factors], str | None]
 
 _WHERE = ("device_class", "unit", "core")
-_HOW = ("threads", "kernels", "condition")
 LEVELS: dict[str, tuple[tuple[str, ...], Name]] = {
-    "units": (("device_class", "core", "runtime", "version", *_HOW), lambda f: f.unit),
-    "classes": (("runtime", "version", *_HOW), lambda f: f.device_class),
-    "runtimes": ((*_WHERE, *_HOW), lambda f: f.runtime),
-    "versions": ((*_WHERE, "runtime", *_HOW), lambda f: f.version),
+    "units": (("device_class", "core", "runtime", "version", *SETTINGS), lambda f: f.unit),
+    "classes": (("runtime", "version", *SETTINGS), lambda f: f.device_class),
+    "runtimes": ((*_WHERE, *SETTINGS), lambda f: f.runtime),
+    "versions": ((*_WHERE, "runtime", *SETTINGS), lambda f: f.version),
 }
 """Level -> the factors that its raters share, and what tells them apart.
 

@@ -7,50 +7,65 @@ difference on an axis counts under its outermost factor:
 
     place      core > class > unit > system
     engine     runtime > version
-    threads, kernels, condition
+    threads, kernels, reset, condition
+
+No setting is left out: whatever `RuntimeSpec` holds beyond the factors of its own is named in
+``kernels``, field by field.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from device_worker.wire import RuntimeSpec
 from orchestrator.matrix.key import Key, key_of
 from orchestrator.variance.observation import Row
 
-FACTORS = (
-    *("core", "class", "unit", "system"),
-    *("runtime", "version", "threads", "kernels", "condition"),
-)
 CPU = "CPUExecutionProvider"
 _SYSTEM = ("kernel", "os", "libc", "hardware")
+_PLAIN = re.compile(r"[\w.:/+-]+")
 
 
 @dataclass(frozen=True)
-class Factors:
+class Way:
+    """How a runtime was asked to compute. ``kernels``: "default", or what was asked for in its
+
+    place (kernel set, delegate, providers, session options) and what silently fell back.
+    ``reset``: "off" where a sample meets the state that the one before it left.
+    """
+
+    runtime: str
+    threads: int
+    kernels: str
+    reset: str
+
+
+@dataclass(frozen=True)
+class Factors(Way):
     """``core``: machine, kinds of cores, digest of the ISA flags. ``system``: digest of kernel,
 
     operating system, libc, hardware and microcode; not of Python and NumPy, which come with a
     runtime's environment and only carry bytes whose hashes are checked. ``build``: digest of the
-    runtime's native libraries, which differ by machine. ``kernels``: "default", or what was asked
-    for in its place (kernel set, delegate, providers, session options) and what silently fell back.
-    ``condition``: "clean" for repeats too, which change nothing. None is unknown.
+    runtime's native libraries, which differ by machine. ``condition``: "clean" for repeats too,
+    which change nothing. None is unknown.
     """
 
     core: str | None
     device_class: str
     unit: str
     system: str | None
-    runtime: str
     version: str | None
     build: str | None
-    threads: int
-    kernels: str
     condition: str
+
+    @property
+    def way(self) -> Way:
+        return Way(**{f.name: getattr(self, f.name) for f in fields(Way)})
 
     @property
     def key(self) -> Key:
@@ -61,8 +76,21 @@ class Factors:
         """As one would name it in a line: unit, runtime, version, and what is not usual."""
         version = self.version or "(version unknown)"
         parts = [f"{self.unit}/{self.runtime} {version} threads {self.threads}"]
-        parts += [x for x in (self.kernels, self.condition) if x not in ("default", "clean")]
-        return " ".join(parts)
+        return " ".join([*parts, *unusual(vars(self))])
+
+
+PLACE = ("core", "device_class", "unit", "system")
+ENGINE = ("runtime", "version", "build")
+SETTINGS = tuple(f.name for f in fields(Factors) if f.name not in (*PLACE, *ENGINE))
+"""Each an axis of its own."""
+FACTORS = ("core", "class", "unit", "system", "runtime", "version", *SETTINGS)
+
+
+def unusual(found: Mapping[str, Any]) -> list[str]:
+    """What is not usual among named factors, in words; threads are always told beside it."""
+    reset = "reset off" if found.get("reset") == "off" else "on"
+    said = (found.get("kernels"), reset, found.get("condition"))
+    return [x for x in said if x not in ("default", "on", "clean", None)]
 
 
 def factors(
@@ -74,15 +102,13 @@ def factors(
     """
     key = key_of(environment)
     return Factors(
+        **vars(way(spec, environment.get("delegate"), fallbacks)),
         core=key.core,
         device_class=row.device_class,
         unit=row.device,
         system=_system(environment),
-        runtime=spec.runtime,
         version=key.version,
         build=key.build,
-        threads=environment.get("threads") or spec.threads,
-        kernels=kernels(spec, environment.get("delegate"), fallbacks),
         condition="clean" if row.condition.startswith("repeat:") else row.condition,
     )
 
@@ -107,7 +133,7 @@ def changed(a: Factors, b: Factors) -> tuple[str, ...] | None:
     )
     if place is None or engine is None:
         return None
-    rest = [f for f in ("threads", "kernels", "condition") if getattr(a, f) != getattr(b, f)]
+    rest = [f for f in SETTINGS if getattr(a, f) != getattr(b, f)]
     return tuple(name for name in (place, engine, *rest) if name)
 
 
@@ -134,17 +160,49 @@ def _system(environment: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
+def way(spec: RuntimeSpec, delegate: Any = None, fallbacks: tuple[str, ...] = ()) -> Way:
+    """``delegate``: as a worker described it; ``fallbacks`` as in `device_worker.wire.Backend`."""
+    return Way(
+        runtime=spec.runtime,
+        threads=spec.threads,
+        kernels=kernels(spec, delegate, fallbacks),
+        reset="on" if spec.reset else "off",
+    )
+
+
 def kernels(spec: RuntimeSpec, delegate: Any = None, fallbacks: tuple[str, ...] = ()) -> str:
-    """As ``Factors.kernels``; ``delegate``: as a worker described it."""
-    asked = [] if spec.kernels == "default" else [spec.kernels]
-    asked += [p for p in spec.providers if p != CPU]
-    if spec.delegate is not None:
-        asked.append(f"delegate {spec.delegate.name} {_short(delegate or vars(spec.delegate))}")
-    for provider, options in sorted(spec.provider_options.items()):
-        asked += [f"{provider} {k}={v}" for k, v in sorted(options.items())]
-    asked += [f"{k}={v}" for k, v in sorted(spec.session.items())]
+    """As ``Way.kernels``: every field of ``spec`` that is no factor of its own and not as usual."""
+    usual, asked = RuntimeSpec(spec.runtime), []
+    own = {f.name for f in fields(Way)} - {"kernels"}
+    for name, value in vars(spec).items():
+        if name in own or value == getattr(usual, name):
+            continue
+        asked += _words(name, value, delegate)
     asked += [f"fallback: {line}" for line in fallbacks]
     return ", ".join(asked) or "default"
+
+
+def _words(name: str, value: Any, delegate: Any) -> list[str]:
+    """One setting, such that no two settings have the same words."""
+    match name:
+        case "kernels":
+            return [_word(value)]
+        case "providers":  # the CPU comes last, named or not
+            return [_word(p) for p in (value[:-1] if value[-1] == CPU else value)]
+        case "delegate":
+            return [f"delegate {_word(value.name)} {_short(delegate or vars(value))}"]
+        case "provider_options":
+            named = [(p, k, v) for p, options in value.items() for k, v in options.items()]
+            return [f"{_word(p)} {_word(k)}={_word(v)}" for p, k, v in sorted(named)]
+        case "session":
+            return [f"{_word(k)}={_word(v)}" for k, v in sorted(value.items())]
+        case _:
+            return [f"{name}={json.dumps(value, sort_keys=True, default=str)}"]
+
+
+def _word(text: str) -> str:
+    """As it is, in quotes where it could be taken for several."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def _short(data: Any) -> str:

@@ -34,6 +34,7 @@ FACTORS = {
     "version": "2.3.0",
     "kernels": "default",
     "threads": "1",
+    "reset": "on",
     "condition": "clean",
 }
 
@@ -141,6 +142,56 @@ def test_one_that_does_not_repeat_itself(changes: dict[str, object], mechanism: 
     assert "3 of 900" in told.because[0]
 
 
+@pytest.mark.parametrize(
+    ("other", "mechanism", "confidence"),
+    [
+        (side("a", repeated=900), Mechanism.FAULT, "certain"),
+        (side("a"), Mechanism.FAULT, "likely"),
+        (side("a", repeated=900, mismatches=1), Mechanism.NONDETERMINISM, "likely"),
+        (side("b"), Mechanism.NONDETERMINISM, "likely"),
+        (side("b", factors={"kernels": "reference"}), Mechanism.NONDETERMINISM, "likely"),
+    ],
+)
+def test_no_unit_is_at_fault_without_another_that_is_sound(
+    other: Side, mechanism: Mechanism, confidence: str
+) -> None:
+    """A model may draw random numbers: that shows as long as a second unit was asked."""
+    told = attribute(evidence(other, side("b", repeated=900, mismatches=3), ROUNDED))
+    assert (told.mechanism, told.confidence) == (mechanism, confidence)
+    assert ("take the unit out" in (told.mend or "")) == (mechanism is Mechanism.FAULT)
+
+
+@pytest.mark.parametrize("seen", [{}, {"repeated": 8}, {"arithmetic": {"conv": "half-up"}}])
+def test_one_unit_asked_twice_alike_is_accused_of_nothing(seen: dict[str, object]) -> None:
+    told = attribute(evidence(side(**seen), side(**seen), pair(codes(), steps(codes(), 9, 25))))
+    assert (told.mechanism, told.factors) == (Mechanism.NONDETERMINISM, ())
+    assert (told.confidence, told.blamed) == ("possible", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "factors", "confidence"),
+    [
+        ({}, ("reset",), "likely"),
+        ({"unit": "b"}, ("unit", "reset"), "possible"),
+        ({"threads": "4"}, ("threads", "reset"), "possible"),
+        ({"runtime": "tflite-runtime", "version": "2.14"}, ("runtime", "reset"), "possible"),
+    ],
+)
+def test_state_that_was_to_be_kept_is_the_settings_doing(
+    changes: dict[str, str], factors: tuple[str, ...], confidence: str
+) -> None:
+    labels = codes().argmax(axis=1)
+    kept = side("a", factors={"reset": "off", **changes})
+    told = attribute(evidence(side("a"), kept, pair(codes(), codes(9), labels)))
+    assert (told.mechanism, told.confidence) == (Mechanism.STATE, confidence)
+    assert set(told.factors or ()) == set(factors)
+    assert told.blamed is None
+    assert "a does not reset the model's state" in told.because[0]
+    alike = side("b", factors={"reset": "off"})
+    both = attribute(evidence(side("a", factors={"reset": "off"}), alike, ROUNDED))
+    assert both.factors == ("unit",)
+
+
 def test_an_answer_that_hangs_on_the_order_is_named_as_the_row_names_it() -> None:
     """A sample that was run twice and gave the same bytes shows no state that is carried."""
     none, moved = Reordered(0, 200, 0, 1), Reordered(7, 200, 0, 1)
@@ -174,6 +225,10 @@ def test_heat_changes_no_integer() -> None:
     hot = side("a", factors={"condition": "soak:75C"})
     told = attribute(evidence(side("a"), hot, ROUNDED))
     assert (told.mechanism, told.factors) == (Mechanism.FAULT, ("condition",))
+    assert told.blamed is None
+    assert (told.mend or "").startswith("run the same on another unit")
+    shuffled = side("a", factors={"condition": "order:7"})
+    assert attribute(evidence(side("a"), shuffled, ROUNDED)).mechanism is Mechanism.ORDER
 
 
 def test_a_fallback_is_where_it_ran() -> None:

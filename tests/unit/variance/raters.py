@@ -22,6 +22,7 @@ PLAIN = Factors(
     build="b1",
     threads=1,
     kernels="default",
+    reset="on",
     condition="clean",
 )
 

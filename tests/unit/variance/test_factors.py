@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,10 @@ import pytest
 
 from device_worker.environment import describe
 from device_worker.wire import Delegate, RuntimeSpec
-from orchestrator.variance.factors import CPU, Factors, changed, factors
+from orchestrator.matrix.inventory import Device
+from orchestrator.matrix.model import RuntimeConfig
+from orchestrator.orders import runtime_spec
+from orchestrator.variance.factors import CPU, FACTORS, Factors, Way, changed, factors, way
 from orchestrator.variance.observation import Row
 from tests.unit.variance.raters import PLAIN
 
@@ -77,6 +80,8 @@ def test_threads_kernels_and_condition() -> None:
     assert changed(plain, of(row=replace(ROW, condition="soak:75C/60s"))) == ("condition",)
     assert changed(plain, of(row=replace(ROW, condition="repeat:100"))) == ()
     assert changed(plain, of(threads=2, kernels="builtin")) == ("threads", "kernels")
+    assert changed(plain, of(reset=False)) == ("reset",)
+    assert of(reset=False).text().endswith(" threads 1 reset off")
 
 
 def test_everything_that_selects_kernels_counts() -> None:
@@ -95,6 +100,94 @@ def test_everything_that_selects_kernels_counts() -> None:
     assert len(set(named)) == len(named)
     fell = factors(ROW, ort, describe(ort), ("asked for NNAPI, it was given no operator",))
     assert fell.kernels == "fallback: asked for NNAPI, it was given no operator"
+
+
+ANOTHER: dict[str, Any] = {
+    "runtime": "tflite-runtime",
+    "threads": 2,
+    "kernels": "reference",
+    "providers": ["XnnpackExecutionProvider", CPU],
+    "provider_options": {"XnnpackExecutionProvider": {"intra_op_num_threads": "2"}},
+    "session": {"session.x64quantprecision": "1"},
+    "delegate": Delegate("npu", "libnpu.so"),
+    "optimise": False,
+    "reset": False,
+}
+"""Field of a runtime spec -> a value that is not the usual one."""
+CONFIGURED: dict[str, Any] = {
+    "runtime": "tflite-runtime",
+    "threads": 2,
+    "provider": ("XnnpackExecutionProvider", CPU),
+    "provider_options": {"CPUExecutionProvider": {"arena": "0"}},
+    "session": {"session.x64quantprecision": "1"},
+    "delegate": "npu",
+    "kernels": "builtin",
+    "reset": "off",
+}
+"""Key of a runtime in a matrix -> a value that is not the usual one."""
+CHOOSES = {"name", "devices", "files"}
+"""Keys of a runtime that say where it runs, not how."""
+NPU = Device.model_validate(
+    {
+        "name": "desk",
+        "class": "host",
+        "transport": {"type": "local"},
+        "python": {"default": "python3"},
+        "delegates": {"npu": {"library": "libnpu.so"}},
+    }
+)
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(RuntimeSpec)])
+def test_whatever_a_runtime_spec_holds_is_a_factor(field: str) -> None:
+    """A field without a value here is one that somebody added: give it one, and see it counted."""
+    plain = RuntimeSpec("litert")
+    environment = {**describe(plain), "runtime": {"version": "1", "native_sha256": "b"}}
+    a, b = (
+        factors(ROW, spec, environment)
+        for spec in (plain, replace(plain, **{field: ANOTHER[field]}))
+    )
+    assert changed(a, b), field
+    assert a.way != b.way
+
+
+@pytest.mark.parametrize("key", sorted(RuntimeConfig.model_fields.keys() - CHOOSES))
+def test_whatever_a_runtime_in_a_matrix_names_is_a_factor(key: str) -> None:
+    found = []
+    for values in ({}, {key: CONFIGURED[key]}):
+        config = RuntimeConfig.model_construct(**{"name": "r", "runtime": "litert", **values})
+        found.append(way(runtime_spec(config, NPU)))
+    assert found[0] != found[1], key
+
+
+def test_every_field_of_the_factors_parts_answers() -> None:
+    """Within unit means equal in all of them; every one is told under a name in FACTORS."""
+    values = {f.name: getattr(PLAIN, f.name) for f in fields(Factors)}
+    for name, value in values.items():
+        other = replace(PLAIN, **{name: value + 1 if isinstance(value, int) else f"{value}-other"})
+        assert changed(PLAIN, other), name
+        assert set(changed(PLAIN, other) or ()) <= set(FACTORS)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ({"session": {"a": "1, b=2"}}, {"session": {"a": "1", "b": "2"}}),
+        ({"session": {"a": "b=c"}}, {"session": {"a=b": "c"}}),
+        ({"session": {"P k": "v"}}, {"provider_options": {"P": {"k": "v"}}}),
+        ({"providers": [CPU, "X"]}, {"providers": ["X", CPU]}),
+        ({"providers": ["X", "Y", CPU]}, {"providers": ["Y", "X", CPU]}),
+        ({"kernels": "reference"}, {"session": {"reference": ""}}),
+    ],
+)
+def test_two_settings_never_have_the_same_words(a: dict[str, Any], b: dict[str, Any]) -> None:
+    one, two = (way(RuntimeSpec("onnxruntime", **spec)) for spec in (a, b))
+    assert one.kernels != two.kernels
+
+
+def test_the_cpu_comes_last_named_or_not() -> None:
+    named, plain = (way(RuntimeSpec("onnxruntime", providers=p)) for p in (["X", CPU], ["X"]))
+    assert named == plain == Way("onnxruntime", 1, "X", "on")
 
 
 def test_the_version_in_use_wins_over_what_is_installed() -> None:
