@@ -25,5 +25,9 @@ def emulated_devices(document: Mapping[str, Any]) -> list[str]:
 
 
 def available(row: Mapping[str, Any]) -> bool:
-    """False where the device does not offer what the row asks for."""
-    return bool(row["status"] != "not_available")
+    """False where the device offers nothing of what the row asks for.
+
+    A row with an answer under one condition is there, though another condition is not.
+    """
+    told = [cell["status"] for cell in row.get("cells", ())] or [row["status"]]
+    return any(status != "not_available" for status in told)

@@ -71,15 +71,19 @@ def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat |
     )
     shown = Repeat(best.count, best.samples, bad) if best else None
     faults = [f"{bad} of {compared} repeated outputs differ from the first pass"] if bad else []
+    held = compared  # outputs that were held against another of the same sample
     states = [c for c in case.cells if c.status == "ok" and _of_state(c)] if case.clean else []
     for c in states:
-        if case.clean and (apart := unlike(c, case.clean)) and apart.k:
+        apart = unlike(c, case.clean) if case.clean else None
+        held += apart.n if apart else 0
+        if apart and apart.k:
             bad += apart.k
             head = "order dependence: " if c.order else ""
             faults.append(
                 f"{head}{apart.k} of {apart.n} outputs under {c.row.condition} differ from the"
                 " clean ones"
             )
+        held += c.order is not None
         if c.order and not c.order.same:
             bad += 1
             faults.append(
@@ -94,9 +98,7 @@ def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat |
 
     def say(verdict: GateVerdict, reason: str) -> tuple[GateResult, Repeat | None]:
         observed = bad if best or faults else None
-        return GateResult(
-            "G2", verdict, observed, compared, None, 0, f"G2: {reason}", attempts
-        ), shown
+        return GateResult("G2", verdict, observed, held, None, 0, f"G2: {reason}", attempts), shown
 
     if faults:
         return say("fail", "; ".join(faults))

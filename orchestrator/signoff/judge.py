@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +12,7 @@ from orchestrator.signoff.case import Baseline, Case, Group, baseline, cases
 from orchestrator.signoff.policy import GATES, Policy
 from orchestrator.signoff.reference import Choice, choose
 from orchestrator.signoff.result import (
+    PRECEDENCE,
     Cell,
     ClassResult,
     FleetResult,
@@ -290,7 +291,8 @@ def _verdict(
         shown.append("inconclusive")  # otherwise these only repeat that there is no output
     reasons += [g.reason for v in shown for g in decided if g.verdict == v]
     if case.answers and case.answers.nonfinite:
-        reasons.append(f"{case.answers.nonfinite} samples have NaN or infinite outputs")
+        count, n = case.answers.nonfinite, case.answers.n
+        reasons.append(f"NaN or infinity in the outputs for {count} of {n} samples")
     if stands_for_it and e.standing:
         accepted = policy.accept_covered_by_class
         verdicts.append(stands_for_it.verdict if accepted else "covered-by-class")
@@ -337,7 +339,7 @@ def _classes(rows: Sequence[RowResult]) -> tuple[ClassResult, ...]:
             if row.verdict != "pass"
         ]
         if verdict == "pass":
-            reasons = [f"{len(group)} rows passed every gate that applies"]
+            reasons = [f"{_rows(len(group))} passed every gate that applies"]
         ids = tuple(row.id for row in group)
         found.append(ClassResult(name, emulated, verdict, tuple(reasons), ids))
     return tuple(found)
@@ -359,7 +361,36 @@ def _reasons(
     if not rows:
         reasons.append("nothing was observed")
     overall = worst(c.verdict for c in classes)
+    by_id = {row.id: row for row in rows}
     for c in sorted(classes, key=lambda c: (c.verdict != overall, c.device_class, c.emulated)):
-        bad = f"{len(c.reasons)} of {len(c.rows)} rows: " if c.verdict != "pass" else ""
-        reasons.append(f"{c.device_class}: {c.verdict}: {bad}{c.reasons[0]}")
+        counted = ""
+        if c.verdict != "pass":
+            counted = f"{_counted(c.verdict, [by_id[id] for id in c.rows])}: "
+        reasons.append(f"{c.device_class}: {c.verdict}: {counted}{c.reasons[0]}")
     return tuple(reasons)
+
+
+def _counted(verdict: Verdict, rows: Sequence[RowResult]) -> str:
+    """How many rows have the verdict of their class, and in brackets what became of the others:
+
+    ``7 of 10 rows (2 inconclusive, 1 not available)``.
+    """
+    own = [row for row in rows if row.verdict == verdict]
+    absent = sum(map(_absent, own))
+    text = f"{len(own)} of {_rows(len(rows))}"
+    if absent:
+        text += ", not available" if absent == len(own) else f", {absent} of them not available"
+    others = Counter(
+        "not available" if _absent(row) else row.verdict for row in rows if row.verdict != verdict
+    )
+    told = [f"{others[word]} {word}" for word in (*PRECEDENCE, "not available") if others[word]]
+    return f"{text} ({', '.join(told)})" if told else text
+
+
+def _absent(row: RowResult) -> bool:
+    """Whether the device does not offer what the row asks for, in any condition."""
+    return all(cell.status == "not_available" for cell in row.cells)
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"

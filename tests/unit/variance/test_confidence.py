@@ -79,6 +79,118 @@ def test_ten_thousand_classes_below_half_a_step_are_uniform_not_lost() -> None:
     assert found.p1[1] == 1.0
 
 
+U8 = {"scale": 1 / 256, "zero_point": 0}
+RNG = np.random.default_rng(5)
+
+
+def soft(classes: int, temperature: float, n: int = 40) -> Floats:
+    x = RNG.normal(0, temperature, (n, classes))
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    found: Floats = e / e.sum(axis=1, keepdims=True)
+    return found
+
+
+def u8(p: Floats) -> NDArray[np.uint8]:
+    return np.clip(np.rint(p * 256), 0, 255).astype(np.uint8)
+
+
+def one_row(classes: int, *values: float) -> Floats:
+    found = np.zeros((1, classes))
+    found[0, : len(values)] = values
+    return found
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1001, 30_000])
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 10.0])
+def test_a_softmax_is_known_in_every_type_it_is_stored_in(classes: int, temperature: float) -> None:
+    p = soft(classes, temperature, n=8)
+    e = np.exp(RNG.normal(0, temperature, (8, classes)).astype(np.float32))
+    one_by_one = np.array([np.add.accumulate(row)[-1] for row in e])  # the worst order of a sum
+    stored: list[tuple[Any, dict[str, Any]]] = [
+        (p, {}),
+        (p.astype(np.float32), {}),
+        (e / one_by_one[:, None], {}),
+        (e * (np.float32(1) / one_by_one)[:, None], {}),
+        (p.astype(np.float16), {}),
+        (p.astype(np.float16).astype(np.float32), {}),  # a delegate that computes in half floats
+        (u8(p), U8),
+        ((u8(p).astype(np.int16) - 128).astype(np.int8), {"scale": 1 / 256, "zero_point": -128}),
+        (np.rint(p * 32768).clip(0, 32767).astype(np.int16), {"scale": 1 / 32768, "zero_point": 0}),
+        (np.rint(p * 255).astype(np.uint8), {"scale": 1 / 255, "zero_point": 0}),
+        ((u8(p) / 256).astype(np.float32), {**U8, "code_min": 0, "code_max": 255}),
+    ]
+    for values, lattice in stored:
+        found = head(answers(values, **lattice))
+        assert found.kind == "probabilities", (values.dtype, lattice, found.why)
+        assert found.p is not None
+        assert np.abs(found.p - p).max() < 0.02 or values.dtype != np.uint8
+        assert found.p.sum(axis=1) == pytest.approx(np.ones(8))
+        assert found.p.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("values", "lattice"),
+    [
+        (one_row(1001, 0.5), {}),
+        (one_row(1001, 0.5, 0.5, 0.5), {}),
+        (one_row(1001, 1.0, 1.0, 1.0), {}),
+        (one_row(1001, 0.5, 0.499), {}),
+        (one_row(1001, 0.5, 0.501), {}),
+        (one_row(30_000, 0.5, 0.497), {}),
+        (u8(one_row(1001, 0.5, 0.5, 0.5)), U8),
+        (u8(one_row(1001, 0.99, 0.99, 0.99)), U8),
+        (u8(np.full((1, 1001), 3 / 1001)), U8),
+        (u8(np.full((1, 1001), 0.5)), U8),
+        (u8(one_row(10, 0.5)), U8),
+        (u8(one_row(10, 0.5, 0.5, 0.5)), U8),
+        (u8(one_row(100, 0.5)), U8),
+        (np.rint(one_row(1001, 0.5) * 2**15).astype(np.int16), {"scale": 2**-15, "zero_point": 0}),
+        (one_row(1001, 0.5, 0.25).astype(np.float16), {}),
+        (one_row(1001, 0.5, 0.75).astype(np.float16), {}),
+    ],
+)  # fmt: skip
+def test_scores_that_no_distribution_rounds_to_are_none(
+    values: Any, lattice: dict[str, Any]
+) -> None:
+    """At 1,001 classes and a step of 1/256 half a step a class would allow any sum from -1 to 3."""
+    values = values.astype(np.float32) if values.dtype == np.float64 else values
+    assert head(answers(values, **lattice)).kind == "unclear"
+    sound = np.zeros_like(values)
+    sound[0, 0] = 1 if values.dtype.kind == "f" else round(1 / lattice["scale"]) - 1
+    both = np.concatenate([sound, values])
+    assert head(answers(both, **lattice)).kind == "unclear", "one sample that is none is enough"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        f32([[-0.0005, 0.5, 0.5005]]),
+        f32([[-1e-6, 1.000001, 0.0]]),
+        f32([[-0.5, 0.75, 0.75]]),
+        f32([[0.0, 1.001, 0.0]]),
+    ],
+)
+def test_a_negative_score_is_no_probability_whatever_the_sum(values: Any) -> None:
+    assert head(answers(values)).kind == "logits"
+    wide = np.zeros((1, 1001), np.int8)
+    wide[0, :3] = (-1, 65, 64)
+    assert head(answers(wide, scale=1 / 128, zero_point=0)).kind == "logits"
+
+
+def test_what_zeros_hide_is_not_given_to_the_largest() -> None:
+    """Half of it is spread over a thousand classes: the device is sure to 50 %, not to 100 %."""
+    found = head(answers(u8(one_row(1001, 0.5)), [0], **U8))
+    assert found.kind == "probabilities"
+    assert found.p1 is not None
+    assert found.p1[0] == pytest.approx(0.5)
+
+
+def test_a_lattice_that_ends_below_one_hides_the_rest_at_its_end() -> None:
+    found = head(answers(i8([[127, -128, -128]]), scale=0.0035, zero_point=-128))
+    assert found.p is not None
+    assert found.p.tolist() == [[1.0, 0.0, 0.0]]
+
+
 def test_samples_without_a_number_stay_in_place_without_a_probability() -> None:
     found = head(answers(f32([[5, 0], [np.inf, 0], [0, 5]])))
     assert found.p is not None
