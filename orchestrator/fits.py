@@ -28,7 +28,7 @@ def check(
     ``names``: of model, file and input set; ``outputs``: the file's. What has a dynamic shape is
     left to the run. ``where``: "file:line" of an entry of the matrix.
     """
-    model, file, inputs = names
+    model, _, inputs = names
     m = [spec.name for spec in matrix.models].index(model)
     i = [spec.name for spec in matrix.inputs].index(inputs)
     labels = "label" if matrix.inputs[i].type == "csv" else "labels"
@@ -43,8 +43,25 @@ def check(
         if dataset.labels is not None:
             check_labels(task, dataset.labels, _outputs(outputs, len(dataset.x)))
     except TaskError as error:
-        what = f"{model}.{file} on {inputs}: {error.what}"
-        raise InputError(error.id, what, where=where(loc), mend=error.mend) from None
+        what, mend = error.what, error.mend
+        if not 0 <= task.output < len(outputs) or not _unsaid(outputs[task.output]):
+            raise _mismatch(error.id, names, what, where(loc), mend) from None
+        what = f"the file does not say the shape of its output {outputs[task.output].name!r}"
+        what += ", which is then known only after a run: not supported"
+        mend = "write the output's shape into the file, with as many axes as it has"
+        raise _mismatch(error.id, names, what, where(loc), mend) from None
+
+
+def _unsaid(output: TensorInfo) -> bool:
+    """Whether nothing is known of a sample's elements: no axis at all, or one of any length."""
+    return output.shape in ((), (-1,))
+
+
+def _mismatch(
+    id: str, names: tuple[str, str, str], what: str, where: str, mend: str | None
+) -> InputError:
+    model, file, inputs = names
+    return InputError(id, f"{model}.{file} on {inputs}: {what}", where=where, mend=mend)
 
 
 def _outputs(infos: Sequence[TensorInfo], n: int) -> list[Output]:

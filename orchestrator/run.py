@@ -27,6 +27,8 @@ from orchestrator.reports.progress import Progress
 from orchestrator.representatives import Wanted
 from orchestrator.signoff.policy import Policy
 from orchestrator.staging import Compute, check_unchanged, stage
+from orchestrator.store import queued
+from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import CellSpec
@@ -75,16 +77,35 @@ def divide(
     return replace(planned, cells=found.cells, by_class=found.by_class), found
 
 
-def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
-    """Stage the artefacts, then queue the cells; the run's ID. Nothing is queued on an error."""
-    matrix, inventory, cells = planned.matrix, planned.inventory, planned.cells
-    bundles = keep_bundles(planned.bundles, store.artefacts)
-    staging = stage(matrix, cells, store.artefacts, compute, planned.where)
+def prepare(
+    planned: Planned, artefacts: Artefacts, compute: Compute, *, lineage: bool = True
+) -> tuple[dict[str, Any], list[CellSpec]]:
+    """Everything that a run keeps (`FrozenRun.dump`), its files put into ``artefacts``, and its
+
+    cells. Raises InputError for whatever no run can be made of. ``lineage``: as of `stage`.
+    """
+    matrix, cells = planned.matrix, planned.cells
+    bundles = keep_bundles(planned.bundles, artefacts)
+    staging = stage(matrix, cells, artefacts, compute, planned.where, lineage=lineage)
     staging = staging.model_copy(update={"bundles": bundles})
     slots = {cell.slot: cell.candidates for cell in cells}
-    frozen = FrozenRun(matrix, inventory, planned.policy, staging, slots, planned.by_class)
+    frozen = FrozenRun(
+        *(matrix, planned.inventory, planned.policy, staging, slots, planned.by_class)
+    )
     data = frozen.dump()
     check_unchanged(matrix, staging, data["files"])
+    specs = [
+        CellSpec(**vars(cell), env_key=matrix.runtime(cell.runtime).runtime, position=position)
+        for position, cell in enumerate(cells)
+    ]
+    queued.slots_of(specs)
+    return data, specs
+
+
+def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
+    """Stage the artefacts, then queue the cells; the run's ID. Nothing is queued on an error."""
+    matrix, inventory = planned.matrix, planned.inventory
+    data, cells = prepare(planned, store.artefacts, compute)
     known = {device.name: device for device in store.devices()}
     for name in planned.devices:
         # Whether a unit is emulated is for the unit to say; until it has, what it said last.
@@ -95,10 +116,7 @@ def enqueue(store: Store, planned: Planned, compute: Compute) -> str:
         name=matrix.name,
         frozen=data,
         retry_infra=matrix.retry.infra,
-        cells=[
-            CellSpec(**vars(cell), env_key=matrix.runtime(cell.runtime).runtime, position=position)
-            for position, cell in enumerate(cells)
-        ],
+        cells=cells,
     )
 
 

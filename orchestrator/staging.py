@@ -44,8 +44,12 @@ def stage(
     artefacts: Artefacts,
     compute: Compute,
     where: Callable[[Loc], str],
+    *,
+    lineage: bool = True,
 ) -> Staging:
     """Inspect, load, prepare and store what the cells need. ``where``: as of the loaded matrix.
+
+    ``lineage``: whether to look for it, which refuses nothing and takes longest.
 
     Raises the InputErrors of `orchestrator.inputs` (unreadable model, wrong shapes, bad arrays,
     a parent that is none, a source that is none) and E-TASK-MISMATCH before anything refers to the
@@ -73,6 +77,7 @@ def stage(
         {
             key: compute(find_lineage, files[sources.get(key, (key,))[0]].path, parent.path)
             for key, parent in named.items()
+            if lineage
         }
         for named in (parents, twins)
     )

@@ -48,12 +48,14 @@ def show(
     matrix: Path, select: Sequence[str], confidence: float, share: float, root: Path, as_json: bool
 ) -> None:
     """Print the plan by class."""
+    from orchestrator.cli.rehearsal import rehearse
     from orchestrator.matrix.work import total_work
     from orchestrator.questions import pace
     from orchestrator.run import plan
     from orchestrator.store.database import Store
 
     in_full = plan(matrix, select)
+    rehearse(matrix, select)
     with Store.open(root, readonly=True) as store:
         planned = divided(store, in_full, confidence, share)
         saved = pace.saved(store, in_full, planned)

@@ -27,6 +27,7 @@ from orchestrator.errors import Exit, InputError
 if TYPE_CHECKING:
     from orchestrator.fanout.executor import Executor
     from orchestrator.matrix.inventory import Inventory
+    from orchestrator.matrix.plan import Cell
     from orchestrator.reports.progress import Progress
     from orchestrator.work_off import Stop
 
@@ -90,6 +91,8 @@ def register(app: typer.Typer) -> None:
 
 _PLAN = """Print the cells of a matrix and the total work; touch nothing.
 
+Whatever `run` would refuse before it asks a device is refused: all models and inputs are read.
+
 With --by-class also who would stand for whom, by the fingerprints in the store, and what is saved.
 
 Example: assay plan matrices/quickstart.yaml --select '*-repeat:*'
@@ -123,6 +126,7 @@ def plan(
 
         show(matrix, select or [], *wanted, store_folder(store), as_json)
         return
+    from orchestrator.cli.rehearsal import rehearse
     from orchestrator.matrix.loader import load_matrix
     from orchestrator.matrix.plan import expand
     from orchestrator.matrix.plan import select as choose
@@ -131,14 +135,21 @@ def plan(
     loaded = load_matrix(matrix)
     cells = choose(expand(loaded.matrix, loaded.inventory).cells, select or [])
     work = total_work(loaded.matrix, cells)
+    rehearse(matrix, select or [])
     if as_json:
         rows = [{**vars(c), "inferences": work.inferences[c.id]} for c in cells]
         print_json({"schema": "assay.plan/1", "cells": rows, "inferences": work.total})
         return
     for cell in cells:
         print_text(cell.id)
-    devices = len({c.slot for c in cells})
-    print_text(f"{len(cells)} cells on {devices} devices, {work.total:,} inferences")
+    print_text(f"{_sized(cells)}, {work.total:,} inferences")
+
+
+def _sized(cells: Sequence[Cell]) -> str:
+    count, devices = len(cells), len({c.slot for c in cells})
+    return (
+        f"{count} cell{'' if count == 1 else 's'} on {devices} device{'' if devices == 1 else 's'}"
+    )
 
 
 def run(

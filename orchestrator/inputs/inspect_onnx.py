@@ -34,6 +34,14 @@ def read_onnx(path: Path) -> dict[str, Any]:
         )
     if not all(v.type.tensor_type.HasField("shape") for v in model.graph.output):
         model = onnx.shape_inference.infer_shapes(model)
+        for value in model.graph.output:
+            if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+                raise InputError(
+                    "E-MODEL-UNREADABLE",
+                    f"the file does not say the shape of its output {value.name!r},"
+                    " which is then known only after a run: not supported",
+                    mend="write the output's shape into the file, with as many axes as it has",
+                )
     onnx.checker.check_model(model)
     graph = model.graph
     constants = _constants(graph)

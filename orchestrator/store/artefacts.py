@@ -152,6 +152,20 @@ class Artefacts:
             self._durable.add(folder)
 
 
+class Rehearsed(Artefacts):
+    """Artefacts of a plan: hashed as those of a run, and kept nowhere."""
+
+    def _put(self, chunks: Iterable[bytes], expect: str | None = None) -> Blob:
+        digest, size = hashlib.sha256(), 0
+        for chunk in chunks:
+            digest.update(chunk)
+            size += len(chunk)
+        sha256 = digest.hexdigest()
+        if expect is not None and sha256 != expect:
+            raise _corrupt(self.folder, sha256, expect)
+        return Blob(sha256, size)
+
+
 def _is_whole(path: Path, sha256: str) -> bool:
     """Whether the file is there with the right content: a spoilt one is put again, not kept."""
     try:
