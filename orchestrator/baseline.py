@@ -6,7 +6,6 @@ A baseline goes the way every cell goes (same worker, same adapters), to a throw
 from __future__ import annotations
 
 import sys
-import tempfile
 import uuid
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from device_worker import wire
+from device_worker.scratch import scratch
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.fanout.executor import Executor
 from orchestrator.fanout.hub import Hub
@@ -76,7 +76,7 @@ def stored(store: Store, frozen: FrozenRun) -> dict[tuple[str, str], Baseline]:
 
 def run_alone(job: wire.Job, blobs: dict[str, str]) -> Finished:
     """Run one job in a worker of its own on this machine, in a folder that goes away."""
-    with tempfile.TemporaryDirectory(prefix="assay-baseline-") as folder:
+    with scratch("baseline") as folder:
         hub = Hub(Path(folder) / "spool")
         try:
             target = Target(

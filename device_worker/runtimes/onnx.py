@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -25,6 +24,7 @@ from device_worker.runtimes import (
 )
 from device_worker.runtimes.plan import Plan, read_plan
 from device_worker.runtimes.providers import CPU, assigned, chain, fallbacks, profiled
+from device_worker.scratch import scratch
 from device_worker.wire import Backend, RuntimeSpec
 
 NAME = "onnxruntime"
@@ -238,7 +238,7 @@ class OnnxRuntime:
 @contextlib.contextmanager
 def _saved() -> Iterator[str]:
     """Where a plan may be saved; it goes afterwards."""
-    with tempfile.TemporaryDirectory(prefix="assay-plan-") as folder:
+    with scratch("plan") as folder:
         yield os.path.join(folder, "plan.onnx")
 
 

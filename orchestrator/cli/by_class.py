@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from orchestrator.cli.options import print_json, print_text
+from orchestrator.cli.options import notice, print_json, print_text
 
 if TYPE_CHECKING:
     from orchestrator.errors import InputError
@@ -33,13 +31,12 @@ def divided(store: Store, planned: Planned, confidence: float, share: float) -> 
     found, division = divide(store, planned, Wanted(confidence, share, seed), unreadable)
     say_left_out(unreadable)
     for why in division.stale:
-        typer.echo(f"assay: in full: {why}", err=True)
+        notice(f"assay: in full: {why}")
     if division.unknown:
         devices = " ".join(dict.fromkeys(name.partition(":")[0] for name in division.unknown))
-        typer.echo(
+        notice(
             f"assay: no fingerprint of {', '.join(division.unknown)}: in full"
-            f" (mend: assay fingerprint {devices})",
-            err=True,
+            f" (mend: assay fingerprint {devices})"
         )
     return found
 
@@ -116,4 +113,4 @@ def _hours(saved: Saved) -> str:
 
 def say_left_out(unreadable: Mapping[str, InputError]) -> None:
     for id, error in unreadable.items():
-        typer.echo(f"assay: run {id} is left out: {error}", err=True)
+        notice(f"assay: run {id} is left out: {error}")

@@ -15,6 +15,7 @@ from orchestrator.cli.options import (
     AsJson,
     InventoryFiles,
     inventory_of,
+    notice,
     print_json,
     print_text,
     unknown_device,
@@ -83,7 +84,7 @@ def trust(
     if not isinstance(settings, SshSettings):
         raise InputError("E-DEVICE-TRANSPORT", f"{name} is not reached over ssh: nothing to trust")
     # With --json what is shown for comparing goes to stderr: the document is all of stdout.
-    say = _aside if as_json else print_text
+    say = notice if as_json else print_text
     *gateways, last = hops(settings)
     keys = [_trust(hop, f"gateway of {name}", yes, replace, say) for hop in gateways]
     keys.append(_trust(last, name, yes, replace, say))
@@ -139,10 +140,6 @@ def _trust(
     remember(settings, key, replace=replace)
     say(f"{name}: trusted")
     return told
-
-
-def _aside(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 def _agree(name: str, yes: bool) -> None:

@@ -13,6 +13,7 @@ from orchestrator.cli.options import (
     InventoryFiles,
     StoreFolder,
     inventory_of,
+    notice,
     print_json,
     print_text,
     store_folder,
@@ -124,7 +125,7 @@ def classes(
 
     record = _record(store_folder(store))
     for why in record.stale.values():
-        typer.echo(f"assay: {why}", err=True)
+        notice(f"assay: {why}")
     stored = [_member(f) for f in record.prints if (f.device, f.configuration) not in record.stale]
     members = of_families(stored, families or ["*"])
     if stored and not members:

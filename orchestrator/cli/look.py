@@ -19,12 +19,15 @@ from orchestrator.cli.options import (
     AsJson,
     RunId,
     StoreFolder,
+    notice,
+    print_data,
     print_json,
     print_text,
     store_folder,
 )
 from orchestrator.errors import InputError
 from orchestrator.offline.outstanding import counted
+from orchestrator.reports.format import printable
 
 
 def register(app: typer.Typer) -> None:
@@ -147,7 +150,7 @@ def logs(
         took = f"{a.ended - a.started:.2f} s" if a.started and a.ended else "-"
         line = f"{a.id[:12]}  {a.cell}  #{a.number}  {a.device or '-'}  {a.state}  {took}"
         line += "  offline" if a.offline else ""
-        print_text(line + (f"  {a.error}" if a.error else ""))
+        print_text(printable(line + (f"  {a.error}" if a.error else "")))
 
 
 def signoff(
@@ -207,8 +210,8 @@ def show(document: dict[str, Any], folder: Path, report: Path | None, as_json: b
     if as_json:
         from orchestrator.reports.jsonout import dumps
 
-        print_text(dumps(document))
-        typer.echo(f"Report: {path}", err=True)
+        print_data(dumps(document))
+        notice(f"Report: {path}")
         return
     from rich.console import Console
 

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from errno import EPIPE
+from typing import Any, TextIO, cast
 
 import typer
 
@@ -26,6 +30,7 @@ from orchestrator.cli import (
     work,
 )
 from orchestrator.errors import AssayError, Exit, InfraError, InputError
+from orchestrator.reports.format import printable
 
 app = typer.Typer(
     name="assay",
@@ -55,38 +60,105 @@ app.add_typer(hub.app, name="hub")
 
 def main() -> None:
     """Entry point: every failure is one line on stderr and its own exit code."""
+    _stand_in()
     sys.exit(invoke(sys.argv[1:]))
+
+
+def _stand_in() -> None:
+    """Give what is closed a number of its own: the next file opened would get it, and the words."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    # Python's own word for a closed one; typeshed knows of none.
+    sys.stdout = cast("TextIO | None", sys.stdout) or os.fdopen(1, "w")
+    sys.stderr = cast("TextIO | None", sys.stderr) or os.fdopen(2, "w")
 
 
 def invoke(arguments: list[str]) -> int:
     try:
-        code = app(arguments, prog_name="assay", standalone_mode=False)
+        with redirect_stdout(cast("TextIO", _Out(sys.stdout))):
+            code = app(arguments, prog_name="assay", standalone_mode=False)
+            sys.stdout.flush()
     except AssayError as error:
-        print(f"assay: {error}", file=sys.stderr)  # noqa: T201  the one place that prints errors
+        _tell(f"assay: {error}")
         return error.exit_code
     except typer.TyperException as error:
-        print(_usage(error), file=sys.stderr)  # noqa: T201
+        _tell(_usage(error))
         return Exit.USAGE
     except typer.Abort:
-        print("assay: interrupted", file=sys.stderr)  # noqa: T201
+        _tell("assay: interrupted")
         return Exit.INTERRUPTED
     except SystemExit as left:
-        if not isinstance(left.__context__, BrokenPipeError):
+        if not isinstance(left.__context__, BrokenPipeError | _OutputError):
             raise
-        # The reader of our output went away; Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)  # the reader of our output went away
         return Exit.PASS
+    except _OutputError as error:
+        _give_up(sys.stdout)
+        if error.errno == EPIPE:
+            return Exit.PASS
+        what = f"standard output takes no more: {error.strerror or error}"
+        mend = "make room there or send it elsewhere; what was run is kept: assay signoff"
+        _tell(f"assay: {InfraError('E-OUTPUT-WRITE', what, mend=mend)}")
+        return Exit.INFRA
     except Exception as error:  # the last resort: a bug, in one line like the rest
         if os.environ.get("ASSAY_DEBUG"):
             raise
         what = f"internal error: {type(error).__name__}: {error}"
         bug = InfraError("E-BUG", what, mend="ASSAY_DEBUG=1 shows where; please report it")
-        print(f"assay: {bug}", file=sys.stderr)  # noqa: T201
+        _tell(f"assay: {bug}")
         return Exit.INFRA
     if code == Exit.INTERRUPTED and not isinstance(code, Exit):
         # Typer makes a bare 130 of KeyboardInterrupt; a command that drained has said its word.
-        print("assay: interrupted", file=sys.stderr)  # noqa: T201
+        _tell("assay: interrupted")
     return code if isinstance(code, int) else Exit.PASS
+
+
+def _tell(line: str) -> None:
+    """The one place that prints errors. Where nobody can be told, the exit code still says it."""
+    try:
+        print(*map(printable, line.split("\n")), sep="\n", file=sys.stderr)  # noqa: T201
+        sys.stderr.flush()
+    except OSError:
+        _give_up(sys.stderr)
+
+
+class _OutputError(OSError):
+    """Standard output failed: a full disk, a reader or a terminal that went away."""
+
+
+class _Out:
+    """Standard output whose failures are told from those of other files."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _told_apart():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _told_apart():
+            self._stream.flush()
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _OutputError(error.errno, error.strerror) from error
+
+
+def _give_up(stream: TextIO) -> None:
+    """Write no more to it: at exit Python would complain of it again, with a code of its own."""
+    with suppress(OSError, ValueError):  # no file behind it, or none any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _usage(error: typer.TyperException) -> str:

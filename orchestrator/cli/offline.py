@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, StoreFolder, print_json, print_text, store_folder
+from orchestrator.cli.options import (
+    AsJson,
+    StoreFolder,
+    notice,
+    print_json,
+    print_text,
+    store_folder,
+)
 from orchestrator.errors import InputError
 from orchestrator.offline.outstanding import counted
 
@@ -79,11 +86,10 @@ def pack(
         )
         return
     for cell, why in packed.kept.items():
-        typer.echo(f"not packed: {cell}: {why}", err=True)
-    typer.echo(
+        notice(f"not packed: {cell}: {why}")
+    notice(
         f"{counted(len(packed.cells))} for {packed.device}; there: unpack it, sh run.sh,"
-        " and bring its result back to: assay ingest",
-        err=True,
+        " and bring its result back to: assay ingest"
     )
     print_text(str(packed.path))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from orchestrator.errors import Exit, InputError
+from orchestrator.reports.format import printable
 
 StoreFolder = Annotated[
     Path | None,
@@ -78,20 +81,52 @@ def unknown_device(name: str, known: Iterable[str]) -> InputError:
     )
 
 
+_ADDRESS = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/"
+    r"|(?P<known>(?:jdbc|postgres(?:ql)?|mysql|mariadb|sqlite|oracle|mssql)[+\w]*):"
+    r"|(?:.*\s)?(?:host|hostaddr|dbname|user|password|service)\s*=",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
 def store_folder(given: Path | None) -> Path:
+    """The folder of ``--store``. Raises InputError E-STORE-ADDRESS for a database's address, of
+
+    which nothing but its kind is repeated: it may hold a password.
+    """
+    found = _ADDRESS.match(str(given)) if given is not None else None
+    if found is not None:
+        kind = found["scheme"] or found["known"] or "database"
+        raise InputError(
+            "E-STORE-ADDRESS",
+            f"--store was given a {kind.lower()} address: a store is a folder, and no other kind is"
+            " supported yet",
+            mend="name a folder on a local disk",
+        )
     return given if given is not None else Path(".assay")
 
 
 def print_json(data: Any) -> None:
     import json
 
-    print_text(json.dumps(data, indent=2, sort_keys=True, allow_nan=False))
+    print_data(json.dumps(data, indent=2, sort_keys=True, allow_nan=False))
+
+
+def print_data(text: str) -> None:
+    """A format of its own (JSON, CSV), as its renderer made it, on stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
 
 
 def print_text(text: str) -> None:
-    """Results go to stdout; everything else (progress, messages) to stderr."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    """Lines for people on stdout. What came from devices and files moves no cursor there."""
+    print_data("\n".join(map(printable, text.removesuffix("\n").split("\n"))))
+
+
+def notice(text: str) -> None:
+    """One line for people beside the result, on stderr; left out where nobody can read it."""
+    with suppress(OSError):
+        typer.echo(printable(text), err=True)
 
 
 VERDICT_EXIT = {

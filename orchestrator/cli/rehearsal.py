@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import AssayError, InfraError, InputError, NotAvailableError
 
@@ -59,9 +60,13 @@ def _main(path: Path, patterns: Sequence[str]) -> None:
 
     told = None
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def submit(function: Callable[..., Any], *args: Any) -> Future[Any]:
+            return pool.submit(function, *args)
+
         try:
             nowhere = Rehearsed(Path(tempfile.gettempdir()) / "assay-plan")
-            prepare(plan(path, patterns), nowhere, pool.submit, lineage=False)
+            prepare(plan(path, patterns), nowhere, submit, lineage=False)
         except AssayError as error:
             pool.shutdown(cancel_futures=True)
             kind = next((n for n, k in KINDS.items() if isinstance(error, k)), "InfraError")

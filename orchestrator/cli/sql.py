@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from device_worker.scratch import scratch
 from orchestrator.cli.options import (
     AsJson,
     RunId,
     StoreFolder,
+    notice,
+    print_data,
     print_json,
     print_text,
     store_folder,
@@ -83,8 +85,8 @@ def sql(
     from orchestrator.store.database import Store
 
     names = wanted(question)
-    with tempfile.TemporaryDirectory(prefix="assay-sql-") as scratch:
-        folder = Path(scratch) / "tables"
+    with scratch("sql") as made:
+        folder = Path(made) / "tables"
         with Store.open(store_folder(store), readonly=True) as opened, new_folder(folder) as part:
             Export(opened, _chosen(opened, runs, across_runs), _notice).write(part, names)
         answer = ask(folder, names, question, Limits(timeout, memory, limit))
@@ -138,7 +140,7 @@ def _print(answer: Answer, limit: int, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         from orchestrator.reports.answer import as_csv as csv_text
 
-        print_text(csv_text(names, answer.rows))
+        print_data(csv_text(names, answer.rows))
     else:
         from rich.console import Console
 
@@ -166,4 +168,4 @@ def _list_tables(as_json: bool) -> None:
 
 
 def _notice(text: str) -> None:
-    typer.echo(f"assay: {text}", err=True)
+    notice(f"assay: {text}")

@@ -18,6 +18,7 @@ from orchestrator.cli.options import (
     RunId,
     Select,
     StoreFolder,
+    notice,
     print_json,
     print_text,
     store_folder,
@@ -261,7 +262,7 @@ def _answer(
     from orchestrator.cli.look import show
 
     if document is None:
-        typer.echo(f"assay: interrupted; go on with: assay resume {run_id}", err=True)
+        notice(f"assay: interrupted; go on with: assay resume {run_id}")
         return Exit.INTERRUPTED
     show(document, folder, report, as_json)
     return VERDICT_EXIT[document["verdict"]]
@@ -309,8 +310,9 @@ def _progress(total: int) -> Iterator[Progress]:
 def _interruptible() -> Iterator[Stop]:
     """First Ctrl-C: no new cells, running ones end. Second: running ones are cancelled.
 
-    Once no cell is left there is nothing to drain, and Ctrl-C interrupts at once, as it does
-    before anything is queued.
+    SIGTERM and the SIGHUP of a terminal that is closed count the same, unless SIGHUP is ignored
+    already (nohup). Once no cell is left there is nothing to drain, and Ctrl-C interrupts at
+    once, as it does before anything is queued.
     """
     from orchestrator.work_off import Stop
 
@@ -323,7 +325,10 @@ def _interruptible() -> Iterator[Stop]:
             stop.now.set()
         stop.draining.set()
 
-    before = {s: signal.signal(s, asked) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {s: signal.signal(s, asked) for s in numbers}
     try:
         yield stop
     finally:

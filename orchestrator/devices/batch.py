@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import secrets
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from device_worker import wire
 from device_worker.batch import TRIALS, TRIED, Recipe, Trial, Tried
 from device_worker.runtimes import FORMATS
+from device_worker.scratch import scratch
 from orchestrator.devices.session import DeviceSession
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import InfraError
@@ -109,7 +109,7 @@ def run(
 
     Raises what a job raises; a trial that fails is an answer.
     """
-    with tempfile.TemporaryDirectory(prefix="assay-batch-") as name:
+    with scratch("batch") as name:
         folder = Path(name)
         (folder / "archive").write_bytes(archive.data)
         session.ensure(worker, {archive.blob.sha256: folder / "archive"})

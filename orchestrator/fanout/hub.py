@@ -9,13 +9,13 @@ import dataclasses
 import hashlib
 import os
 import socket
-import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from device_worker import wire
+from device_worker.scratch import scratch
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError, NotAvailableError
@@ -136,7 +136,7 @@ class Hub:
         worker = self._worker(session, order, python)
         session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
         notes = gate(worker, order)
-        with tempfile.TemporaryDirectory(prefix="assay-") as folder:
+        with scratch("cell") as folder:
             result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
             _check_identity(order.target, result.environment)
             files = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
@@ -151,7 +151,7 @@ class Hub:
         try:
             worker = self._worker(session, order, order.python)
             session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
-            with tempfile.TemporaryDirectory(prefix="assay-") as folder:
+            with scratch("cell") as folder:
                 result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
                 return (Path(folder) / "sample_hashes").read_bytes(), result.repeats.mismatches
         except AssayError:

@@ -13,8 +13,10 @@ import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import InfraError
+from orchestrator.fanout.sessions import deaf_to_hangups, settle
 from orchestrator.transports.failures import cause
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -61,7 +63,7 @@ def _init(join: bool) -> None:
     if join:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
         return
-    with _cleared():
+    with _cleared(), deaf_to_hangups():
         ray.init(
             address="local",
             num_cpus=os.cpu_count(),
@@ -70,6 +72,8 @@ def _init(join: bool) -> None:
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
         )
+    node: Any = ray._private.worker._global_node
+    settle(Path(node.get_session_dir_path()))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
 from orchestrator.inputs.tables import table
+from orchestrator.matrix.files import open_file
 from orchestrator.matrix.model import ImageInputs
 from orchestrator.matrix.work import image_files
 
@@ -67,7 +68,7 @@ def _picture(pillow: Any, path: Path, size: tuple[int, int]) -> NDArray[np.uint8
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            with pillow.open(path) as file:
+            with open_file(path) as data, pillow.open(data) as file:
                 picture = file.convert("RGB")
         if picture.size != (width, height):
             picture = picture.resize((width, height), pillow.Resampling.BILINEAR)

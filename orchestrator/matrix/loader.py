@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestrator.errors import InputError
 from orchestrator.matrix import yamlfile
 from orchestrator.matrix.device_class import GENERIC, DeviceClass, class_names, load_class
+from orchestrator.matrix.files import MAX_INPUT, MAX_MODEL, open_file, unusable
 from orchestrator.matrix.inventory import Device, Inventory, default_python
 from orchestrator.matrix.model import ImageInputs, Matrix, NpyInputs, Parent
 from orchestrator.transports.settings import AdbSettings
@@ -54,7 +55,8 @@ def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> In
     origin: dict[str, str] = {}
     for path in paths:
         if not path.is_file():
-            raise InputError("E-INVENTORY-MISSING", f"there is no inventory {path}", where=where)
+            what = _absent("inventory", path)
+            raise InputError("E-INVENTORY-MISSING", what, where=where)
         document = yamlfile.read(path)
         folders = (path.parent / "classes",)
         for i, device in enumerate(document.parse(Inventory).devices):
@@ -157,7 +159,7 @@ def _check_files(document: yamlfile.Document, matrix: Matrix) -> None:
     if matrix.policy and not matrix.policy.is_file():
         raise InputError(
             "E-POLICY-MISSING",
-            f"there is no policy {matrix.policy}",
+            _absent("policy", matrix.policy),
             where=document.where(("policy",)),
         )
 
@@ -166,9 +168,12 @@ def _check_model(document: yamlfile.Document, file: Parent, loc: yamlfile.Loc) -
     if not file.path.is_file():
         raise InputError(
             "E-MODEL-MISSING",
-            f"there is no model file {file.path}",
+            _absent("model file", file.path),
             where=document.where((*loc, "path")),
         )
+    if why := unusable(file.path, MAX_MODEL):
+        what = f"{file.path} has {why}: no model is that large in one file"
+        raise InputError("E-MODEL-UNREADABLE", what, where=document.where((*loc, "path")))
     if file.sha256 and (actual := sha256_file(file.path)) != file.sha256:
         raise InputError(
             "E-MODEL-SHA256",
@@ -180,17 +185,23 @@ def _check_model(document: yamlfile.Document, file: Parent, loc: yamlfile.Loc) -
 
 def _check_input(document: yamlfile.Document, path: Path, loc: yamlfile.Loc, folder: bool) -> None:
     if not (path.is_dir() if folder else path.is_file()):
-        kind = "folder" if folder else "file"
-        raise InputError(
-            "E-INPUT-MISSING", f"there is no input {kind} {path}", where=document.where(loc)
-        )
+        kind = "input folder" if folder else "input file"
+        what = f"{path} is a file, not a folder" if path.is_file() else _absent(kind, path)
+        raise InputError("E-INPUT-MISSING", what, where=document.where(loc))
+    if not folder and (why := unusable(path, MAX_INPUT)):
+        raise InputError("E-INPUT-SIZE", f"{path} has {why}", where=document.where(loc))
+
+
+def _absent(kind: str, path: Path) -> str:
+    why = unusable(path)
+    return f"{kind} {path} is {why}" if why else f"there is no {kind} {path}"
 
 
 def sha256_file(path: Path) -> str:
     """sha256 hex of a file's bytes. Raises InputError E-FILE-READ."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:

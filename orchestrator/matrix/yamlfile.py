@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.matrix.explain import problems
+from orchestrator.matrix.files import open_file
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
@@ -152,7 +153,7 @@ def read(path: Path) -> Document:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(

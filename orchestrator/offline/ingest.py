@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from device_worker import wire
 from device_worker.archive import RESULT, Answer, Manifest, PackedJob, Result, seal, sha256_of
 from device_worker.errors import one_line
+from device_worker.scratch import scratch
 from orchestrator.errors import (
     AssayError,
     DeadlineError,
@@ -52,8 +52,8 @@ def ingest(store: Store, path: Path) -> Ingested:
 
     Raises InputError E-INGEST-* (nothing is stored then), InfraError E-STORE-*.
     """
-    with tempfile.TemporaryDirectory(prefix="assay-ingest-") as scratch:
-        folder = Path(scratch)
+    with scratch("ingest") as made:
+        folder = Path(made)
         received = _Received(store, path)
         unpack(path, folder, received.expect)
         return received.keep(folder)

@@ -15,6 +15,9 @@ from rich.text import Text
 
 from orchestrator.reports import format as fmt
 
+FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What a spreadsheet begins a formula with, in either width, and what it skips before one."""
+
 
 def render(columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console) -> None:
     """On a terminal a table that folds what is too wide; elsewhere a line per row, nothing cut."""
@@ -35,10 +38,14 @@ def render(columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Conso
 
 
 def as_csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """RFC 4180 with a heading; null is an empty field, numbers in full, lists and maps as JSON."""
+    """RFC 4180 with a heading; null is an empty field, numbers in full, lists and maps as JSON.
+
+    Text that a spreadsheet would take for a formula begins with an apostrophe, and control
+    characters are spelt out: text comes from devices.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream)
-    writer.writerow(columns)
+    writer.writerow([_harmless(name) for name in columns])
     writer.writerows([_field(value) for value in row] for row in rows)
     return stream.getvalue()
 
@@ -50,4 +57,11 @@ def _text(value: Any) -> str:
 def _field(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        return _harmless(value)
     return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _harmless(text: str) -> str:
+    shown = fmt.printable(text)
+    return f"'{shown}" if text[:1] in FORMULA else shown

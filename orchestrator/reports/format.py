@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -152,7 +151,10 @@ def words(verdict: str) -> str:
     return verdict.replace("_", " ")
 
 
-_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What moves a cursor, changes colours or reorders what is read; a line's own end aside."""
 
 
 def printable(text: str) -> str:
@@ -163,10 +165,8 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_spelt(char) for char in text)
+    return CONTROL.sub(_spelt, text).replace("\n", "\\n")
 
 
-def _spelt(char: str) -> str:
-    if unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} or _BIDI.match(char):
-        return char.encode("unicode_escape").decode("ascii")
-    return char
+def _spelt(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")

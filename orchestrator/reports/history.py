@@ -58,8 +58,8 @@ def _step(row: Json, step: Json) -> str:
         setting += [*unusual({**step, "condition": None}), step["condition"]]
         moved = f"other bytes in {fmt.rate(step['different'])} of the samples"
     since = "; ".join(_change(c) for c in step["changes"]) or (
-        "nothing that is recorded changed: an answer that does not repeat;"
-        " whether another unit's does tells if this one is at fault"
+        "nothing that is recorded changed: a fault, or an answer that does not repeat;"
+        " another unit's would tell which"
     )
     return f"{' '.join(setting)} since {step['run']}: {moved} ({since})"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, Protocol
 
@@ -121,12 +122,13 @@ class PlainProgress:
             self._write(text)
 
     def stop(self) -> None:
-        with self._lock:
+        with self._lock, _told_if_anybody_looks():
             self._stream.flush()
 
     def _write(self, text: str) -> None:
-        self._stream.write(f"{self._now():%H:%M:%SZ}  {fmt.printable(text)}\n")
-        self._stream.flush()
+        with _told_if_anybody_looks():
+            self._stream.write(f"{self._now():%H:%M:%SZ}  {fmt.printable(text)}\n")
+            self._stream.flush()
 
 
 class RichProgress:
@@ -184,10 +186,12 @@ class RichProgress:
         self.message("  ".join(part for part in parts if part))
 
     def message(self, text: str) -> None:
-        self._console.print(Text(fmt.printable(text)), soft_wrap=True)
+        with _told_if_anybody_looks():
+            self._console.print(Text(fmt.printable(text)), soft_wrap=True)
 
     def stop(self) -> None:
-        self._live.stop()
+        with _told_if_anybody_looks():
+            self._live.stop()
 
     def _view(self) -> Group:
         with self._lock:
@@ -205,6 +209,15 @@ class RichProgress:
         if len(running) > RUNNING_SHOWN:
             lines.append(Text(f"  and {len(running) - RUNNING_SHOWN} more", "dim"))
         return Group(self._bar.get_renderable(), *lines)
+
+
+@contextmanager
+def _told_if_anybody_looks() -> Iterator[None]:
+    """A terminal that is closed, or a full disk behind a log, ends no run: all is in the store."""
+    try:
+        yield
+    except OSError:
+        return
 
 
 def progress_for(console: Console, *, quiet: bool = False) -> Progress:

@@ -53,8 +53,14 @@ def finished(done: Done, cells: int) -> None:
 
 @pytest.mark.parametrize(
     ("executor", "number"),
-    [("inprocess", signal.SIGINT), ("inprocess", signal.SIGTERM), ("ray", signal.SIGINT)],
-    ids=["inprocess", "sigterm", "ray"],
+    [
+        ("inprocess", signal.SIGINT),
+        ("inprocess", signal.SIGTERM),
+        ("inprocess", signal.SIGHUP),
+        ("ray", signal.SIGINT),
+        ("ray", signal.SIGHUP),
+    ],
+    ids=["inprocess", "sigterm", "sighup", "ray", "ray-sighup"],
 )
 def test_the_first_one_drains(
     tiny: Tiny, store: Path, executor: str, number: signal.Signals

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from device_worker import wire
 from device_worker.runtimes import FORMATS
+from device_worker.scratch import scratch
 from orchestrator.devices.session import DeviceSession
 from orchestrator.devices.worker import Worker
 
@@ -47,7 +47,7 @@ def infer(session: DeviceSession, worker: Worker, runtime: str, *, timeout: floa
     import numpy as np
 
     model = FOLDER / f"smoke.{FORMATS[runtime]}"
-    with tempfile.TemporaryDirectory(prefix="assay-smoke-") as name:
+    with scratch("smoke") as name:
         folder = Path(name)
         given = folder / "x.npy"
         np.save(given, np.array(SAMPLES, np.int8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_no_unit_is_at_fault_without_another_that_is_sound(
 
 
 @pytest.mark.parametrize("seen", [{}, {"repeated": 8}, {"arithmetic": {"conv": "half-up"}}])
-def test_one_unit_asked_twice_alike_is_accused_of_nothing(seen: dict[str, object]) -> None:
+def test_one_unit_asked_twice_alike_is_accused_of_nothing(seen: dict[str, Any]) -> None:
     told = attribute(evidence(side(**seen), side(**seen), pair(codes(), steps(codes(), 9, 25))))
     assert (told.mechanism, told.factors) == (Mechanism.NONDETERMINISM, ())
     assert (told.confidence, told.blamed) == ("possible", None)

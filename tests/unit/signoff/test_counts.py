@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +17,7 @@ from orchestrator.signoff.result import SignOff
 from orchestrator.variance.observation import Observation
 from tests.unit.signoff.build import clean, codes, decide, device, powered, shuffled, soaked
 
-CLASS = {"device_class": "pi"}
+CLASS: dict[str, Any] = {"device_class": "pi"}
 
 
 def units(kind: str, count: int) -> list[Observation]:

@@ -79,7 +79,7 @@ def test_ten_thousand_classes_below_half_a_step_are_uniform_not_lost() -> None:
     assert found.p1[1] == 1.0
 
 
-U8 = {"scale": 1 / 256, "zero_point": 0}
+U8: dict[str, Any] = {"scale": 1 / 256, "zero_point": 0}
 RNG = np.random.default_rng(5)
 
 

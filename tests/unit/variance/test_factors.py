@@ -164,7 +164,8 @@ def test_every_field_of_the_factors_parts_answers() -> None:
     """Within unit means equal in all of them; every one is told under a name in FACTORS."""
     values = {f.name: getattr(PLAIN, f.name) for f in fields(Factors)}
     for name, value in values.items():
-        other = replace(PLAIN, **{name: value + 1 if isinstance(value, int) else f"{value}-other"})
+        another: Any = value + 1 if isinstance(value, int) else f"{value}-other"
+        other = replace(PLAIN, **{name: another})
         assert changed(PLAIN, other), name
         assert set(changed(PLAIN, other) or ()) <= set(FACTORS)
 
