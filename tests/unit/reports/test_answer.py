@@ -38,5 +38,5 @@ def test_a_terminal_folds_and_cuts_nothing() -> None:
 def test_csv_keeps_every_digit_and_null_is_empty() -> None:
     found = list(csv.reader(io.StringIO(as_csv(COLUMNS, ROWS))))
     assert found[0] == COLUMNS
-    assert found[1] == ["a\x1b[31m", "2", "0.123456789", "[1, null]"]
+    assert found[1] == ["a\\x1b[31m", "2", "0.123456789", "[1, null]"], "no command in text"
     assert found[2] == ["", "12345678901", "", '{"k": true}']
