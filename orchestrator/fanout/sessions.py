@@ -1,7 +1,7 @@
 """What Ray's processes and folders need of ours: they ignore a hang-up, and go when we are gone.
 
-Ray keeps the folder of every session for ever, a killed coordinator's too. Those of ours carry a file that names the process they belong to; a folder without one is somebody
-else's and stays.
+Ray keeps the folder of every session for ever, a killed coordinator's too. Those of ours carry a
+file that names the process they belong to; a folder without one is somebody else's and stays.
 """
 
 from __future__ import annotations
