@@ -122,11 +122,11 @@ def _trust(
     from orchestrator.transports.trust import trust as remember
 
     key = fetch_host_key(settings, device=name)
-    say(f"{name} ({_address(settings)}) shows {key.algorithm} {key.fingerprint}")
+    say(f"{name} ({key.address}) shows {key.algorithm} {key.fingerprint}")
     found = standing(settings, key)
     told = {
         "of": name,
-        "address": _address(settings),
+        "address": key.address,
         "algorithm": key.algorithm,
         "fingerprint": key.fingerprint,
         "was": found.value,

@@ -151,7 +151,7 @@ class _Examiner:
     def _reachable(self) -> Iterator[Item]:
         trip, trouble = self._step("reachable", lambda: self._transport.ping(timeout=PING_S))
         if trip is not None:
-            yield ok("reachable", f"{address(self._device)}, round trip {trip * 1000:.1f} ms")
+            yield ok("reachable", f"{self._transport.address}, round trip {trip * 1000:.1f} ms")
         yield from trouble
 
     def _said(self) -> Iterator[Item]:

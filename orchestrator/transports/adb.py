@@ -72,6 +72,10 @@ class AdbTransport:
             return self._settings
         return self._settings.model_copy(update={"usb": self._bound.usb})
 
+    @property
+    def address(self) -> str:
+        return f"adb {self._settings.serial}"
+
     def __enter__(self) -> Self:
         self._server.ensure()
         end = time.monotonic() + self._settings.connect_timeout

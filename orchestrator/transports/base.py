@@ -57,6 +57,10 @@ class Transport(Protocol):
         A transport made with these finds the same device there again, or none.
         """
 
+    @property
+    def address(self) -> str:
+        """How the device is reached, for people; once connected, what answered there."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

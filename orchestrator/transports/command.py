@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import string
 from collections.abc import Mapping, Sequence
 
 from orchestrator.errors import InputError
+from orchestrator.transports.lines import shown
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -21,13 +23,26 @@ MAX_COMMAND = 128 * 1024 - 1
 """Linux limits one argument (here: the shell's ``-c`` string) to 128 KiB with its NUL."""
 
 # Prints a nonce and its own pid, which under sshd is also its process group: whatever a chatty
-# login script prints comes before the nonce, and the group can be killed later. The subshell
-# keeps sh as parent, so that death by a signal is reported as 128 + signal, which paramiko
-# would not tell. `exec` and not plain "$@": a builtin must not stand in for a program.
+# login script prints comes before the nonce, on either stream, and the group can be killed later.
+# On stderr first: where a login script joins the streams, both lines come before the output.
+# The subshell keeps sh as parent, so that death by a signal is reported as 128 + signal, which
+# paramiko would not tell. `exec` and not plain "$@": a builtin must not stand in for a program.
 # A shell may take a leading dash for an option of `exec`, and not all know `exec --`.
-_WRAPPER = """printf '%s:%s\\n' "$1" "$$"; shift
+_WRAPPER = """printf '%s;%s\\n' "$1" "$$" >&2; printf '%s:%s\\n' "$1" "$$"; shift
 case "$1" in -*) printf '%s: not found\\n' "$1" >&2; exit 127; esac
 (exec "$@"); exit "$?" """
+
+# The login shell may be any: fish undoes backslashes in quotes, csh ends a word at a newline and
+# replaces a ! in quotes. So it reads one line without these, and a POSIX sh the rest: the words
+# that follow are the script, cut at _, each piece begun by a byte's value in octal. The backslash
+# that printf wants is the first of them, since all shells hand on \\ outside quotes as one.
+# It is put together in a subshell: no variable of it is in the way of the script's environment.
+_DECODE = 'eval "$(IFS=_; set -f; b=$1; shift; set -- $*; printf %b "$(printf "$b${b}0%s" "$@")")"'
+SAFE = string.ascii_letters + string.digits + "/.,:+-"
+_PIECE = re.compile(rb"(.)([%s]{0,500})" % SAFE.encode(), re.DOTALL)
+
+_WORD = 1000
+"""Bytes: old csh allows no longer word."""
 
 KILL = """[ -z "$1" ] || kill -s KILL -- "-$1" || kill -s KILL -- "$1"
 [ -z "$2" ] || rm -f -- "$2" """
@@ -62,26 +77,39 @@ def quoted(argv: Sequence[str], env: Mapping[str, str] | None, nonce: str) -> st
     """The command for sshd. Every word of ``argv`` and ``env`` arrives as it is."""
     check(argv, env)
     words = ["env", *(f"{k}={v}" for k, v in (env or {}).items())] if env else []
-    command = shlex.join([*words, "sh", "-c", _WRAPPER, "sh", nonce, *argv])
-    if len(command.encode(errors="surrogateescape")) > MAX_COMMAND - len("exec "):
+    script = f"set -- {shlex.join([nonce, *words, *argv])}\n{_WRAPPER}"
+    command = f"exec sh -c '{_DECODE}' sh \\\\ {encoded(script)}"
+    if len(command) > MAX_COMMAND:
         raise InputError("E-ARGV", f"a command of {len(command)} characters is too long for ssh")
-    return "exec " + command
+    return command
+
+
+def encoded(script: str) -> str:
+    """Words of letters, digits, ``_`` and ``/.,:+-``, which `_DECODE` makes ``script`` of."""
+    lines: list[str] = []
+    for match in _PIECE.finditer(script.encode(errors="surrogateescape")):
+        piece = f"{match[1][0]:03o}{match[2].decode()}"
+        if lines and len(lines[-1]) + len(piece) < _WORD:
+            lines[-1] += f"_{piece}"
+        else:
+            lines.append(piece)
+    return " ".join(lines)
 
 
 class Prelude:
-    """Finds ``nonce:pid`` at the head of stdout and gives back what follows."""
+    """Finds the line with nonce and pid that begins a stream and gives back what follows it."""
 
     LIMIT = 64 * 1024
 
-    def __init__(self, nonce: str) -> None:
-        self._mark = nonce.encode() + b":"
+    def __init__(self, nonce: str, *, stderr: bool = False) -> None:
+        self._mark = nonce.encode() + (b";" if stderr else b":")
         self._seen = b""
         self.pid: int | None = None
 
     @property
     def noise(self) -> str:
-        """The last line that came instead of the nonce."""
-        return self._seen.decode("utf-8", "replace").strip().rpartition("\n")[2][:200]
+        """What came instead of the nonce: its end, on one line."""
+        return shown(self._seen)
 
     def feed(self, data: bytes) -> bytes:
         """Data after the prelude; empty as long as it is not complete.
@@ -97,7 +125,10 @@ class Prelude:
             if len(self._seen) > self.LIMIT:
                 raise ValueError("the login scripts print without end")
             return b""
-        self.pid = int(self._seen[start + len(self._mark) : end])
+        pid = self._seen[start + len(self._mark) : end].strip()
+        if not pid.isdigit():
+            raise ValueError("its first line is not what was asked for")
+        self.pid = int(pid)
         rest, self._seen = self._seen[end + 1 :], b""
         return rest
 

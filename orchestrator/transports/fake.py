@@ -116,6 +116,10 @@ class FakeTransport:
         self._inner = LocalTransport(LocalSettings(root=settings.root), device=device)
         self._channels: weakref.WeakSet[FakeChannel] = weakref.WeakSet()
 
+    @property
+    def address(self) -> str:
+        return f"fake {self.settings.root}"
+
     def __enter__(self) -> Self:
         self._inner.__enter__()
         return self

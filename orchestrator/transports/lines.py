@@ -67,3 +67,11 @@ class Tail:
 
     def text(self) -> str:
         return self._data.decode("utf-8", "replace")
+
+
+def shown(said: bytes | str, limit: int = 200) -> str:
+    """What somebody said, for an error: its end, on one line, control characters spelt out."""
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+    text = " / ".join(words for line in text.splitlines() if (words := line.strip()))
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= limit else "…" + text[-limit:]

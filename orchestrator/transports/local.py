@@ -156,6 +156,10 @@ class LocalTransport:
         self._device = device
         self._channels: weakref.WeakSet[LocalChannel] = weakref.WeakSet()
 
+    @property
+    def address(self) -> str:
+        return f"local {self.settings.root}"
+
     def __enter__(self) -> Self:
         return self
 

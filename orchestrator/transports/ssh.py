@@ -22,7 +22,7 @@ from orchestrator.transports.channel import communicate
 from orchestrator.transports.copying import Chunks, Write
 from orchestrator.transports.lines import Tail
 from orchestrator.transports.settings import SshSettings
-from orchestrator.transports.ssh_config import resolve
+from orchestrator.transports.ssh_config import Endpoint, resolve
 from orchestrator.transports.ssh_link import BROKEN, Link, dialled, reason
 from orchestrator.transports.ssh_process import RemoteProcess, SshChannel
 
@@ -70,10 +70,17 @@ class SshTransport:
         self._link: Link | None = None
         self._sftp = ssh_files.Sftp(self._cut)
         self._root: PurePosixPath | None = None
+        self._endpoint: Endpoint | None = None
         self._channels: weakref.WeakSet[SshChannel] = weakref.WeakSet()
 
+    @property
+    def address(self) -> str:
+        if self._endpoint is None:
+            return f"ssh {self.settings.host}"
+        return f"ssh {self._endpoint.address}{self._endpoint.through}"
+
     def __enter__(self) -> Self:
-        endpoint = resolve(self.settings)
+        endpoint = self._endpoint = resolve(self.settings)
         self._link = dialled(endpoint, self.settings, self._device, login=True)
         return self
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import shlex
 import socket
-import subprocess
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import paramiko
-from paramiko.pkey import UnknownKeyType
 
 from orchestrator.errors import InfraError
 from orchestrator.transports import known_hosts
 from orchestrator.transports.bounded import bounded
 from orchestrator.transports.known_hosts import Standing
+from orchestrator.transports.lines import shown
 from orchestrator.transports.settings import SshSettings
 from orchestrator.transports.ssh_config import Endpoint, resolve
+from orchestrator.transports.ssh_login import authenticate
+from orchestrator.transports.ssh_stream import Proxy, Socket, Tunnel
 
 # What paramiko logs, its exceptions also say, and those are mapped.
 _log = logging.getLogger("paramiko")
@@ -31,72 +29,14 @@ BROKEN = (paramiko.SSHException, EOFError, OSError)
 """What paramiko raises when a connection fails; AssertionError and the like are bugs."""
 
 
-class _Socket(socket.socket):
-    """Gives up when the other side takes no byte for ``stall`` seconds.
-
-    paramiko retries a write without limit while the socket is open, so that a stopped sshd
-    with full buffers would hang the caller.
-    """
-
-    stall: float = 20.0
-    _since: float | None = None
-
-    def send(self, data: bytes, flags: int = 0) -> int:  # type: ignore[override]  # one buffer type is enough here
-        try:
-            sent = super().send(data, flags)
-        except TimeoutError:
-            self._since = self._since or time.monotonic()
-            if time.monotonic() - self._since > self.stall:
-                raise OSError(errno.ETIMEDOUT, "the other side takes no data") from None
-            raise
-        self._since = None
-        return sent
-
-
-class _Tunnel:
-    """A connection that a gateway opened for us, as paramiko takes a socket.
-
-    Like `_Socket` it gives up when no byte is taken for ``stall`` seconds.
-    """
-
-    def __init__(self, channel: paramiko.Channel, stall: float) -> None:
-        self._channel, self._stall = channel, stall
-        self._since: float | None = None
-
-    def settimeout(self, seconds: float | None) -> None:
-        self._channel.settimeout(seconds)
-
-    def recv(self, limit: int) -> bytes:
-        return self._channel.recv(limit)
-
-    def send(self, data: bytes) -> int:
-        try:
-            sent = self._channel.send(data)
-        except TimeoutError:
-            self._since = self._since or time.monotonic()
-            if time.monotonic() - self._since > self._stall:
-                raise OSError(errno.ETIMEDOUT, "the gateway takes no data") from None
-            raise
-        self._since = None
-        return sent
-
-    def close(self) -> None:
-        self._channel.close()
-
-    @property
-    def _closed(self) -> bool:
-        """paramiko looks at this part of a socket while it waits for its thread to end."""
-        return bool(self._channel.closed)
-
-
 class Link:
     """A paramiko transport, and what it goes through: a proxy's process, or a gateway's link."""
 
     def __init__(self) -> None:
         self.transport: paramiko.Transport | None = None
-        self._socket: _Socket | _Tunnel | None = None
+        self._socket: Socket | Tunnel | None = None
         self._gateway: Link | None = None
-        self._proxy: subprocess.Popen[bytes] | None = None
+        self._proxy: Proxy | None = None
         self.given_up = False
 
     def dial(self, endpoint: Endpoint, settings: SshSettings, device: str) -> paramiko.Transport:
@@ -119,9 +59,8 @@ class Link:
         transport.get_remote_server_key()
         return transport
 
-    def _direct(self, endpoint: Endpoint, settings: SshSettings) -> _Socket:
-        sock = _Socket(fileno=self._connect(endpoint, settings).detach())
-        sock.stall = 4 * settings.keepalive
+    def _direct(self, endpoint: Endpoint, settings: SshSettings) -> Socket:
+        sock = Socket(self._connect(endpoint, settings), 4 * settings.keepalive)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with contextlib.suppress(AttributeError, OSError):  # Linux only
@@ -132,7 +71,7 @@ class Link:
 
     def _tunnel(
         self, endpoint: Endpoint, via: SshSettings, settings: SshSettings, device: str
-    ) -> _Tunnel:
+    ) -> Tunnel:
         nearer = resolve(via)
         self._gateway = dialled(nearer, via, device, login=True)
         assert self._gateway.transport is not None
@@ -151,7 +90,7 @@ class Link:
                 f" {endpoint.host} port {endpoint.port}: {why}",
                 mend="is the device on, and does the gateway forward (AllowTcpForwarding)?",
             ) from error
-        return _Tunnel(channel, 4 * settings.keepalive)
+        return Tunnel(channel, 4 * settings.keepalive)
 
     def _connect(self, endpoint: Endpoint, settings: SshSettings) -> socket.socket:
         if endpoint.proxy is None:
@@ -161,17 +100,17 @@ class Link:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._proxy = subprocess.Popen(
-                    endpoint.proxy,
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            except OSError as error:
+                self._proxy = Proxy(endpoint.proxy, theirs)
+            except OSError:
                 ours.close()
-                raise OSError(error.errno, f"{endpoint.proxy[0]}: {error.strerror}") from error
+                raise
         return ours
+
+    def heard(self) -> str:
+        """What came instead of an ssh server's greeting, for an error; empty if nothing did."""
+        said = [self._proxy.text()] if self._proxy is not None else []
+        said += [self._socket.heard.text()] if self._socket is not None else []
+        return " / ".join(filter(None, said))
 
     def abandon(self) -> None:
         """Cut the connection without waiting for anyone."""
@@ -208,7 +147,7 @@ def dialled(endpoint: Endpoint, settings: SshSettings, device: str, *, login: bo
             transport = link.dial(endpoint, settings, device)
             if login:
                 verify(transport, endpoint, device)
-                _authenticate(transport, endpoint, device)
+                authenticate(transport, endpoint, device)
                 transport.set_keepalive(max(1, round(settings.keepalive)))
         finally:
             if link.given_up:  # nobody waits any more for what was opened since
@@ -217,8 +156,9 @@ def dialled(endpoint: Endpoint, settings: SshSettings, device: str, *, login: bo
     try:
         bounded(work, settings.connect_timeout, link.abandon)
     except BROKEN as error:
+        said = link.heard()
         link.close()
-        raise _unreachable(device, endpoint, settings, error) from error
+        raise _unreachable(device, endpoint, settings, error, said) from error
     except BaseException:
         link.close()
         raise
@@ -269,83 +209,18 @@ def _prefer(transport: paramiko.Transport, known: set[str]) -> None:
     options.key_types = tuple(sorted(options.key_types, key=lambda k: k not in names))
 
 
-def _authenticate(transport: paramiko.Transport, endpoint: Endpoint, device: str) -> None:
-    tried: list[str] = []
-    with contextlib.closing(paramiko.Agent()) if endpoint.agent else contextlib.nullcontext() as a:
-        agent_keys = list(a.get_keys()) if a is not None else []
-        for name, key in _candidates(endpoint, agent_keys, tried):
-            try:
-                further = transport.auth_publickey(endpoint.user, key)
-            except paramiko.BadAuthenticationType as error:
-                offers = ", ".join(error.allowed_types) or "what it does not name"
-                raise _refused(device, endpoint, f"it takes only {offers}") from error
-            except paramiko.AuthenticationException as error:
-                tried.append(f"{name} refused")
-                if not transport.is_active():
-                    raise _refused(device, endpoint, "; ".join(tried)) from error
-            except BROKEN as error:
-                # sshd hangs up after MaxAuthTries keys.
-                tried.append(f"{name}: {error or 'it hung up'}")
-                raise _refused(device, endpoint, "; ".join(tried)) from error
-            else:
-                if further:
-                    raise _refused(device, endpoint, f"it asks for {', '.join(further)} as well")
-                return
-    raise _refused(device, endpoint, "; ".join(tried) or "there is no key to try")
-
-
-def _candidates(
-    endpoint: Endpoint, agent_keys: list[paramiko.AgentKey], tried: list[str]
-) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Key files, then the agent's keys. What cannot be used is noted in ``tried``."""
-    for path in endpoint.keys:
-        if not path.exists():
-            tried.append(f"{path} does not exist")
-            continue
-        try:
-            key = paramiko.PKey.from_path(path)  # and its certificate, if one lies beside it
-        except (paramiko.PasswordRequiredException, TypeError):
-            # paramiko 4 and 5 let cryptography's TypeError for "encrypted" through.
-            tried.append(f"{path} is encrypted: ssh-add it")
-        except (paramiko.SSHException, OSError, ValueError, UnknownKeyType) as error:
-            tried.append(f"{path}: {error}")
-        else:
-            yield str(path), key
-    wanted = _public_blobs(endpoint.keys) if endpoint.only_keys else None
-    for agent_key in agent_keys:
-        if wanted is None or agent_key.asbytes() in wanted:
-            yield f"agent key {agent_key.fingerprint}", agent_key
-
-
-def _public_blobs(keys: Iterable[Path]) -> set[bytes]:
-    """The public halves beside private keys, by which IdentitiesOnly picks from the agent."""
-    blobs = set()
-    for path in keys:
-        with contextlib.suppress(OSError):
-            text = path.with_name(path.name + ".pub").read_text(errors="replace")
-            blobs |= {e.blob for e in known_hosts.parse(f"* {text}")}
-    return blobs
-
-
-def _refused(device: str, endpoint: Endpoint, why: str) -> InfraError:
-    return InfraError(
-        "E-SSH-AUTH",
-        f"{device}: {endpoint.user}@{endpoint.host} refused the login: {why}",
-        mend="put a public key of yours into its authorized_keys, or set `user` and `key`",
-        retryable=False,
-    )
-
-
 def _unreachable(
-    device: str, endpoint: Endpoint, settings: SshSettings, error: BaseException
+    device: str, endpoint: Endpoint, settings: SshSettings, error: BaseException, said: str
 ) -> InfraError:
     timed_out = isinstance(error, TimeoutError)
     why = f"no answer within {settings.connect_timeout:g} s" if timed_out else reason(error)
-    through = f" through `{shlex.join(endpoint.proxy)}`" if endpoint.proxy else ""
-    through = f" through gateway {endpoint.gateway.host}" if endpoint.gateway else through
+    if said:
+        why = "what answers is no ssh server" if "Indecipherable" in why else why
+        why += f"; it said: {said}"
     return InfraError(
         "E-SSH-UNREACHABLE",
-        f"{device}: no ssh connection to {endpoint.host} port {endpoint.port}{through}: {why}",
+        f"{device}: no ssh connection to {endpoint.host} port {endpoint.port}{endpoint.through}:"
+        f" {why}",
         mend="is it on, and is this its address?",
     )
 
@@ -354,4 +229,4 @@ def reason(error: BaseException) -> str:
     """Words for an exception of paramiko or the system, some of which have none."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or "the other side closed the connection"
+    return shown(str(error)) or "the other side closed the connection"

@@ -20,7 +20,7 @@ NO_STATUS = 255
 
 
 class RemoteProcess:
-    """Streams of one exec'ed command, without the prelude that names its process group."""
+    """Streams of one exec'ed command, without what the login shell says before it on either."""
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class RemoteProcess:
         self._transport, self._channel = transport, channel
         self._device, self._on_stderr = device, on_stderr
         self._prelude = Prelude(nonce)
+        self._err_prelude = Prelude(nonce, stderr=True)
         self._ready = b""
 
     @property
@@ -45,16 +46,20 @@ class RemoteProcess:
             data = self.read(CHUNK, SLICE)
             if data is None:
                 self._raise_if_link_down()
-                said = self._prelude.noise or "it printed nothing"
-                raise InfraError(
-                    "E-REMOTE-SHELL",
-                    f"{self._device}: its login shell does not run commands: {said}",
-                    mend="the user needs a POSIX shell, without a forced command",
-                    retryable=False,
-                )
+                said = " / ".join(filter(None, (self._prelude.noise, self._err_prelude.noise)))
+                said = said or "it printed nothing"
+                raise self._no_shell(f"its login shell does not run commands: {said}")
             self._ready += data
         if self.pid is None:
             raise TimeoutError
+
+    def _no_shell(self, what: str) -> InfraError:
+        return InfraError(
+            "E-REMOTE-SHELL",
+            f"{self._device}: {what}",
+            mend="the user needs a shell that runs sh, without a forced command",
+            retryable=False,
+        )
 
     def read(self, limit: int, seconds: float) -> bytes | None:
         """Up to ``limit`` bytes of stdout; empty if none came within ``seconds``; None at end."""
@@ -70,14 +75,19 @@ class RemoteProcess:
         if not data:
             self.drain_stderr()
             return None
-        try:
-            return self._prelude.feed(data)
-        except ValueError as error:
-            raise InfraError("E-REMOTE-SHELL", f"{self._device}: {error}") from error
+        return self._past(self._prelude, data)
 
     def drain_stderr(self) -> None:
         while self._channel.recv_stderr_ready():
-            self._on_stderr(self._channel.recv_stderr(CHUNK))
+            data = self._past(self._err_prelude, self._channel.recv_stderr(CHUNK))
+            if data:
+                self._on_stderr(data)
+
+    def _past(self, prelude: Prelude, data: bytes) -> bytes:
+        try:
+            return prelude.feed(data)
+        except ValueError as error:
+            raise self._no_shell(f"{error}: {prelude.noise}") from error
 
     def write(self, data: bytes | memoryview, seconds: float) -> int:
         """Bytes taken, 0 if the other side has no room for ``seconds``. OSError when it ended."""

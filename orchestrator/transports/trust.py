@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import InfraError
@@ -23,11 +23,20 @@ from orchestrator.transports.ssh_link import dialled, read_known_hosts
 
 @dataclass(frozen=True)
 class HostKey:
-    """``fingerprint`` as ``ssh-keygen -l`` shows it; ``line`` as known_hosts holds it."""
+    """``fingerprint`` as ``ssh-keygen -l`` shows it; ``line`` as known_hosts holds it.
+
+    ``address``: whom we asked for it, with user and port, for people.
+    """
 
     algorithm: str
     fingerprint: str
     line: str
+    address: str = field(default="", compare=False)
+
+    @property
+    def host_name(self) -> str:
+        """The name under which it was shown: what is vouched for is this one, no other."""
+        return self.line.split(" ", 1)[0]
 
 
 def fetch_host_key(settings: SshSettings, device: str) -> HostKey:
@@ -70,19 +79,22 @@ def trust(settings: SshSettings, key: HostKey, *, replace: bool = False) -> None
         text = path.read_text(errors="surrogateescape") if path.exists() else ""
         entries = known_hosts.parse(text)
         everywhere = [*entries, *read_known_hosts(endpoint.known_hosts[1:])]
-        match known_hosts.standing(everywhere, endpoint.host_name, _blob(key)):
+        match known_hosts.standing(everywhere, key.host_name, _blob(key)):
             case Standing.KNOWN:
                 return
             case Standing.REVOKED:
-                raise _conflict(endpoint, "marks this key as revoked", "get the device a new key")
+                raise _conflict(
+                    endpoint, key, "marks this key as revoked", "get the device a new key"
+                )
             case Standing.CHANGED if not replace:
                 raise _conflict(
                     endpoint,
+                    key,
                     "holds another key for it",
                     "find out why it changed, then trust it with --replace",
                 )
             case Standing.CHANGED:
-                text = _without(text, entries, endpoint.host_name)
+                text = _without(text, entries, key.host_name)
             case Standing.UNKNOWN:
                 pass
         if text and not text.endswith("\n"):
@@ -98,7 +110,7 @@ def _on_file(endpoint: Endpoint) -> list[Entry]:
 
 def _host_key(endpoint: Endpoint, algorithm: str, blob: bytes) -> HostKey:
     line = f"{endpoint.host_name} {algorithm} {base64.b64encode(blob).decode()}"
-    return HostKey(algorithm, known_hosts.fingerprint(blob), line)
+    return HostKey(algorithm, known_hosts.fingerprint(blob), line, endpoint.address)
 
 
 def _blob(key: HostKey) -> bytes:
@@ -124,10 +136,10 @@ def _without(text: str, entries: list[Entry], host: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _conflict(endpoint: Endpoint, what: str, mend: str) -> InfraError:
+def _conflict(endpoint: Endpoint, key: HostKey, what: str, mend: str) -> InfraError:
     return InfraError(
         "E-SSH-HOSTKEY",
-        f"{' or '.join(map(str, endpoint.known_hosts))} {what}: {endpoint.host_name}",
+        f"{' or '.join(map(str, endpoint.known_hosts))} {what}: {key.host_name}",
         mend=mend,
         retryable=False,
     )

@@ -188,10 +188,11 @@ def test_proxies(tmp_path: Path) -> None:
     assert resolved(tmp_path, text + "ProxyCommand none")["proxy"] is None
     assert resolved(tmp_path, text + "ProxyJump none")["proxy"] is None
     command = resolved(tmp_path, text + "ProxyCommand nc -X 5 '%h' %p; id")["proxy"]
-    assert command == ("nc", "-X", "5", "10.0.0.7", "2222;", "id")
+    assert command == "nc -X 5 '10.0.0.7' 2222; id"
     jump = resolved(tmp_path, text + "ProxyJump a,me@b:23")["proxy"]
-    ssh = ("ssh", "-o", "BatchMode=yes", "-J", "a", "-W", "[10.0.0.7]:2222", "--", "ssh://me@b:23")
-    assert jump == ssh
+    config = tmp_path / "config"
+    to = "-W '[10.0.0.7]:2222' -- ssh://me@b:23"
+    assert jump == f"ssh -F {config} -o BatchMode=yes -J a {to}"
 
 
 def test_include_keeps_the_block_around_it(tmp_path: Path) -> None:
@@ -200,5 +201,3 @@ def test_include_keeps_the_block_around_it(tmp_path: Path) -> None:
     text = f"Host board\n Port 2222\n Include {extra}\n HostName 10.0.0.7\n"
     got = resolved(tmp_path, text)
     assert (got["host"], got["port"]) == ("10.0.0.7", 2222)
-    extra.write_text(f"Include {extra}\nHost board\n User deep\n")
-    assert resolved(tmp_path, f"Include {extra}")["user"] == "me"
