@@ -29,6 +29,10 @@ BROKEN = (paramiko.SSHException, EOFError, OSError)
 """What paramiko raises when a connection fails; AssertionError and the like are bugs."""
 
 
+_NO_GREETING = ("Error reading SSH protocol banner", "Indecipherable protocol version")
+"""How paramiko begins its words for a first line that is not an ssh server's."""
+
+
 class Link:
     """A paramiko transport, and what it goes through: a proxy's process, or a gateway's link."""
 
@@ -214,9 +218,9 @@ def _unreachable(
 ) -> InfraError:
     timed_out = isinstance(error, TimeoutError)
     why = f"no answer within {settings.connect_timeout:g} s" if timed_out else reason(error)
-    if said:
-        why = "what answers is no ssh server" if "Indecipherable" in why else why
-        why += f"; it said: {said}"
+    if why.startswith(_NO_GREETING):
+        why = "what answers is no ssh server, or hung up before it said so"
+    why += f"; it said: {said}" if said else ""
     return InfraError(
         "E-SSH-UNREACHABLE",
         f"{device}: no ssh connection to {endpoint.host} port {endpoint.port}{endpoint.through}:"

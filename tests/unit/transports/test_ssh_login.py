@@ -296,7 +296,7 @@ def test_proxy_command(server: Sshd, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("false", "closed the connection"),
+        ("false", "hung up"),
         ("assay-no-such-program %h", "not found"),
         ("sh -c 'echo no route to %h >&2; exit 3'", "it said: no route to 127.0.0.1"),
         ("sh -c 'echo HTTP/1.1 502 Bad Gateway; sleep 0.2'", "it said: HTTP/1.1 502 Bad Gateway"),
