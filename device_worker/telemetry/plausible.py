@@ -89,7 +89,8 @@ def understood(
     """
     found: Values = {}
     doubts: Doubts = {}
-    for name, value in PARSERS[parser](raw).items():
+    texts = {path: text and text.replace("\r\n", "\n") for path, text in raw.items()}
+    for name, value in PARSERS[parser](texts).items():
         if isinstance(value, Bare):
             said = _said(name, units or {})
             value, why = _celsius(name, value, said, MEANT.get(parser, "degrees"))

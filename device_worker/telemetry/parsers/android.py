@@ -15,9 +15,8 @@ from device_worker.telemetry.parsers.text import (
     plain,
 )
 
-_TEMPERATURE = re.compile(
-    r"Temperature\{mValue=([^,}]{1,24}), mType=(-?[0-9]{1,4}), mName=([^,}]{0,64})[,}]"
-)
+_TEMPERATURE = re.compile(r"Temperature\{([^}]{1,400})\}")
+_FIELD = re.compile(r"(m[A-Za-z]{1,20})=([^,}]{0,64})")
 _TYPES = {
     0: "cpu",
     1: "gpu",
@@ -39,6 +38,7 @@ _TYPES = {
 }
 """mType -> kind. What is not listed (6 to 8: the battery's current limits in V, A, %) or not known
 (-1) is not a temperature that anything may be concluded from."""
+_CURRENT = "Current temperatures from HAL"
 OVERRIDE = "flags/thermal_override"
 """1 while the thermal status is a forced one."""
 _ABSENT = 0.0
@@ -66,7 +66,7 @@ def thermalservice(raw: Raw) -> Values:
         elif line.startswith("HAL Ready:"):
             ready = line.partition(":")[2].strip() == "true"
         elif line.endswith(":"):
-            current = line == "Current temperatures from HAL:"
+            current = line.startswith(_CURRENT)
         elif current:
             _temperature(found, line)
     found["status/thermal"] = status if ready and not override else None
@@ -77,10 +77,12 @@ def thermalservice(raw: Raw) -> Values:
 
 def _temperature(found: Values, line: str) -> None:
     match = _TEMPERATURE.match(line)
-    kind = _TYPES.get(int(match[2])) if match else None
-    if match and kind:
-        value = decimal(match[1])
-        name = plain(match[3]) or "?"
+    fields = dict(_FIELD.findall(match[1])) if match else {}
+    number = integer(fields.get("mType"))
+    kind = None if number is None else _TYPES.get(number)
+    if kind:
+        value = decimal(fields.get("mValue"))
+        name = plain(fields.get("mName")) or "?"
         found["temp/%s/%s" % (kind, name)] = None if value == _ABSENT else bare(value)
 
 

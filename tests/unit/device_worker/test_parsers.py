@@ -41,6 +41,15 @@ def test_what_devices_print_is_understood(path: Path) -> None:
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_line_ends_of_a_terminal_change_nothing(path: Path) -> None:
+    given_ = case(path)
+    ends = {
+        p: t and t.replace("\r\n", "\n").replace("\n", "\r\n") for p, t in given_["raw"].items()
+    }
+    assert read({**given_, "raw": ends}) == (given_["expected"], given_.get("doubts", {}))
+
+
 def test_every_parser_has_a_case_and_one_that_knows_nothing_gives_no_zero() -> None:
     told = {case(path)["parser"] for path in CASES}
     assert told == set(PARSERS)
