@@ -54,7 +54,7 @@ class Link:
             if endpoint.gateway
             else self._direct(endpoint, settings)
         )
-        transport = self.transport = paramiko.Transport(sock)  # type: ignore[arg-type]  # a tunnel is socket enough
+        transport = self.transport = _Transport(sock)  # type: ignore[arg-type]  # a tunnel is socket enough
         transport.banner_timeout = settings.connect_timeout
         transport.auth_timeout = settings.connect_timeout
         known = known_hosts.matching(read_known_hosts(endpoint.known_hosts), endpoint.host_name)
@@ -204,6 +204,21 @@ def verify(transport: paramiko.Transport, endpoint: Endpoint, device: str) -> No
                 "another machine",
                 retryable=False,
             )
+
+
+class _Transport(paramiko.Transport):
+    """One whose thread trips over what the other side sends has a broken connection, and no more.
+
+    paramiko hands on UnicodeDecodeError, ValueError and whatever else its parsing raises.
+    """
+
+    def get_exception(self) -> Exception | None:
+        error: Exception | None = super().get_exception()
+        if error is None or isinstance(error, BROKEN):
+            return error
+        broken = paramiko.SSHException(f"it does not speak ssh as agreed: {error}")
+        broken.__cause__ = error
+        return broken
 
 
 def _prefer(transport: paramiko.Transport, known: set[str]) -> None:
