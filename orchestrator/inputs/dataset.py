@@ -38,41 +38,55 @@ class Dataset:
     slices: Mapping[str, Array]
 
 
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """As many samples as were asked for, of an array of this ``shape``."""
+
+    values: Array
+    shape: tuple[int, ...]
+
+
 def load(spec: InputSpec) -> Dataset:
-    """Read an input set, its ``limit`` applied.
+    """Read an input set; no sample beyond its ``limit`` is kept in memory or looked at.
 
     Raises InputError E-INPUT-UNREADABLE (damaged or missing file), E-INPUT-ARRAY (no such array or
     column), E-INPUT-PICKLE (Python objects inside), E-INPUT-DTYPE (not numbers), E-INPUT-NAN,
     E-INPUT-EMPTY, E-INPUT-LABELS and E-INPUT-SLICES (another length), E-INPUT-SHAPE,
     E-INPUT-SIZE, E-INPUT-PILLOW.
     """
-    if isinstance(spec, NpzInputs):
-        found = _npz(spec)
-    elif isinstance(spec, NpyInputs):
-        labels = None if spec.labels is None else _npy(spec.labels)
-        found = Dataset(_npy(spec.path), labels, {})
-    elif isinstance(spec, CsvInputs):
-        found = Dataset(*tables.read(spec))
-    else:
-        found = Dataset(*images.read(spec), {})
     where = str(spec.path)
-    _check_x(found.x, where)
-    count = len(found.x)
-    if found.labels is not None:
-        _check_labels(found.labels, count, where)
-    for name, values in found.slices.items():
-        if values.shape != (count,):
+    if isinstance(spec, NpzInputs):
+        x, labels, slices = _npz(spec)
+    elif isinstance(spec, NpyInputs):
+        x, slices = _npy(spec.path, spec.limit), {}
+        labels = None if spec.labels is None else _npy(spec.labels, spec.limit)
+    elif isinstance(spec, CsvInputs):
+        x, labels, slices = _whole(*tables.read(spec))
+    else:
+        x, labels, slices = _whole(*images.read(spec), {})
+    _check_x(x.values, where)
+    if labels is not None:
+        _check_labels(labels, x.shape[0], where)
+    for name, found in slices.items():
+        if found.shape != x.shape[:1]:
             raise InputError(
                 "E-INPUT-SLICES",
-                f"slice {name!r} has shape {values.shape}, there are {count} samples",
+                f"slice {name!r} has shape {found.shape}, there are {x.shape[0]} samples",
                 where=where,
             )
-    limit = spec.limit
     return Dataset(
-        np.ascontiguousarray(found.x[:limit]),
-        None if found.labels is None else found.labels[:limit],
-        {name: values[:limit] for name, values in found.slices.items()},
+        np.ascontiguousarray(x.values),
+        None if labels is None else labels.values,
+        {name: found.values for name, found in slices.items()},
     )
+
+
+def _whole(
+    x: Array, labels: Array | None, slices: Mapping[str, Array]
+) -> tuple[_Read, _Read | None, dict[str, _Read]]:
+    """Of what was read within the limit."""
+    read = {name: _Read(values, values.shape) for name, values in slices.items()}
+    return _Read(x, x.shape), None if labels is None else _Read(labels, labels.shape), read
 
 
 def _check_x(x: Array, where: str) -> None:
@@ -83,19 +97,20 @@ def _check_x(x: Array, where: str) -> None:
     _check_finite(x, "sample", where)
 
 
-def _check_labels(labels: Array, count: int, where: str) -> None:
-    if labels.dtype.kind not in "fiub":
+def _check_labels(labels: _Read, count: int, where: str) -> None:
+    values = labels.values
+    if values.dtype.kind not in "fiub":
         raise InputError(
             "E-INPUT-DTYPE",
-            f"labels are {labels.dtype}, not numbers",
+            f"labels are {values.dtype}, not numbers",
             where=where,
             mend="give class numbers; their names belong to the model's task",
         )
-    if labels.ndim == 0 or len(labels) != count:
+    if labels.shape[:1] != (count,):
         raise InputError(
             "E-INPUT-LABELS", f"labels have shape {labels.shape}, {count} samples", where=where
         )
-    _check_finite(labels, "label of sample", where)
+    _check_finite(values, "label of sample", where)
 
 
 def _check_finite(values: Array, what: str, where: str) -> None:
@@ -108,9 +123,9 @@ def _check_finite(values: Array, what: str, where: str) -> None:
         )
 
 
-def _npz(spec: NpzInputs) -> Dataset:
+def _npz(spec: NpzInputs) -> tuple[_Read, _Read | None, dict[str, _Read]]:
     wanted = [spec.array, *([spec.labels] if spec.labels else []), *spec.slices]
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, _Read] = {}
     try:
         with zipfile.ZipFile(spec.path) as archive:
             names = archive.namelist()
@@ -126,29 +141,25 @@ def _npz(spec: NpzInputs) -> Dataset:
                     )
                 size = archive.getinfo(member).file_size
                 with archive.open(member) as file:
-                    arrays[name] = _array(file, size, f"{spec.path}[{name}]")
+                    arrays[name] = _array(file, size, f"{spec.path}[{name}]", spec.limit)
     except BROKEN_FILE as error:
         raise _unreadable(str(spec.path), error) from None
-    return Dataset(
+    return (
         arrays[spec.array],
         arrays[spec.labels] if spec.labels else None,
         {name: arrays[name] for name in spec.slices},
     )
 
 
-def _npy(path: Path) -> Array:
+def _npy(path: Path, limit: int | None) -> _Read:
     try:
         with path.open("rb") as file:
-            return _array(file, path.stat().st_size, str(path))
+            return _array(file, path.stat().st_size, str(path), limit)
     except OSError as error:
         raise _unreadable(str(path), error) from None
 
 
-def _array(file: Any, size: int, where: str) -> Array:
-    if size > MAX_ARRAY_BYTES:
-        raise InputError(
-            "E-INPUT-SIZE", f"{size} bytes, more than {MAX_ARRAY_BYTES} are not read", where=where
-        )
+def _array(file: Any, size: int, where: str, limit: int | None) -> _Read:
     try:
         version = np.lib.format.read_magic(file)
         read = {
@@ -165,14 +176,27 @@ def _array(file: Any, size: int, where: str) -> Array:
                 where=where,
                 mend="save it as an array of numbers",
             )
-        count = 1
+        total = dtype.itemsize
         for n in shape:  # Python integers: a hostile header must not overflow
-            count *= n
-        body = file.read(count * dtype.itemsize) if count * dtype.itemsize <= size else b""
-        if len(body) != count * dtype.itemsize:
+            total *= n
+        if total > size or min(shape, default=0) < 0:
             raise ValueError(f"shape {shape} of {dtype} needs more bytes than there are")
-        flat = np.frombuffer(body, dtype=dtype)
-        return flat.reshape(shape, order="F" if fortran else "C")
+        kept = shape
+        if limit is not None and shape and shape[0] > limit and not fortran:
+            kept = (limit, *shape[1:])
+            total = total // shape[0] * limit
+        if total > MAX_ARRAY_BYTES:
+            raise InputError(
+                "E-INPUT-SIZE",
+                f"{total} bytes, more than {MAX_ARRAY_BYTES} are not read",
+                where=where,
+                mend="set `limit` to fewer samples",
+            )
+        body = file.read(total)
+        if len(body) != total:
+            raise ValueError(f"shape {shape} of {dtype} needs more bytes than there are")
+        values = np.frombuffer(body, dtype=dtype).reshape(kept, order="F" if fortran else "C")
+        return _Read(values[:limit] if kept else values, shape)
     except (*BROKEN_FILE, SyntaxError, tokenize.TokenError, MemoryError) as error:
         raise _unreadable(where, error) from None
 

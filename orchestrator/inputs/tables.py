@@ -60,14 +60,19 @@ class Table:
         return values
 
 
-def table(path: Path) -> Table:
-    """Read a CSV. Raises InputError E-INPUT-UNREADABLE, E-INPUT-SHAPE (ragged rows)."""
+def table(path: Path, limit: int | None = None) -> Table:
+    """Read a CSV, no further than ``limit`` rows below its header.
+
+    Raises InputError E-INPUT-UNREADABLE, E-INPUT-SHAPE (ragged rows).
+    """
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             for row in reader:
+                if limit is not None and len(rows) > limit:
+                    break
                 if row:
                     rows.append(row)
                     lines.append(reader.line_num)
@@ -94,7 +99,7 @@ def read(
     spec: CsvInputs,
 ) -> tuple[NDArray[np.float32], NDArray[Any] | None, Mapping[str, NDArray[Any]]]:
     """x float32 [n, *shape] (default [n, columns]), labels, slices (text, as written)."""
-    data = table(spec.path)
+    data = table(spec.path, spec.limit)
     columns = _columns(spec, data.header)
     shape = spec.shape or (len(columns),)
     if prod(shape) != len(columns):

@@ -3,9 +3,10 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -114,6 +115,80 @@ def test_slices_have_one_value_a_sample(tmp_path: Path, bad: Any) -> None:
 def test_a_limit_does_not_hide_a_length_mismatch(tmp_path: Path) -> None:
     spec = npz(tmp_path, x=X, y=Y[:3]).model_copy(update={"limit": 2})
     assert refusal(spec).id == "E-INPUT-LABELS"
+
+
+def packed(tmp_path: Path, samples: int, order: Literal["C", "F"] = "C") -> NpzInputs:
+    """A small file of many zeros, but for the first value of each sample."""
+    x = np.zeros((samples, 1 << 16), np.float32, order=order)
+    x[:, 0] = np.arange(samples)
+    np.savez_compressed(tmp_path / "zeros.npz", x=x, y=np.arange(samples))
+    assert (tmp_path / "zeros.npz").stat().st_size < x.nbytes / 100
+    return NpzInputs(
+        name="zeros", type="npz", path=tmp_path / "zeros.npz", labels="y", limit=min(samples, 20)
+    )
+
+
+def peak(spec: Any) -> tuple[Dataset, int]:
+    """What was read, and the most bytes held meanwhile."""
+    tracemalloc.start()
+    try:
+        return load(spec), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_more_memory_is_taken_than_the_limit_asks_for(tmp_path: Path) -> None:
+    few = packed(tmp_path, 20)
+    alone, needed = peak(few)
+    many, taken = peak(packed(tmp_path, 300))
+    assert np.array_equal(many.x, alone.x)
+    assert many.labels is not None
+    assert list(many.labels) == list(range(20))
+    assert taken < needed * 1.1
+
+
+def test_a_limit_of_an_array_in_fortran_order_is_of_samples(tmp_path: Path) -> None:
+    found = load(packed(tmp_path, 30, "F"))
+    assert list(found.x[:, 0]) == list(range(20))
+    assert found.x.flags.c_contiguous
+
+
+def test_a_limit_of_a_plain_array_takes_no_more_memory(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((300, 1 << 16), np.float32))
+    spec = NpyInputs(name="x", type="npy", path=tmp_path / "x.npy", limit=3)
+    found, taken = peak(spec)
+    assert found.x.shape == (3, 1 << 16)
+    assert taken < 4 * found.x.nbytes
+
+
+def test_a_limit_of_a_table_reads_no_further(tmp_path: Path) -> None:
+    """What comes behind it is not even looked at."""
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n3,4\n" + "5,6\n" * 100_000 + "ragged\n")
+    spec = CsvInputs(name="x", type="csv", path=tmp_path / "x.csv", limit=2)
+    found, taken = peak(spec)
+    assert found.x.tolist() == [[1, 2], [3, 4]]
+    assert taken < 1 << 20
+    assert refusal(spec.model_copy(update={"limit": None})).id == "E-INPUT-SHAPE"
+
+
+def test_more_within_the_limit_than_may_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.inputs.dataset.MAX_ARRAY_BYTES", 10 << 18)
+    spec = packed(tmp_path, 30)
+    error = refusal(spec)
+    assert error.id == "E-INPUT-SIZE"
+    assert "limit" in str(error)
+    assert len(load(spec.model_copy(update={"limit": 10})).x) == 10
+
+
+@pytest.mark.parametrize("shape", ["(-1, 4)", "(-4, -4)", "(2, -8)"])
+def test_a_header_with_a_negative_length(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "x.npy").write_bytes(data + bytes(64))
+    spec = NpyInputs(name="x", type="npy", path=tmp_path / "x.npy")
+    assert refusal(spec).id == "E-INPUT-UNREADABLE"
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
