@@ -11,6 +11,7 @@ from orchestrator.signoff import gates, tables
 from orchestrator.signoff.case import Baseline, Case, Group, baseline, cases
 from orchestrator.signoff.policy import GATES, Policy
 from orchestrator.signoff.reference import Choice, choose
+from orchestrator.signoff.refused import first_the_devices
 from orchestrator.signoff.result import (
     PRECEDENCE,
     Cell,
@@ -89,6 +90,7 @@ def judge(
     where rows stand for others. Raises ValueError or KeyError for
     observations that contradict each other or have no truth: the caller's mistakes, not the user's.
     """
+    observations = first_the_devices(observations)
     all_cases = cases(observations, truths)
     baselines = {key: baseline(truth) for key, truth in truths.items()}
     compare = tables.comparer()
