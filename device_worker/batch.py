@@ -27,7 +27,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from device_worker import environment, wire
+from device_worker import environment, shortage, wire
 from device_worker.arrays import Array
 from device_worker.attempts import folder
 from device_worker.cache import Cache
@@ -147,6 +147,13 @@ def run_batch(batch: wire.Batch, cache: Cache, root: str, progress: Progress) ->
         raise
 
 
+_NOT_THE_TRIALS = (
+    *("E-RUNTIME-MISSING", "E-RUNTIME-BROKEN"),
+    *("E-WORKER-OOM", "E-WORKER-SHORT", "E-WORKER-IO", "E-DISK-FULL"),
+)
+"""Errors that say nothing of the trial they strike, and would strike the next as well."""
+
+
 class _Batch:
     def __init__(
         self,
@@ -165,6 +172,7 @@ class _Batch:
         recipes = plan.get("made", {})
         self._recipes = {name: wire.load(Recipe, item) for name, item in recipes.items()}
         self._last: Tuple[str, Optional[Array]] = ("", None)
+        self._watch = shortage.Watch(shortage.Need(batch.runtime.threads, folders=(target, None)))
 
     def work(self, progress: Progress) -> None:
         tried, told = [], time.monotonic()
@@ -190,24 +198,31 @@ class _Batch:
         path = os.path.join(self._target, "model-%d.%s" % (number, suffix))
         write_bytes(path, self._member(trial.model))
         try:
-            runtime = open_model(path, suffix, self._batch.runtime)
-            try:
-                self._facts.update(runtime.version())
-                outputs = self._run(number, runtime, arrays)
-                if trial.graph:
-                    graph = runtime.graph()
-                    if graph is not None:
-                        self._answers.writestr("%d/graph.onnx" % number, graph)
-                return Tried(trial.name, None, hashes, runtime.backend(), outputs)
-            finally:
-                runtime.close()
-        except WorkerError as error:
-            if error.code in ("E-RUNTIME-MISSING", "E-RUNTIME-BROKEN", "E-WORKER-OOM"):
-                raise
+            with self._watch.section():
+                return self._answer(number, trial, path, arrays, hashes)
+        except WorkerError as refused:
+            error = self._watch.follow(refused)
+            if error.code in _NOT_THE_TRIALS:
+                raise error from refused
             told = {"kind": error.kind, "code": error.code, "what": error.what}
             return Tried(trial.name, told, hashes)
         finally:
             os.unlink(path)
+
+    def _answer(
+        self, number: int, trial: Trial, path: str, arrays: List[Array], hashes: List[str]
+    ) -> Tried:
+        runtime = open_model(path, self._batch.model_format, self._batch.runtime)
+        try:
+            self._facts.update(runtime.version())
+            outputs = self._run(number, runtime, arrays)
+            if trial.graph:
+                graph = runtime.graph()
+                if graph is not None:
+                    self._answers.writestr("%d/graph.onnx" % number, graph)
+            return Tried(trial.name, None, hashes, runtime.backend(), outputs)
+        finally:
+            runtime.close()
 
     def _run(self, number: int, runtime: Runtime, arrays: List[Array]) -> List[Answer]:
         interface = runtime.describe()

@@ -15,6 +15,14 @@ EXIT_COORDINATOR_GONE = 69
 EXIT_REFUSED = 70
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SHORT = {
+    errno.EAGAIN: "threads or processes",
+    errno.EMFILE: "descriptors (ulimit -n)",
+    errno.ENFILE: "descriptors (of the whole system)",
+    errno.EFBIG: "a file of that size (ulimit -f)",
+}
+SHORTAGES = (*_FULL, *_SHORT, errno.ENOMEM, errno.EIO, errno.EROFS)
+"""What says by itself that the device, not what it was asked, is the trouble."""
 _LONGEST = 500
 
 
@@ -38,20 +46,46 @@ def one_line(text: str) -> str:
     return next((line for line in lines if line), "no message")[:_LONGEST]
 
 
+def told(error: BaseException) -> str:
+    """What an exception says, or its kind where it says nothing."""
+    return str(error) or type(error).__name__
+
+
+def out_of_memory(what: str) -> WorkerError:
+    """Memory or address space that the device does not have now."""
+    mend = "use fewer samples or a smaller model, or end other programs there"
+    return WorkerError("infra_error", "E-WORKER-OOM", what, mend)
+
+
+def short(what: str) -> WorkerError:
+    """Something else that the operating system hands out and did not."""
+    mend = "end other programs there, raise the limit, or ask for fewer threads"
+    return WorkerError("infra_error", "E-WORKER-SHORT", what, mend)
+
+
+def from_os(error: OSError, what: str) -> WorkerError:
+    """What the operating system refused while doing ``what``, by errno: always infra_error.
+
+    E-DISK-FULL, E-WORKER-OOM, E-WORKER-SHORT, or E-WORKER-IO for anything else.
+    """
+    if error.errno in _FULL:
+        return WorkerError(
+            "infra_error",
+            "E-DISK-FULL",
+            "no space left on the device while %s" % what,
+            "free space on the device, or lower its cache_limit in the inventory",
+        )
+    if error.errno == errno.ENOMEM:
+        return out_of_memory("the device refused memory while %s" % what)
+    if error.errno in _SHORT:
+        return short("the device refused %s while %s" % (_SHORT[error.errno], what))
+    return WorkerError("infra_error", "E-WORKER-IO", "%s failed: %s" % (what, error))
+
+
 @contextlib.contextmanager
 def storage(what: str) -> Iterator[None]:
-    """Report OSErrors of the device's storage while doing ``what``.
-
-    Raises WorkerError E-DISK-FULL or E-WORKER-IO (both infra_error).
-    """
+    """Report OSErrors of the device's storage while doing ``what``. Raises as `from_os` says."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise WorkerError(
-                "infra_error",
-                "E-DISK-FULL",
-                "no space left on the device while %s" % what,
-                "free space on the device, or lower its cache_limit in the inventory",
-            ) from error
-        raise WorkerError("infra_error", "E-WORKER-IO", "%s failed: %s" % (what, error)) from error
+        raise from_os(error, what) from error

@@ -8,12 +8,13 @@ import os
 import random
 import shutil
 import time
+from dataclasses import replace
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
-from device_worker import environment, power, soak
+from device_worker import environment, power, shortage, soak
 from device_worker.arrays import Array
 from device_worker.attempts import folder
 from device_worker.cache import Cache, sha256_fd
@@ -21,7 +22,7 @@ from device_worker.errors import WorkerError, storage
 from device_worker.feed import Feed, load
 from device_worker.guard import Clock, Guard
 from device_worker.outputs import Outputs, sample_digest, write_bytes, write_npy
-from device_worker.runtimes import Runtime, TensorInfo, open_model
+from device_worker.runtimes import Runtime, TensorInfo, bound_to, misfit, open_model
 from device_worker.telemetry.sampler import Sampler
 from device_worker.telemetry.sensors import Sensors, hottest
 from device_worker.wire import (
@@ -36,6 +37,7 @@ from device_worker.wire import (
 )
 
 Progress = Callable[[Dict[str, Any]], None]
+Run = Callable[[Sequence[Array]], List[Array]]
 _REPORTED = 20
 _PROGRESS_NS = 1_000_000_000
 
@@ -61,9 +63,10 @@ def run_job(job: Job, cache: Cache, root: str, progress: Progress) -> JobResult:
         power.recover(root)
         arrays = {tensor.name: _array(tensor, cache) for tensor in job.inputs}
         with _model(job.model, cache) as (path, verify), _power(job, root) as mode:
-            runtime = _load(path, job, verify)
+            watch = shortage.Watch(_need(job, target))
+            runtime = _load(path, job, verify, watch)
             try:
-                result = _measure(job, runtime, arrays, target, progress, clock, mode)
+                result = _measure(job, runtime, watch, arrays, target, progress, clock, mode)
             finally:
                 runtime.close()
             verify()
@@ -86,13 +89,38 @@ def _check_job(job: Job) -> None:
             )
 
 
-def _load(path: str, job: Job, verify: Callable[[], None]) -> Runtime:
+def _need(job: Job, target: str) -> shortage.Need:
+    cpus = bound_to(job.runtime)
+    return shortage.Need(job.runtime.threads, job.model.size, cpus, (target, None))
+
+
+def _load(path: str, job: Job, verify: Callable[[], None], watch: shortage.Watch) -> Runtime:
+    """The loaded model; what is to blame where it cannot be had, the model last of all."""
+    refused = shortage.cpus(bound_to(job.runtime))
+    if refused is not None:
+        raise refused  # a runtime goes on without, and says so to nobody
     try:
-        return open_model(path, job.model_format, job.runtime)
+        with watch.section():
+            return open_model(path, job.model_format, job.runtime)
     except WorkerError as error:
         if error.kind == "model_error":
             verify()  # a file that changed under the runtime is not the model's fault
-        raise
+        cause = watch.follow(error)
+        if cause.kind == "model_error":
+            _load_again(path, job, error)
+        raise cause from error
+
+
+def _load_again(path: str, job: Job, refused: WorkerError) -> None:
+    """Raises WorkerError E-WORKER-SHORT when the model is taken now, or with fewer threads."""
+    for threads in sorted({job.runtime.threads, 1}, reverse=True):
+        try:
+            open_model(path, job.model_format, replace(job.runtime, threads=threads)).close()
+        except WorkerError:
+            continue
+        many = "s" if threads < job.runtime.threads else ""
+        what = "what the model needs with %d thread%s" % (job.runtime.threads, many)
+        raise shortage.passed(what, refused)
 
 
 @contextlib.contextmanager
@@ -144,7 +172,7 @@ def _array(tensor: InputTensor, cache: Cache) -> Array:
 def matched(wanted: Sequence[TensorInfo], given: Dict[str, Array]) -> List[Array]:
     """The given arrays in the model's order, by name; a single one needs no matching name.
 
-    Raises WorkerError E-MODEL-INPUT (model_error) unless each sample, with a leading axis of 1,
+    Raises WorkerError E-INPUT-MISFIT unless each sample, with a leading axis of 1,
     fits the dtype and shape of the model.
     """
     names = [info.name for info in wanted]
@@ -153,14 +181,14 @@ def matched(wanted: Sequence[TensorInfo], given: Dict[str, Array]) -> List[Array
     elif set(names) == set(given):
         arrays = [given[name] for name in names]
     else:
-        raise _misfit("model takes %s, job gives %s" % (sorted(names), sorted(given)))
+        raise misfit("model takes %s, job gives %s" % (sorted(names), sorted(given)))
     for info, array in zip(wanted, arrays):
         sample = [1, *array.shape[1:]]
         fits = len(sample) == len(info.shape) and all(
             axis is None or axis == length for axis, length in zip(info.shape, sample)
         )
         if not fits or str(array.dtype) != info.dtype:
-            raise _misfit(
+            raise misfit(
                 "input %r takes %s%s, a sample is %s%s"
                 % (info.name, info.dtype, info.shape, array.dtype, sample)
             )
@@ -179,11 +207,6 @@ def shuffled(samples: int, seed: Optional[int]) -> Sequence[int]:
     return sorted(range(samples), key=keys.__getitem__)
 
 
-def _misfit(what: str) -> WorkerError:
-    mend = "one sample with a leading axis of 1 must fit the model's input"
-    return WorkerError("model_error", "E-MODEL-INPUT", what, mend)
-
-
 @contextlib.contextmanager
 def _power(job: Job, root: str) -> Iterator[Optional[power.Active]]:
     if job.power is None:
@@ -196,6 +219,7 @@ def _power(job: Job, root: str) -> Iterator[Optional[power.Active]]:
 def _measure(
     job: Job,
     runtime: Runtime,
+    watch: shortage.Watch,
     given: Dict[str, Array],
     target: str,
     progress: Progress,
@@ -204,9 +228,11 @@ def _measure(
 ) -> JobResult:
     interface = runtime.describe()
     feed = Feed(matched(interface.inputs, given))
-    for turn in range(job.warmup):
-        runtime.reset()
-        runtime.run(feed.sample(turn % job.samples))
+    run = _patient(runtime, watch)
+    with watch.section():
+        for turn in range(job.warmup):
+            runtime.reset()
+            run(feed.sample(turn % job.samples))
 
     watched = job.ceiling_c is not None or job.soak is not None
     sampler = Sampler(
@@ -216,7 +242,7 @@ def _measure(
         heated=job.soak is not None,
     )
     guard = Guard(job.ceiling_c, sampler.latest)
-    loop = _Loop(job, runtime, feed, progress, guard)
+    loop = _Loop(job, runtime, run, feed, progress, guard)
     outputs = Outputs(target, interface.outputs, job.samples)
     try:
         with storage("writing outputs"):
@@ -241,11 +267,13 @@ def _measure(
     finally:
         sampler.stop()
         outputs.close()
+    with watch.section():
+        backend = runtime.backend()
     return JobResult(
         attempt=job.attempt,
         outputs=tensors,
         files=files,
-        backend=runtime.backend(),
+        backend=backend,
         repeats=repeats,
         telemetry=sampler.summary(),
         environment=environment.describe(job.runtime, runtime.version()),
@@ -268,20 +296,38 @@ def _measure(
     )
 
 
+def _patient(runtime: Runtime, watch: shortage.Watch) -> Run:
+    """``runtime.run``, whose failure is the model's only if nothing ran out and it fails again."""
+
+    def run(given: Sequence[Array]) -> List[Array]:
+        try:
+            return runtime.run(given)
+        except WorkerError as error:
+            cause = watch.follow(error)
+            if cause.kind == "model_error":
+                runtime.reset()
+                runtime.run(given)
+                cause = shortage.passed("what an inference needs", error)
+            raise cause from error
+
+    return run
+
+
 class _Loop:
     """Passes over the samples: ``latency`` int64 [samples] ns, ``hashes`` uint8 [samples, 32]."""
 
     def __init__(
-        self, job: Job, runtime: Runtime, feed: Feed, progress: Progress, guard: Guard
+        self, job: Job, runtime: Runtime, run: Run, feed: Feed, progress: Progress, guard: Guard
     ) -> None:
-        self._job, self._runtime, self._feed, self._guard = job, runtime, feed, guard
+        self._job, self._feed, self._guard = job, feed, guard
+        self._runtime, self._run = runtime, run
         self._progress, self._told = progress, time.perf_counter_ns()
         self._sequence = shuffled(job.samples, job.order)
         self.latency: npt.NDArray[np.int64] = np.zeros(job.samples, np.int64)
         self.hashes: npt.NDArray[np.uint8] = np.zeros((job.samples, 32), np.uint8)
 
     def first_pass(self, outputs: Outputs) -> None:
-        run, take, clock = self._runtime.run, self._feed.sample, time.perf_counter_ns
+        run, take, clock = self._run, self._feed.sample, time.perf_counter_ns
         for done, sample in enumerate(self._sequence):
             given = take(sample)
             self._runtime.reset()
@@ -331,7 +377,7 @@ class _Loop:
 
     def _again(self, sample: int) -> bytes:
         self._runtime.reset()
-        return sample_digest(self._runtime.run(self._feed.sample(sample)))
+        return sample_digest(self._run(self._feed.sample(sample)))
 
     def _tell(self, now: int, phase: str, done: int, total: int) -> None:
         if now - self._told >= _PROGRESS_NS:

@@ -19,10 +19,9 @@ import subprocess
 import sys
 import tarfile
 import time
-import traceback
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from device_worker import environment, power, session, wire
+from device_worker import environment, power, session, shortage, wire
 from device_worker.archive import (
     MANIFEST_FILE,
     OUTCOMES,
@@ -267,13 +266,8 @@ def _answer(root: str, packed: PackedJob) -> Answer:
         result = measure.run_job(job, Cache(root, _CACHE_LIMIT), root, _quiet)
     except WorkerError as error:
         failure = error
-    except MemoryError:
-        what = "the device ran out of memory"
-        failure = WorkerError("infra_error", "E-WORKER-OOM", what, "use fewer samples")
     except Exception as error:  # noqa: BLE001  a bug must reach the farm as an answer
-        traceback.print_exc()
-        what = "%s: %s" % (type(error).__name__, error)
-        failure = WorkerError("infra_error", "E-WORKER-BUG", what)
+        failure = shortage.unexpected(error)
     else:
         files = {role: file.blob for role, file in result.files.items()}
         files.update(("output-%d" % i, output.blob) for i, output in enumerate(result.outputs))

@@ -16,11 +16,10 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
-from device_worker import environment, power, wire
+from device_worker import environment, power, shortage, wire
 from device_worker.cache import Cache, sha256_file
 from device_worker.channel import LineTooLongError, SilenceError, Writer, lines, take_stdio
 from device_worker.errors import (
@@ -29,6 +28,7 @@ from device_worker.errors import (
     EXIT_STALE,
     WorkerError,
     storage,
+    told,
 )
 from device_worker.lease import Lease
 from device_worker.telemetry.sensors import Sensors
@@ -97,7 +97,7 @@ def serve(settings: Settings) -> int:
         with storage("making the worker's folder"):
             os.makedirs(settings.root, exist_ok=True)
         session = Session(settings, writer)
-        threading.Thread(target=session.read, args=(read,), daemon=True).start()
+        shortage.start(threading.Thread(target=session.read, args=(read,), daemon=True))
         session.start()
         return session.work()
     except WorkerError as error:
@@ -106,6 +106,10 @@ def serve(settings: Settings) -> int:
         return EXIT_STALE if error.kind == "stale" else EXIT_REFUSED
     except ConnectionError:
         return EXIT_COORDINATOR_GONE
+    except Exception as error:  # noqa: BLE001  no traceback, but what ran out at the start
+        with contextlib.suppress(ConnectionError):
+            writer.send(shortage.unexpected(error).message())
+        return EXIT_REFUSED
 
 
 class Session:
@@ -126,7 +130,7 @@ class Session:
         with storage("making the worker's folders"):
             for folder in ("incoming", "out", "cache"):
                 os.makedirs(os.path.join(self._root, folder), exist_ok=True)
-        threading.Thread(target=self._beat, daemon=True).start()
+        shortage.start(threading.Thread(target=self._beat, daemon=True))
         power.recover(self._root)
 
     def read(self, fd: int) -> None:
@@ -172,28 +176,26 @@ class Session:
                 return
             try:
                 self._writer.send({"type": "heartbeat", "counter": self._lease.beat()})
+                hangs = shortage.stuck()
+                if hangs is not None:
+                    self._abandon(hangs, EXIT_REFUSED)
             except WorkerError as error:
                 status = EXIT_STALE if error.kind == "stale" else EXIT_REFUSED
                 self._abandon(error, status)
             except OSError as error:
                 self._quit(str(error))
+            except (MemoryError, RuntimeError) as error:
+                self._abandon(shortage.unexpected(error), EXIT_REFUSED)
 
     def _answer(self, request: Message) -> Message:
         try:
             reply = self._perform(str(request.get("op")), request)
-        except MemoryError as error:
-            raise WorkerError(
-                "infra_error", "E-WORKER-OOM", "the device ran out of memory", "use fewer samples"
-            ) from error
         except wire.WireError as error:
             raise WorkerError("infra_error", "E-WIRE", str(error)) from error
         except (WorkerError, ConnectionError):
             raise
         except Exception as error:  # a bug must reach the coordinator as a message
-            traceback.print_exc()
-            raise WorkerError(
-                "infra_error", "E-WORKER-BUG", "%s: %s" % (type(error).__name__, error)
-            ) from error
+            raise shortage.unexpected(error) from error
         return {**reply, "id": request.get("id")}
 
     def _perform(self, op: str, request: Message) -> Message:
@@ -315,11 +317,14 @@ def _numpy() -> None:
     """Devices without NumPy must say so plainly."""
     try:
         import numpy  # noqa: F401  # only to learn whether it is there
-    except ImportError as error:
-        raise WorkerError(
+    except Exception as error:
+        found = None
+        if not isinstance(error, ModuleNotFoundError):
+            found = shortage.importing("numpy", error)
+        raise found or WorkerError(
             "infra_error",
             "E-NUMPY-MISSING",
-            "NumPy cannot be imported on the device: %s" % error,
+            "NumPy cannot be imported on the device: %s" % told(error),
             "install numpy for the device's python3",
         ) from error
 

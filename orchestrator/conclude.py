@@ -100,6 +100,11 @@ def conclude(
             for key, model in sorted(frozen.staging.models.items())
             if model.compiled is not None
         },
+        signatures={
+            key: told
+            for key, model in sorted(frozen.staging.models.items())
+            if (told := model.only_part()) is not None
+        },
         lineage={
             key: model.lineage.model_dump()
             for key, model in sorted(frozen.staging.models.items())

@@ -79,7 +79,8 @@ class StagedModel(_Staged):
     """``compiled``: None unless the file is for an accelerator. ``lineage``: None for a parent and
 
     for a file without one; ``twin_lineage``: the same of the parent's twin in this file's format.
-    ``saturable``, ``operators``, ``families``: as in ModelInfo; an older Assay kept no families.
+    ``saturable``, ``operators``, ``families``, ``signature``, ``unmeasured``: as in ModelInfo; an
+    older Assay did not keep the last three.
     """
 
     sha256: str
@@ -93,6 +94,16 @@ class StagedModel(_Staged):
     saturable: int = 0
     operators: dict[str, int] = Field(default_factory=dict)
     families: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    signature: str | None = None
+    unmeasured: tuple[str, ...] = ()
+
+    def only_part(self) -> str | None:
+        """That the file has signatures which nothing is known of; None where it has none such."""
+        if not self.unmeasured:
+            return None
+        ran = "its main graph" if self.signature is None else f"signature {self.signature!r}"
+        others = ", ".join(repr(name) for name in self.unmeasured)
+        return f"only {ran} is measured; nothing is known of {others}, in graphs of their own"
 
 
 class StagedSet(_Staged):

@@ -277,6 +277,8 @@ def _keep_model(
         saturable=model.info.saturable,
         operators=dict(model.info.operators),
         families=dict(model.info.families),
+        signature=model.info.signature,
+        unmeasured=model.info.unmeasured,
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
-from device_worker.errors import WorkerError
+from device_worker import shortage
+from device_worker.errors import WorkerError, told
 from device_worker.wire import Backend, RuntimeSpec
 
 if TYPE_CHECKING:
     from device_worker.arrays import Array
+
+
+_AFFINITIES = "session.intra_op_thread_affinities"
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,22 @@ def open_model(path: str, model_format: str, spec: RuntimeSpec) -> Runtime:
     return opener(path, spec)
 
 
-def missing(runtime: str, error: BaseException) -> WorkerError:
-    """The runtime is not installed, or its own libraries do not load."""
+def missing(runtime: str, module: str, error: BaseException) -> WorkerError:
+    """Why ``module`` cannot be imported: not installed, short of something, or broken."""
     if isinstance(error, ModuleNotFoundError):
         code, what = "E-RUNTIME-MISSING", "%s is not installed: %s" % (runtime, error)
     else:
-        code, what = "E-RUNTIME-BROKEN", "%s does not work here: %s" % (runtime, error)
+        short = shortage.importing(module, error)
+        if short is not None:
+            return short
+        code, what = "E-RUNTIME-BROKEN", "%s does not work here: %s" % (runtime, told(error))
     return WorkerError("not_available", code, what, "install %s on the device" % runtime)
+
+
+def misfit(what: str) -> WorkerError:
+    """The job gives another input than the model takes: the farm's trouble, whatever the model."""
+    mend = "one sample with a leading axis of 1 must fit the model's input"
+    return WorkerError("infra_error", "E-INPUT-MISFIT", what, mend)
 
 
 def unsupported(runtime: str, option: str) -> WorkerError:
@@ -131,7 +145,11 @@ def unsupported(runtime: str, option: str) -> WorkerError:
     )
 
 
-def out_of_memory(runtime: str, message: str) -> WorkerError:
-    return WorkerError(
-        "infra_error", "E-WORKER-OOM", "%s ran out of memory: %s" % (runtime, message)
-    )
+def bound_to(spec: RuntimeSpec) -> Tuple[int, ...]:
+    """The processors that ``spec`` binds threads to.
+
+    ONNX Runtime counts them from 1, lists a thread's with commas or as a range, and divides threads
+    by semicolons. What is not of that form is left for it to refuse.
+    """
+    found = re.findall(r"(\d{1,4})(?:-(\d{1,4}))?", spec.session.get(_AFFINITIES, ""))
+    return tuple(n - 1 for low, high in found for n in range(int(low), int(high or low) + 1))

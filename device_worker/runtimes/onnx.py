@@ -12,18 +12,13 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from device_worker import shortage
 from device_worker.arrays import Array
-from device_worker.errors import WorkerError, one_line, storage
-from device_worker.runtimes import (
-    Interface,
-    TensorInfo,
-    engines,
-    missing,
-    out_of_memory,
-    unsupported,
-)
+from device_worker.errors import WorkerError, one_line, out_of_memory, storage
+from device_worker.runtimes import Interface, TensorInfo, engines, missing, unsupported
 from device_worker.runtimes.plan import Plan, read_plan
 from device_worker.runtimes.providers import CPU, assigned, chain, fallbacks, profiled
+from device_worker.runtimes.words import explained
 from device_worker.scratch import scratch
 from device_worker.wire import Backend, RuntimeSpec
 
@@ -63,8 +58,8 @@ class OnnxRuntime:
             raise unsupported(NAME, "kernels %r" % spec.kernels)
         try:
             import onnxruntime
-        except ImportError as error:
-            raise missing(NAME, error) from error
+        except Exception as error:
+            raise missing(NAME, "onnxruntime", error) from error
         _settle(spec)
         self._ort = onnxruntime
         self._spec = spec
@@ -147,6 +142,7 @@ class OnnxRuntime:
         return options
 
     def _open(self, options: Any) -> Any:
+        shortage.must_have_threads(self._spec.threads)
         return self._ort.InferenceSession(self._path, options, providers=self._chain.given)
 
     def _load(self) -> None:
@@ -187,6 +183,10 @@ class OnnxRuntime:
                 _plans[key] = self._read_plan()
             except Exception as error:
                 # The model did load: that its plan cannot be saved is not its fault.
+                need = shortage.Need(spec.threads, os.path.getsize(self._path))
+                found = shortage.of(error) or shortage.now(need)
+                if found is not None:
+                    raise found from error
                 what = "the optimised plan cannot be read: %s" % one_line(str(error))
                 raise WorkerError("infra_error", "E-PLAN", what) from error
         return _plans[key]
@@ -226,13 +226,15 @@ class OnnxRuntime:
             return profiled(file.read())
 
     def _blame(self, error: Exception, code: str) -> WorkerError:
-        text = one_line(str(error))
+        if isinstance(error, WorkerError):
+            return error
+        text, mend = explained(str(error))
         if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
-            return out_of_memory(NAME, text)
+            return out_of_memory("%s ran out of memory: %s" % (NAME, text))
         words = code == "E-MODEL-RUN" and any(mark in text for mark in _DEVICE_WORDS)
         if type(error).__name__ in _DEVICE_FAULTS or words:
             return WorkerError("infra_error", "E-ACCELERATOR", text, "check the device")
-        return WorkerError("model_error", code, text)
+        return WorkerError("model_error", code, text, mend)
 
 
 @contextlib.contextmanager

@@ -13,14 +13,15 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
+from device_worker import shortage
 from device_worker.arrays import Array
-from device_worker.errors import WorkerError, one_line
+from device_worker.errors import WorkerError, one_line, out_of_memory, short
 from device_worker.runtimes import (
     Interface,
     TensorInfo,
     delegates,
+    misfit,
     missing,
-    out_of_memory,
     partition,
     unsupported,
 )
@@ -34,6 +35,8 @@ _RESOLVERS = {
     "reference": "BUILTIN_REF",
 }
 _RENEWED = "reset: a new interpreter for each sample, so every latency is a first inference's"
+_STOPPED = ("SIGXCPU", "SIGXFSZ", "SIGTERM", "SIGHUP", "SIGINT")
+"""Signals that a limit or somebody else sends; no model does."""
 _CPU_TROUBLE = ("cpuinfo", "xnnpack")
 
 
@@ -72,6 +75,7 @@ class TfliteRuntime:
     def __init__(self, path: str, spec: RuntimeSpec, package: Package) -> None:
         self._package, self._spec = package, spec
         self._library: Optional[delegates.Library] = None
+        self._shapes: Optional[List[List[int]]] = None
         if spec.session:
             raise unsupported(package.name, "session entry %r" % next(iter(spec.session)))
         if spec.providers != RuntimeSpec(package.name).providers:
@@ -84,6 +88,7 @@ class TfliteRuntime:
             if any(mark in line.lower() for mark in _CPU_TROUBLE) and "INFO:" not in line
         ]
         self._inputs = self._interpreter.get_input_details()
+        self._free = any(-1 in item["shape_signature"] for item in self._inputs)
         self._outputs = self._interpreter.get_output_details()
         self._feed = [item["index"] for item in self._inputs]
         self._fetch = [item["index"] for item in self._outputs]
@@ -92,15 +97,30 @@ class TfliteRuntime:
         self.notes = [_RENEWED] if self._resources and spec.reset else []
 
     def run(self, inputs: Sequence[Array]) -> List[Array]:
+        if self._free:
+            self._resize([list(value.shape) for value in inputs])
         interpreter = self._interpreter
         try:
             for index, value in zip(self._feed, inputs):
                 interpreter.set_tensor(index, value)
+        except ValueError as error:
+            raise misfit(one_line(str(error))) from error
+        try:
             interpreter.invoke()
             return [interpreter.get_tensor(index) for index in self._fetch]
         except (ValueError, RuntimeError, MemoryError) as error:
             failed = delegates.failed_run(str(error), self._delegate)
             raise failed or self._blame(error, "E-MODEL-RUN") from error
+
+    def _resize(self, shapes: List[List[int]]) -> None:
+        """Give free axes the samples' lengths; a new interpreter, as if it had been loaded so."""
+        if shapes == self._shapes:
+            return
+        try:
+            self._interpreter = _interpreter(self._module, self._options, shapes)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise self._blame(error, "E-MODEL-RUN") from error
+        self._shapes = shapes
 
     def reset(self) -> None:
         """Variable tensors back to zero; a new interpreter where variables are resources.
@@ -112,7 +132,7 @@ class TfliteRuntime:
             return
         try:
             if self._resources:
-                self._interpreter = _interpreter(self._module, self._options)
+                self._interpreter = _interpreter(self._module, self._options, self._shapes)
             else:
                 self._interpreter.reset_all_variables()
         except (ValueError, RuntimeError, MemoryError) as error:
@@ -163,8 +183,8 @@ class TfliteRuntime:
     def _load(self, path: str) -> None:
         try:
             module = importlib.import_module(self._package.module)
-        except (ImportError, AttributeError) as error:
-            raise missing(self._package.name, error) from error
+        except Exception as error:
+            raise missing(self._package.name, self._package.module, error) from error
         resolver = _RESOLVERS.get(self._spec.kernels)
         kinds = getattr(module, "OpResolverType", None)
         if resolver is None or not hasattr(kinds, resolver):
@@ -179,13 +199,14 @@ class TfliteRuntime:
         if self._spec.delegate is not None:
             options["experimental_delegates"] = [self._accelerator(module, options)]
         self._module, self._options = module, options
+        shortage.must_have_threads(self._spec.threads - 1)
         begin = time.perf_counter_ns()
         try:
             self._interpreter = _interpreter(module, options)
             self.load_ns = time.perf_counter_ns() - begin
         except (SystemError, ImportError) as error:
             # Extension and NumPy were built for different ABIs: never the model's fault.
-            raise missing(self._package.name, error) from error
+            raise missing(self._package.name, self._package.module, error) from error
         except (ValueError, RuntimeError, MemoryError) as error:
             raise self._blame(error, "E-MODEL-LOAD") from error
 
@@ -196,7 +217,9 @@ class TfliteRuntime:
             return
         fault = crash_signal(lambda: _interpreter(module, options).invoke())
         if fault == "SIGKILL":
-            raise out_of_memory(self._package.name, "killed while trying the model")
+            raise out_of_memory("%s was killed while trying the model" % self._package.name)
+        if fault in _STOPPED:
+            raise short("%s was ended by %s while trying the model" % (self._package.name, fault))
         if fault == "SIGILL":
             what = "%s has instructions this processor lacks" % self._package.name
             raise WorkerError("not_available", "E-RUNTIME-BROKEN", what)
@@ -224,7 +247,7 @@ class TfliteRuntime:
     def _blame(self, error: Exception, code: str) -> WorkerError:
         text = one_line(str(error))
         if isinstance(error, MemoryError) or "bad_alloc" in text:
-            return out_of_memory(self._package.name, text)
+            return out_of_memory("%s ran out of memory: %s" % (self._package.name, text))
         refused = delegates.refused_load(str(error), self._delegate)
         return refused or WorkerError("model_error", code, text, _mend(text))
 
@@ -254,8 +277,8 @@ def probe(spec: Delegate, runtime: str) -> Dict[str, Any]:
         raise WorkerError("not_available", "E-RUNTIME-UNKNOWN", what)
     try:
         module = importlib.import_module(package.module)
-    except (ImportError, AttributeError) as error:
-        raise missing(package.name, error) from error
+    except Exception as error:
+        raise missing(package.name, package.module, error) from error
     library = delegates.checked(spec)
     delegates.prove(library, lambda: delegates.load(module, library, spec.options))
     with captured_stderr():
@@ -272,13 +295,17 @@ def _mend(text: str) -> str:
     return ""
 
 
-def _interpreter(module: Any, options: Dict[str, Any]) -> Any:
-    """An interpreter ready to run one sample."""
+def _interpreter(
+    module: Any, options: Dict[str, Any], shapes: Optional[List[List[int]]] = None
+) -> Any:
+    """An interpreter ready to run one sample, of these ``shapes`` where axes are free."""
     interpreter = module.Interpreter(**options)
-    for item in interpreter.get_input_details():
+    for position, item in enumerate(interpreter.get_input_details()):
         signature = [int(axis) for axis in item["shape_signature"]]
-        if signature and signature[0] == -1:
-            shape = [1, *(int(axis) for axis in item["shape"][1:])]
+        shape = (
+            [1, *(int(axis) for axis in item["shape"][1:])] if shapes is None else shapes[position]
+        )
+        if -1 in signature and (shapes is not None or signature[0] == -1):
             interpreter.resize_tensor_input(item["index"], shape)
     interpreter.allocate_tensors()
     return interpreter

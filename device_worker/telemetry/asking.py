@@ -16,6 +16,9 @@ import threading
 import time
 from typing import Callable, Dict, List, Optional, Tuple
 
+from device_worker import shortage
+from device_worker.errors import WorkerError
+
 Raw = Dict[str, Optional[str]]
 
 _MOST = 1 << 18
@@ -64,7 +67,7 @@ class _Line:
         self.calls: "queue.SimpleQueue[Optional[Callable[[], Raw]]]" = queue.SimpleQueue()
         self.answers: "queue.SimpleQueue[Raw]" = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, daemon=True, name="assay-sensors")
-        self.thread.start()
+        shortage.start(self.thread)
 
     def _work(self) -> None:
         while True:
@@ -84,7 +87,11 @@ class Command:
         process = _start(self._argv)
         if process is None:
             return {"": None}
-        reader = _Reader(process)
+        try:
+            reader = _Reader(process)
+        except WorkerError:
+            kill(process)
+            raise
         if not reader.done.wait(self._timeout):
             kill(process)
             raise LateError
@@ -112,7 +119,7 @@ class Stream:
             self._process = _start(self._argv)
             if self._process is None:
                 raise LateError
-            threading.Thread(target=self._read, daemon=True, name="assay-stream").start()
+            shortage.start(threading.Thread(target=self._read, daemon=True, name="assay-stream"))
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._ended, self._timeout)
             newest, ended = self._newest, self._ended
@@ -146,7 +153,7 @@ class _Reader:
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process, self._data = process, b""
         self.done = threading.Event()
-        threading.Thread(target=self._read, daemon=True, name="assay-command").start()
+        shortage.start(threading.Thread(target=self._read, daemon=True, name="assay-command"))
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from device_worker import shortage
 from device_worker.telemetry.parsers import android, raspberry
 from device_worker.telemetry.plausible import Doubts, lines, still
 from device_worker.telemetry.sensors import Reading, Sensors, hottest
@@ -47,12 +48,18 @@ class Sampler:
         self._first, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._hung = False
+        self._failed: Optional[Exception] = None
 
     def start(self) -> None:
-        """Returns once the first reading is there, or after a bounded wait for it."""
+        """Returns once the first reading is there, or after a bounded wait for it.
+
+        Raises what looking raises, WorkerError where the device has no thread for it.
+        """
         self._begin = time.monotonic()
-        self._thread.start()
+        shortage.start(self._thread)
         self._first.wait(_PATIENCE)
+        if self._failed is not None:
+            raise self._failed
 
     def latest(self) -> Optional[Reading]:
         """The newest reading, None before there is one; costs next to nothing."""
@@ -67,7 +74,12 @@ class Sampler:
         return self._believed()[0]
 
     def summary(self) -> Telemetry:
-        """What ``stop`` returned, in short; says which sensors stopped answering."""
+        """What ``stop`` returned, in short; says which sensors stopped answering.
+
+        Raises as ``start``: nobody watched from then on.
+        """
+        if self._failed is not None:
+            raise self._failed
         readings, still = self._believed()
         told = summarise(readings, hung=self._hung, lost=self._lost, watched=self._watched)
         if still and self._watched and all(hottest(r.values) is None for r in readings):
@@ -93,6 +105,14 @@ class Sampler:
         return [replace(r, values={**r.values, **_only(r, unknown)}) for r in readings], doubts
 
     def _run(self) -> None:
+        try:
+            self._sample()
+        except Exception as error:  # noqa: BLE001  handed on to whoever asks for the readings
+            self._failed = error
+        finally:
+            self._first.set()
+
+    def _sample(self) -> None:
         with self._sensors or Sensors() as sensors:
             self._look(sensors, fresh=True)
             self._first.set()

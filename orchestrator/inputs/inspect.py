@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,8 @@ class ModelInfo:
     ``families``: of the integer convolutions and matrix products of a TFLite file, by what a
     runtime may have kernels of their own for (operator, type, granularity, size; the names of the
     probe pack's families) → (count, how many of them are clamped at zero by a fused activation).
+    ``signature``: of a TFLite file, what it calls its main graph, which is the one that is run;
+    ``unmeasured``: its signatures of other graphs.
     """
 
     path: str
@@ -71,6 +74,8 @@ class ModelInfo:
     edgetpu_bytes: int = 0
     saturable: int = 0
     families: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    signature: str | None = None
+    unmeasured: tuple[str, ...] = ()
 
     @property
     def compiled(self) -> bool:
@@ -119,6 +124,15 @@ def ask(module: str, *files: Path) -> Any:
         named = answer.get("where") or where
         raise InputError(answer["error"], answer["what"], where=named, mend=answer.get("mend"))
     return answer
+
+
+def code_range(dtype: str) -> tuple[int, int] | None:
+    """Lowest and highest code of an integer type of any width, which NumPy need not have."""
+    named = re.fullmatch(r"(u?)int([0-9]{1,2})", dtype)
+    if named is None:
+        return None
+    bits = int(named[2])
+    return (0, (1 << bits) - 1) if named[1] else (-(1 << bits - 1), (1 << bits - 1) - 1)
 
 
 def single_input(info: ModelInfo) -> TensorInfo:
@@ -220,4 +234,6 @@ def _model(path: Path, answer: Mapping[str, Any]) -> ModelInfo:
         answer.get("edgetpu_bytes", 0),
         answer.get("saturable", 0),
         {family: (n, clamped) for family, (n, clamped) in answer.get("families", {}).items()},
+        answer.get("signature"),
+        tuple(answer.get("unmeasured", ())),
     )

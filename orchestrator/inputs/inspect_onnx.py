@@ -13,13 +13,12 @@ import onnx
 from onnx import numpy_helper
 
 from orchestrator.errors import InputError
-from orchestrator.inputs.inspect import TensorInfo
+from orchestrator.inputs.inspect import TensorInfo, code_range
 from orchestrator.inputs.saturable import saturable
 
 MOVES = frozenset({"Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze", "Transpose"})
 """Operators that rearrange elements and change no value."""
 _QUANTISING = ("QuantizeLinear", "DequantizeLinear", "QLinear", "Integer", "QGemm", "NBits")
-_FOUR_BIT = {"int4": (-8, 7), "uint4": (0, 15)}
 
 
 def read_onnx(path: Path) -> dict[str, Any]:
@@ -42,7 +41,11 @@ def read_onnx(path: Path) -> dict[str, Any]:
                     " which is then known only after a run: not supported",
                     mend="write the output's shape into the file, with as many axes as it has",
                 )
+    # A newer form than this checker knows is for the runtime on the device to take or refuse.
+    stated = model.ir_version
+    model.ir_version = min(stated, onnx.IR_VERSION)
     onnx.checker.check_model(model)
+    model.ir_version = stated
     graph = model.graph
     constants = _constants(graph)
     operators = Counter(_kind(node) for node in _nodes(model))
@@ -89,7 +92,7 @@ def _quantised(info: TensorInfo, node: Any, constants: Mapping[str, Any]) -> Ten
         return info  # per channel: no one lattice
     # Without a zero point the ONNX specification says uint8 and 0.
     codes = "uint8" if zero is None else _name(zero.data_type)
-    low, high = _FOUR_BIT.get(codes) or _bounds(codes)
+    low, high = code_range(codes) or (None, None)  # float8 codes are no integers
     return replace(
         info,
         scale=float(scales.reshape(-1)[0]),
@@ -97,12 +100,6 @@ def _quantised(info: TensorInfo, node: Any, constants: Mapping[str, Any]) -> Ten
         code_min=low,
         code_max=high,
     )
-
-
-def _bounds(dtype: str) -> tuple[int | None, int | None]:
-    if np.dtype(dtype).kind not in "iu":
-        return None, None  # float8 codes are no integers
-    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
 def _tensor(value: Any) -> TensorInfo:

@@ -13,10 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from orchestrator.inputs.inspect import EDGETPU_OP, TensorInfo
+from orchestrator.inputs.inspect import EDGETPU_OP, TensorInfo, code_range
 
 MOVES = frozenset({"RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE"})
 """Operators that rearrange elements and change no value."""
@@ -57,7 +56,18 @@ def read_tflite(path: Path) -> dict[str, Any]:
         "quantised": sum(bool(_scales(t)) for t in tensors),
         "families": families(operators, tensors) if len(graphs) == 1 else {},
     }
-    return answer | {"edgetpu_bytes": _executable_bytes(operators)}
+    return answer | _signatures(model) | {"edgetpu_bytes": _executable_bytes(operators)}
+
+
+def _signatures(model: Any) -> dict[str, Any]:
+    """``signature``: of the main graph, None without one; ``unmeasured``: of the other graphs."""
+    found: dict[str, int] = {}
+    for i in range(model.SignatureDefsLength()):
+        named = _there(model.SignatureDefs(i))
+        found[(named.SignatureKey() or b"").decode(errors="replace")] = named.SubgraphIndex()
+    main = [name for name, graph in found.items() if graph == 0]
+    others = sorted(name for name, graph in found.items() if graph != 0)
+    return {"signature": main[0] if main else None, "unmeasured": others}
 
 
 def _walk(model: Any, graphs: list[Any], operators: list[tuple[str, Any]]) -> None:
@@ -165,16 +175,16 @@ def _info(tensor: Any) -> TensorInfo:
 def _scaled(info: TensorInfo, tensor: Any) -> TensorInfo:
     """``info`` with the per-tensor quantisation of ``tensor``, where that has one."""
     scales, dtype = _scales(tensor), _dtype(tensor)
-    if len(scales) != 1 or not scales[0] or not dtype.startswith(("int", "uint")):
+    codes = code_range(dtype)
+    if len(scales) != 1 or not scales[0] or codes is None:
         return info
     points = tensor.Quantization().ZeroPointAsNumpy() if _zero_points(tensor) else [0]
-    low, high = (-8, 7) if dtype == "int4" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return replace(
         info,
         scale=float(scales[0]),
         zero_point=int(points[0]),
-        code_min=int(low),
-        code_max=int(high),
+        code_min=codes[0],
+        code_max=codes[1],
     )
 
 

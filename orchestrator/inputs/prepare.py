@@ -3,8 +3,9 @@
 Rules, in this order. An array that already has the model's integer type is fed as it is (raw
 pixels into a uint8 model, token ids). Otherwise the array holds *real values*: into a quantised
 input they go as clip(round_half_even(x / scale) + zero_point), computed in float64 from the file's
-float32 scale; into a float input they are cast. So uint8 pixels 0..255 feed a float model as
-0.0..255.0, and an int8 model of scale 1 and zero point -128 as pixel - 128.
+float32 scale; into a float input they are cast; into a bool input go zeros and ones. So uint8
+pixels 0..255 feed a float model as 0.0..255.0, and an int8 model of scale 1 and zero point -128 as
+pixel - 128.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ def _cast(x: Array, info: TensorInfo) -> Array:
     except TypeError:
         raise _dtype(x, info) from None
     if want.kind == "f":
+        return _floats(x, want, info)
+    if want.kind == "b" and np.isin(x, (0, 1)).all():
         return x.astype(want)
     if want.kind not in "iu":
         raise _dtype(x, info)
@@ -100,6 +103,18 @@ def _cast(x: Array, info: TensorInfo) -> Array:
     if x.dtype.kind not in "iub" or x.min() < bounds.min or x.max() > bounds.max:
         raise _dtype(x, info)
     return x.astype(want)
+
+
+def _floats(x: Array, want: np.dtype[Any], info: TensorInfo) -> Array:
+    with np.errstate(over="ignore"):
+        found: Array = x.astype(want)
+    if not np.isfinite(found).all():
+        raise InputError(
+            "E-INPUT-DTYPE",
+            f"samples reach {np.abs(x).max():g}, beyond the {info.dtype} that the model takes",
+            where=f"input {info.name!r}",
+        )
+    return found
 
 
 def _dtype(x: Array, info: TensorInfo) -> InputError:

@@ -34,6 +34,7 @@ def build(
     attempts: Sequence[Mapping[str, Any]],
     environments: Mapping[str, Mapping[str, Any]] | None = None,
     compiled: Mapping[str, Mapping[str, Any]] | None = None,
+    signatures: Mapping[str, str] | None = None,
     lineage: Mapping[str, Mapping[str, Any]] | None = None,
     by_class: Mapping[str, Any] | None = None,
     damaged: Sequence[Mapping[str, Any]] = (),
@@ -46,6 +47,7 @@ def build(
     of any length, thinned here to ``MAX_POINTS``. ``attempts``: every attempt of the run;
     ``environments``: what their ``environment`` (a sha256) stands for, each once.
     ``compiled``: "model.file" → what an accelerator takes of it and where it comes from.
+    ``signatures``: "model.file" → which of its signatures were not run, in words.
     ``lineage``: "model.file" → whether its weights come from its FP32 parent.
     ``by_class``: what spot checks came to, where the run was planned by equivalence class.
     ``damaged``: what could not be read: what, error_id, error.
@@ -63,6 +65,7 @@ def build(
         "attempts": [dict(attempt) for attempt in attempts],
         "environments": {sha256: dict(facts) for sha256, facts in (environments or {}).items()},
         "compiled": {file: dict(facts) for file, facts in (compiled or {}).items()},
+        "signatures": dict(signatures or {}),
         "lineage": {file: dict(told) for file, told in (lineage or {}).items()},
         "by_class": dict(by_class) if by_class is not None else None,
         "damaged": [dict(told) for told in damaged],

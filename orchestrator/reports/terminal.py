@@ -49,6 +49,8 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     _rows(document["rows"], console)
     for file, facts in document.get("compiled", {}).items():
         _line(console, f"{file}: {facts['text']}", "dim")
+    for file, words in document.get("signatures", {}).items():
+        _line(console, f"{file}: {words}", "yellow")
     for file, told in document.get("lineage", {}).items():
         if told["verdict"] != fmt.TRUE_PAIR:
             _line(console, f"{file}: {fmt.lineage(told)}", "yellow")

@@ -185,7 +185,7 @@ def test_inputs_that_do_not_fit_are_a_model_error(case: Case, tmp_path: Path) ->
     with worker(case, tmp_path) as process:
         for number, bad in enumerate((x[:, :, :1], x.astype(np.float64), x[..., None])):
             job = process.job(case.model, {"x": bad}, case.spec, attempt=f"a{number}")
-            assert process.refused(job)[:2] == ("model_error", "E-MODEL-INPUT")
+            assert process.refused(job)[:2] == ("infra_error", "E-INPUT-MISFIT")
 
 
 def test_options_that_the_runtime_lacks_are_not_available(case: Case, tmp_path: Path) -> None:

@@ -331,6 +331,58 @@ def test_a_load_failure_of_a_changed_file_is_not_blamed_on_the_model(
     assert bench.fails() == ("infra_error", "E-MODEL-CHANGED")
 
 
+@pytest.mark.parametrize("what", ["load", "inference"])
+def test_what_is_refused_once_and_granted_again_is_not_the_models_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    tries = []
+
+    def once() -> None:
+        tries.append(what)
+        if len(tries) == 1:
+            raise WorkerError("model_error", "E-MODEL-RUN", "cannot be done")
+
+    def infer(call: int, x: Array) -> list[Any]:
+        if what == "inference":
+            once()
+        return [x]
+
+    runtime = Scripted(infer)
+
+    def opener(path: str, spec: wire.RuntimeSpec) -> Scripted:
+        if what == "load":
+            once()
+        return runtime
+
+    monkeypatch.setitem(runtimes.ADAPTERS, "scripted", opener)
+    assert bench.fails() == ("infra_error", "E-WORKER-SHORT")
+    assert len(tries) == 2
+
+
+def test_what_is_granted_only_to_fewer_threads_is_not_the_models_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Scripted(same)
+
+    def opener(path: str, spec: wire.RuntimeSpec) -> Scripted:
+        if spec.threads > 1:
+            raise WorkerError("model_error", "E-MODEL-LOAD", "cannot be done")
+        return runtime
+
+    monkeypatch.setitem(runtimes.ADAPTERS, "scripted", opener)
+    spec = wire.RuntimeSpec("scripted", threads=4)
+    assert bench.fails(runtime=spec) == ("infra_error", "E-WORKER-SHORT")
+    assert bench.run().outputs
+
+
+def test_what_is_refused_twice_is_the_models_fault(bench: Bench) -> None:
+    def never(call: int, x: Array) -> list[Any]:
+        raise WorkerError("model_error", "E-MODEL-RUN", "cannot be done")
+
+    bench.script(never)
+    assert bench.fails() == ("model_error", "E-MODEL-RUN")
+
+
 def test_progress_is_told_at_most_every_second(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,9 +429,9 @@ def test_inputs_are_matched_by_name() -> None:
     found = measure.matched(wanted, {"a": a, "b": b})
     assert found[0] is b
     assert found[1] is a
-    with pytest.raises(WorkerError, match="E-MODEL-INPUT"):
+    with pytest.raises(WorkerError, match="E-INPUT-MISFIT"):
         measure.matched(wanted, {"a": a, "c": b})
-    with pytest.raises(WorkerError, match="E-MODEL-INPUT"):
+    with pytest.raises(WorkerError, match="E-INPUT-MISFIT"):
         measure.matched(wanted, {"a": a})
 
 
@@ -392,7 +444,7 @@ def test_a_single_input_needs_no_matching_name_but_must_fit() -> None:
         TensorInfo("in", "float32", [8, 3]),
         TensorInfo("in", "float32", [1, 3, 1]),
     ):
-        with pytest.raises(WorkerError, match="E-MODEL-INPUT"):
+        with pytest.raises(WorkerError, match="E-INPUT-MISFIT"):
             measure.matched([info], {"x": x})
 
 
