@@ -47,12 +47,16 @@ def read(settings: SshSettings, path: Path | None) -> dict[str, list[str]]:
     for line in out.splitlines():
         keyword, _, value = line.partition(" ")
         found.setdefault(keyword.lower(), []).append(value)
-    # Printed with spaces between and none around: a name may itself have some.
-    files = re.split(r" (?=/|~|none\b)", found.get("userknownhostsfile", [""])[0])
-    found["userknownhostsfile"] = [_at_home(name) for name in files if name]
+    files = _names(found.get("userknownhostsfile", [""])[0])
+    found["userknownhostsfile"] = [_at_home(name) for name in files]
     for keyword in found.keys() & {"identityagent"}:
         found[keyword] = [_at_home(value) for value in found[keyword]]
     return found
+
+
+def _names(printed: str) -> list[str]:
+    """Names that are printed with a space between and no quotes, though one may have spaces."""
+    return [name for name in re.split(r" (?=/|~|none\b)", printed) if name]
 
 
 def _passwd_home() -> str | None:

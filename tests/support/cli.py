@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -107,3 +108,13 @@ def until(true: Callable[[], object], what: str, timeout: float = 30.0) -> None:
     while not true():
         assert time.monotonic() < end, f"waited {timeout} s in vain: {what}"
         time.sleep(0.02)
+
+
+def processes_with(word: str) -> list[int]:
+    """Those of which an argument holds ``word``."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found

@@ -17,7 +17,7 @@ import pytest
 from orchestrator.errors import AssayError, InfraError, InputError
 from orchestrator.transports import SshSettings, open_transport
 from orchestrator.transports.trust import fetch_host_key, trust
-from tests.support.cli import until
+from tests.support.cli import processes_with, until
 from tests.support.clock import PATIENCE
 from tests.support.fake_agent import FakeAgent
 from tests.support.sshd import Sshd, keygen, running
@@ -321,8 +321,7 @@ def test_proxy_command_that_hangs_is_ended(server: Sshd, tmp_path: Path) -> None
     command = f"sh -c 'sleep 600; echo {mark}'"
     error = refusal(with_config(server, f"ProxyCommand {command}", connect_timeout=1.5))
     assert error.id == "E-SSH-UNREACHABLE"
-    found = ["pgrep", "-f", str(mark)]
-    until(lambda: subprocess.run(found, capture_output=True).returncode == 1, "it is ended")
+    until(lambda: not processes_with(str(mark)), "it is ended")
 
 
 @pytest.mark.parametrize(
