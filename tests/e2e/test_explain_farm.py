@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import assay
-from tests.support.isa import VNNI
+from tests.support.isa import needs_exact
 from tests.support.judged import Judged
 from tests.support.realmodels import INVENTORY, MODELS, classifiers, write
 from tests.support.tiny import MODELS as QUICKSTART_MODELS
@@ -85,11 +85,6 @@ def fingerprint(ran: Judged, runtime: str) -> None:
         assert done.code == 0, done.err
 
 
-def needs_vnni(ran: Judged) -> None:
-    if not VNNI & ran.isa("host"):
-        pytest.skip("this host has no VNNI")
-
-
 def test_mobilenet_on_a_cortex_a53_rounds_its_convolutions_otherwise(ran: Judged) -> None:
     """XNNPACK narrows the accumulator there before it multiplies: 15 of 15 CONV_2D, no other."""
     found = explain(ran, "mobilenet.u8", "host", "qemu-a53", "--layers")
@@ -111,8 +106,9 @@ def test_the_probes_name_the_rounding(ran: Judged) -> None:
     assert not [x for x in found["because"] if "DEPTHWISE" in x and "rndnu16" in x]
 
 
+@pytest.mark.isa
 def test_layer_by_layer_the_saturating_convolution_is_unsound(ran: Judged) -> None:
-    needs_vnni(ran)
+    needs_exact(ran.isa("host"))
     pair = ("host/ort", "qemu-haswell/ort")
     done = assay("variance", "--by", "layer", "--pair", *pair, "--json", store=ran.store)
     (one,) = [x for x in done.json["sets"] if x["model"] == "digits"]
@@ -126,8 +122,9 @@ def test_layer_by_layer_the_saturating_convolution_is_unsound(ran: Judged) -> No
     assert sum(tap["local"]["sqnr_db"] > 30 for tap in taps[1:]) > len(taps) - 4
 
 
+@pytest.mark.isa
 def test_the_depthwise_net_saturates_on_haswell(ran: Judged) -> None:
-    needs_vnni(ran)
+    needs_exact(ran.isa("host"))
     found = explain(ran, "digits.u8s8", "host", "qemu-haswell", "--layers")
     assert (found["mechanism"], found["factors"]) == ("saturation", ["core"])
     assert (found["confidence"], found["blamed"]) == ("certain", "qemu-haswell/ort")
@@ -157,16 +154,18 @@ def test_resnet8_in_litert_parts_at_the_softmax_alone(ran: Judged) -> None:
     assert "differ on equal inputs: 1 SOFTMAX, max 1 LSB" in found["because"]
 
 
+@pytest.mark.isa
 def test_resnet8_qdq_is_another_plan_on_arm(ran: Judged) -> None:
-    needs_vnni(ran)
+    needs_exact(ran.isa("host"))
     found = explain(ran, "resnet8.qdq", "host/ort", "qemu-a53/ort")
     assert (found["mechanism"], found["factors"]) == ("plan", ["core"])
     counts = "Add 2/0, Conv 6/0, QLinearAdd 1/3, QLinearConv 3/9"
     assert found["because"][0].endswith(counts)
 
 
+@pytest.mark.isa
 def test_kws_qdq_saturates_on_haswell(ran: Judged) -> None:
-    needs_vnni(ran)
+    needs_exact(ran.isa("host"))
     found = explain(ran, "kws.qdq", "host", "qemu-haswell")
     assert (found["mechanism"], found["factors"]) == ("saturation", ["core"])
     assert found["blamed"] == "qemu-haswell/ort"

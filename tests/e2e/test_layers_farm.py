@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import assay
-from tests.support.isa import VNNI
+from tests.support.isa import needs_exact
 from tests.support.judged import Judged
 from tests.support.realmodels import MODELS, classifiers, write
 
@@ -67,11 +67,6 @@ def guilty(found: dict[str, Any], kind: str) -> set[bool]:
     return {o["guilty"] for o in found["operators"] if o["kind"] == kind}
 
 
-def needs_vnni(ran: Judged) -> None:
-    if not VNNI & ran.isa("host"):
-        pytest.skip("this host has no VNNI")
-
-
 def test_rounding_of_negative_ties_names_the_convolutions_without_relu(ran: Judged) -> None:
     """tflite-runtime 2.14 rounds twice on ARM, and the second time half up on x86."""
     if ran.rows["resnet8.int8@host/tflite214"]["status"] == "not_available":
@@ -99,8 +94,9 @@ def test_of_litert_on_arm_only_the_softmax_differs(ran: Judged) -> None:
     assert (found["first"], found["operators"][last]["kind"]) == (last, "SOFTMAX")
 
 
+@pytest.mark.isa
 def test_saturation_begins_in_the_first_convolution(ran: Judged) -> None:
-    needs_vnni(ran)
+    needs_exact(ran.isa("host"))
     found = layers(ran, "kws.qdq", "host/ort", "qemu-haswell/ort")
     assert found["answer"] == "operator"
     kinds = [o["kind"] for o in found["operators"]]

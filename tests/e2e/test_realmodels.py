@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import farm_trouble
 from tests.support.cli import assay
-from tests.support.isa import saturates
+from tests.support.isa import needs_exact
 from tests.support.judged import Judged
 from tests.support.realmodels import MODELS, classifiers, write
 
@@ -127,10 +127,10 @@ def test_tflite214_here_gives_the_readmes_counts_and_rows(ran: Judged, file: str
 
 
 @pytest.mark.parametrize("file", ["kws.qdq", "resnet8.qdq"])
+@pytest.mark.isa
 def test_onnx_runtime_here_gives_the_readmes_counts_and_rows(ran: Judged, file: str) -> None:
     needs_x86(ran)
-    if saturates(ran.isa("host")):
-        pytest.skip("U8S8 saturates on this CPU; qemu-haswell's tests say what then comes out")
+    needs_exact(ran.isa("host"))  # qemu-haswell's tests say what comes out elsewhere
     assert against_fp32(ran.rows[f"{file}@host/ort"]) == README[file]
     difference = np.abs(scores(ran, file, "host", "ort") - published(file))
     assert difference.max() <= 1e-6  # the softmax is float: its last bits are the CPU's

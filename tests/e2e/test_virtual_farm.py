@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.support.cli import REPO, assay
-from tests.support.isa import VNNI, saturates
+from tests.support.isa import VNNI, needs_exact, saturates
 from tests.support.judged import Attempt, Judged
 
 pytestmark = [pytest.mark.farm, pytest.mark.timeout(1500)]
@@ -155,10 +155,10 @@ def test_the_bad_board_fails_litert_and_nothing_else(farm: Judged, net: str) -> 
         assert farm.rows[row(net, file, "qemu-badboard")]["verdict"] == "pass"
 
 
+@pytest.mark.isa
 def test_the_causes_are_named_unaided(farm: Judged) -> None:
     """Saturation, a fault, and nothing: what is known of this farm, from its answers alone."""
-    if sick_host(farm):
-        pytest.skip("the host saturates itself")
+    needs_exact(farm.isa("host"))
     run = farm.document["run"]["id"]
 
     def causes(device: str) -> dict[str, tuple[str, tuple[str, ...], str | None]]:

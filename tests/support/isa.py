@@ -15,12 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from infra.virtual_farm import rootfs
 from infra.virtual_farm.config import Paths, load_definitions
 
 VNNI = {"avx512_vnni", "avx_vnni"}
 PAIRS, EXACT = "pairs in int16", "exact products"
 KINDS = (PAIRS, EXACT)
+NO_VNNI = "no VNNI here, and QEMU has no AVX-512; computed instead"
 
 
 def saturates(isa: Iterable[str]) -> bool:
@@ -29,6 +32,12 @@ def saturates(isa: Iterable[str]) -> bool:
     AVX2 without VNNI does (VPMADDUBSW); SSE and ARM kernels do not.
     """
     return "avx2" in set(isa) and not VNNI & set(isa)
+
+
+def needs_exact(isa: Iterable[str]) -> None:
+    """Skip a test whose host has to multiply exactly, where it does not: those are marked too."""
+    if saturates(isa):
+        pytest.skip(f"{EXACT}: {NO_VNNI}")
 
 
 def flags() -> set[str]:
@@ -72,7 +81,7 @@ def core(kind: str) -> Core:
     if kind == kind_here():
         return Core(kind, (sys.executable,))
     if kind == EXACT:
-        return Core(kind, trouble="no VNNI here, and QEMU has no AVX-512; computed instead")
+        return Core(kind, trouble=NO_VNNI)
     if platform.machine() != "x86_64":
         return Core(kind, trouble=f"this machine is {platform.machine()}, not x86-64")
     haswell = load_definitions().boards["qemu-haswell"]
