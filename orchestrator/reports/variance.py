@@ -20,7 +20,8 @@ def render(document: Mapping[str, Any], console: Console) -> None:
         key = (spread["model"], spread["file"], spread["inputs"])
         rows = [r for r in document["rows"] if (r["model"], r["file"], r["inputs"]) == key]
         pairs = [p for p in document["pairs"] if (p["model"], p["file"], p["inputs"]) == key]
-        _line(console, f"{key[0]}.{key[1]} on {key[2]}: {len(rows)} rows, {spread['n']} samples")
+        counted = _counted(spread["rows"], len(rows))
+        _line(console, f"{key[0]}.{key[1]} on {key[2]}: {counted}, {spread['n']} samples")
         _line(console, f"  instability {fmt.rate(spread['instability'])}")
         if lineage := document["lineage"].get(f"{key[0]}.{key[1]}"):
             _line(console, f"  {fmt.lineage(lineage)}")
@@ -38,6 +39,12 @@ def render(document: Mapping[str, Any], console: Console) -> None:
             )
     for told in document.get("damaged", ()):
         _line(console, f"{told['what']} cannot be read: {told['error']}")
+
+
+def _counted(answered: int | Sequence[str], rows: int) -> str:
+    """``2 of 4 rows answered``, or ``4 rows`` where all did."""
+    count = answered if isinstance(answered, int) else len(answered)
+    return f"{rows} rows" if count == rows else f"{count} of {rows} rows answered"
 
 
 def differing(ids: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

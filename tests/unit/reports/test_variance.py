@@ -50,6 +50,21 @@ def test_every_pair_is_said_once_or_stands_for_its_group() -> None:
         assert "decided otherwise" in line
 
 
+def test_rows_without_an_answer_are_not_counted_as_compared() -> None:
+    document = result()
+    first = document["fleet"][0]
+    key = (first["model"], first["file"], first["inputs"])
+    mine = [r for r in document["rows"] if (r["model"], r["file"], r["inputs"]) == key]
+    head = f"{first['model']}.{first['file']} on {first['inputs']}: "
+    for answered, said in (
+        (len(mine), f"{len(mine)} rows, "),
+        (2, f"2 of {len(mine)} rows answered, "),
+        (["a", "b", "c"], f"3 of {len(mine)} rows answered, "),
+    ):
+        first["rows"] = answered
+        assert any(line.startswith(head + said) for line in text(document).splitlines())
+
+
 def test_each_file_is_shown_with_its_lineage() -> None:
     document = result()
     first = document["fleet"][0]
