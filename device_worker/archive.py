@@ -20,6 +20,9 @@ MANIFEST_FILE = "manifest.json"
 RESULT_FILE = "result.json"
 START, WORKER, BUNDLES, PYTHONS = "start.py", "worker.pyz", "bundles", "python"
 
+DOCUMENT_LIMIT = 64 << 20
+"""Bytes of either document."""
+
 OUTCOMES = ("ok", "model_error", "infra_error", "timeout", "not_available")
 
 

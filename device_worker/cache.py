@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import stat
 from typing import Dict, List, Set, Tuple
 
 from device_worker.errors import WorkerError, storage
@@ -30,6 +32,24 @@ def sha256_file(path: str) -> str:
     """Hex sha256 of the file at ``path``. Raises OSError."""
     with open(path, "rb") as file:
         return sha256_fd(file.fileno())
+
+
+def open_plain(path: str) -> int:
+    """A read-only descriptor of a plain file: no link is followed, no FIFO waited for.
+
+    Raises OSError, ELOOP and ENXIO among them for what is none.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.ENXIO, "no plain file", path)
+    return fd
+
+
+def read_plain(path: str, size: int) -> bytes:
+    """At most ``size`` bytes of a plain file. Raises as `open_plain`."""
+    with os.fdopen(open_plain(path), "rb") as file:
+        return file.read(size)
 
 
 class Cache:
@@ -90,7 +110,7 @@ class Cache:
         """
         path = self.path(blob.sha256)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_plain(path)
         except FileNotFoundError as error:
             raise WorkerError(
                 "infra_error",

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 from device_worker import environment, power, shortage, wire
-from device_worker.cache import Cache, sha256_file
+from device_worker.cache import Cache, read_plain, sha256_file
 from device_worker.channel import LineTooLongError, SilenceError, Writer, lines, take_stdio
 from device_worker.errors import (
     EXIT_COORDINATOR_GONE,
@@ -262,13 +262,16 @@ class Session:
         content, room = {}, _SMALL
         with storage("reading an attempt's files"):
             with os.scandir(folder(self._root, attempt)) as entries:
-                sizes = sorted((entry.stat().st_size, entry.path) for entry in entries)
+                sizes = sorted(
+                    (entry.stat(follow_symlinks=False).st_size, entry.path)
+                    for entry in entries
+                    if entry.is_file(follow_symlinks=False)
+                )
             for size, path in sizes:
                 room -= size
                 if room < 0:
                     break
-                with open(path, "rb") as file:
-                    content[path] = base64.b64encode(file.read()).decode()
+                content[path] = base64.b64encode(read_plain(path, size)).decode()
         return content
 
     def _forget(self, attempt: str) -> None:

@@ -17,9 +17,10 @@ from device_worker.scratch import scratch
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.fanout.executor import Executor
 from orchestrator.fanout.hub import Hub
-from orchestrator.fanout.order import Finished, Order, Target
+from orchestrator.fanout.order import Order, Target
 from orchestrator.frozen import FrozenRun
 from orchestrator.orders import blobs_of
+from orchestrator.results.finished import Finished
 from orchestrator.store.database import Store
 from orchestrator.store.records import BaselineKey
 from orchestrator.transports.settings import LocalSettings

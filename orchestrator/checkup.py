@@ -241,7 +241,7 @@ def _asked(device: Device, profile: DeviceClass, grant: Grant | str) -> dict[str
                 name = bundle_name(python)
                 bundle = find_bundle(name) if name else None
                 worker = session.worker(python, device.env, bundle)
-                workers[python] = worker.ask("facts", timeout=WORKER_S).get("environment")
+                workers[python] = worker.ask("facts", timeout=WORKER_S)["environment"]
             except AssayError as error:
                 workers[python] = {"error": error.what, "id": error.id}
                 if error.id in HELD:

@@ -9,7 +9,7 @@ from device_worker import wire
 from orchestrator.bundles import bundle_for
 from orchestrator.devices.identity import expected
 from orchestrator.devices.session import Limits
-from orchestrator.fanout.order import Finished, Order, Target
+from orchestrator.fanout.order import Order, Target
 from orchestrator.frozen import FrozenRun
 from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.device_class import Thermal
@@ -17,6 +17,9 @@ from orchestrator.matrix.fields import matches
 from orchestrator.matrix.inventory import Device
 from orchestrator.matrix.model import Matrix, RuntimeConfig
 from orchestrator.queue.states import AttemptState
+from orchestrator.results.check import Asked, Declared
+from orchestrator.results.files import ITEM_SIZES
+from orchestrator.results.finished import Finished
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import AttemptRecord, Blob, CellInfo, Claim, Json
 
@@ -51,6 +54,7 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
         unavailable=why,
         unavailable_id=unavailable_id,
         reset=device.reset,
+        outputs=declared(frozen, cell),
     )
 
 
@@ -141,6 +145,20 @@ def _limits(matrix: Matrix, device: Device) -> Thermal:
 def blobs_of(job: wire.Job) -> list[wire.Blob]:
     """Every file the job needs on the device."""
     return [job.model, *(tensor.blob for tensor in job.inputs)]
+
+
+def asked_for(claim: Claim, frozen: FrozenRun) -> Asked:
+    """What an answer to the claim is held to (`results.check`)."""
+    cell, config = claim.cell, frozen.matrix.runtime(claim.cell.runtime)
+    device = frozen.inventory.device(claim.device)
+    job = job_for(claim.attempt, cell, frozen, config, device)
+    return Asked(job, claim.device, claim.token, declared(frozen, cell))
+
+
+def declared(frozen: FrozenRun, cell: CellInfo) -> tuple[Declared, ...]:
+    """The outputs as the cell's model file declares them."""
+    outputs = frozen.staging.models[f"{cell.model}.{cell.file}"].outputs
+    return tuple(Declared(o.dtype if o.dtype in ITEM_SIZES else None, o.shape) for o in outputs)
 
 
 def record(finished: Finished, artefacts: Artefacts) -> AttemptRecord:

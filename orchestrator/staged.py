@@ -21,13 +21,19 @@ class StagedTensor(_Staged):
 
 
 class StagedOutput(_Staged):
-    """One output of a model; the lattice of its values where one is known."""
+    """One output of a model; the lattice of its values where one is known.
+
+    ``dtype``, ``shape``: as the file declares them; None where it leaves them open, and of an
+    older Assay. An axis that is None is free.
+    """
 
     name: str
     scale: float | None = None
     zero_point: int | None = None
     code_min: int | None = None
     code_max: int | None = None
+    dtype: str | None = None
+    shape: tuple[int | None, ...] | None = None
 
 
 class Compiled(_Staged):

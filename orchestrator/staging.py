@@ -268,6 +268,8 @@ def _keep_model(
                 zero_point=o.zero_point,
                 code_min=o.code_min,
                 code_max=o.code_max,
+                dtype=o.dtype,
+                shape=declared_shape(o, model.info.inputs),
             )
             for o in model.info.outputs
         ),
@@ -280,6 +282,16 @@ def _keep_model(
         signature=model.info.signature,
         unmeasured=model.info.unmeasured,
     )
+
+
+def declared_shape(output: Any, inputs: Sequence[Any]) -> tuple[int | None, ...] | None:
+    """The shape an output must have; None where the file does not say, or says it of no inputs
+
+    in particular (a free axis of theirs may change any of the output's).
+    """
+    if not output.shape or any(-1 in tensor.shape[1:] for tensor in inputs):
+        return None
+    return tuple(None if n < 0 else n for n in output.shape)
 
 
 def _changed(path: Path) -> InputError:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from orchestrator.devices.worker import clock_note, emulated
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.fanout.executor import Executor
-from orchestrator.fanout.order import Failure, Finished
-from orchestrator.frozen import FrozenRun
-from orchestrator.orders import order_for, record
+from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.orders import asked_for, order_for, record
 from orchestrator.queue.expiry import LeaseWatch
 from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.reports.progress import Progress
+from orchestrator.results.door import admitted
+from orchestrator.results.finished import Failure, Finished, unexpected
 from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
@@ -210,6 +211,8 @@ class _Coordinator:
             finished = future.result()
         except AssayError as error:
             finished = _failed(claim, error)
+        except Exception as error:  # noqa: BLE001  as in Hub.run: nothing of one cell ends the run
+            finished = _failed(claim, unexpected(error, unit.name))
         self._finish(unit, claim, finished)
         self._fan.forget([finished.attempt])
 
@@ -217,6 +220,7 @@ class _Coordinator:
         """Write one attempt down. A lease lost meanwhile means that somebody else has the cell."""
         unit.claim = None
         unit.prefer = Prefer(claim.cell.env_key, claim.cell.model)
+        finished = admitted(finished, asked_for(claim, self._frozen))
         self._know(unit.name, finished)
         try:
             written = self._write(finished)
@@ -312,14 +316,29 @@ class _Coordinator:
         """Attempts that a hub finished but no coordinator wrote down: redelivered by ID."""
         for attempt in self._fan.spooled():
             try:
-                finished = self._fan.redeliver(attempt)
-                self._write(finished)
+                self._write(self._redelivered(attempt))
                 self._progress.message(f"attempt {attempt} redelivered by its hub")
             except InfraError as error:
                 # Counted already, or run again; or (E-HUB-SPOOL) another coordinator was faster.
                 if error.id not in NOT_DELIVERED:
                     raise
             self._fan.forget([attempt])
+
+    def _redelivered(self, attempt: str) -> Finished:
+        """What a hub kept, once it has passed the door; what is damaged is that attempt's failure.
+
+        Raises InfraError E-HUB-SPOOL, E-ATTEMPT-UNKNOWN.
+        """
+        claim = self._store.claim_of(attempt)
+        try:
+            finished = self._fan.redeliver(attempt)
+        except InfraError as error:
+            if not error.id.startswith("E-RESULT-"):
+                raise
+            self._progress.message(f"attempt {attempt}: {error}")
+            return _failed(claim, error)
+        frozen = load_run(self._store.frozen(claim.cell.run))
+        return admitted(finished, asked_for(claim, frozen))
 
     def _wait_for_others(self) -> bool:
         """Nothing of ours is running. Others may hold units or cells we need, alive or dead."""

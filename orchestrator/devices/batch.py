@@ -10,6 +10,7 @@ import io
 import json
 import secrets
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +20,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_worker import wire
+from device_worker.archive import DOCUMENT_LIMIT
 from device_worker.batch import TRIALS, TRIED, Recipe, Trial, Tried
 from device_worker.runtimes import FORMATS
 from device_worker.scratch import scratch
 from orchestrator.devices.session import DeviceSession
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import InfraError
+from orchestrator.results import npy
+from orchestrator.results.finished import shown
 
 Array = NDArray[Any]
+
+UNPACKED_LIMIT = 1 << 30
+"""Bytes of all members of the answers, unpacked."""
+
+_NO_ANSWERS = (
+    *(zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError),
+    *(NotImplementedError, RuntimeError, MemoryError),
+)
+"""What reading a zip raises that is none: of methods unknown, or under a password, as well."""
 
 
 @dataclass(frozen=True)
@@ -120,22 +133,43 @@ def run(
 
 
 def read(path: Path, result: wire.BatchResult) -> Answers:
-    """Raises InfraError E-WORKER-GARBAGE for answers that are not what the worker says they are."""
+    """Raises InfraError E-WORKER-GARBAGE for answers that are not what the worker says they are,
+
+    E-RESULT-… for arrays that are none. No more is unpacked than UNPACKED_LIMIT, and nothing twice.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            tried = [wire.load(Tried, item) for item in json.loads(archive.read(TRIED))]
-            members = set(archive.namelist())
+            members = _members(archive)
+            plan = wire.decode(b'{"tried":%s}' % archive.read(TRIED), DOCUMENT_LIMIT)["tried"]
+            if not isinstance(plan, list):
+                raise ValueError(f"{TRIED} is no list")
+            tried = [wire.load(Tried, item) for item in plan]
             trials = tuple(_answered(archive, members, i, item) for i, item in enumerate(tried))
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
-        raise InfraError("E-WORKER-GARBAGE", f"answers of a batch: {error}") from error
+    except _NO_ANSWERS as error:
+        why = shown(str(error)) or type(error).__name__
+        raise InfraError("E-WORKER-GARBAGE", f"answers of a batch: {why}") from error
     return Answers(trials, result.environment, result.run_ns)
+
+
+def _members(archive: zipfile.ZipFile) -> set[str]:
+    """The names of its members, each once; all of them fit into memory. Raises ValueError."""
+    infos = archive.infolist()
+    names = {info.filename for info in infos}
+    total = sum(info.file_size for info in infos)
+    if len(names) != len(infos):
+        raise ValueError("two members have one name")
+    if total > UNPACKED_LIMIT:
+        raise ValueError(f"they unpack to {total} bytes, the limit is {UNPACKED_LIMIT}")
+    if TRIED in names and archive.getinfo(TRIED).file_size > DOCUMENT_LIMIT:
+        raise ValueError(f"{TRIED} is too large")
+    return names
 
 
 def _answered(archive: zipfile.ZipFile, members: set[str], i: int, tried: Tried) -> Answered:
     outputs = []
     for j, told in enumerate(tried.outputs):
-        data = io.BytesIO(archive.read(f"{i}/output-{j}.npy"))
-        array = np.load(data, allow_pickle=False)
+        name = f"{i}/output-{j}.npy"
+        array = npy.read(archive.read(name), name, dtype=told.dtype, shape=told.shape)
         if hashlib.sha256(array.tobytes()).hexdigest() != told.sha256:
             raise ValueError(f"output {j} of {tried.name!r} has another hash than it should")
         outputs.append(array)

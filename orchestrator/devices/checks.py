@@ -211,8 +211,7 @@ class _Examiner:
     def _start(self, python: str) -> Mapping[str, Any]:
         """The environment under an interpreter. The worker takes the lease before its answer."""
         worker = self._worker(python)
-        told = worker.ask("facts", timeout=ASK_S).get("environment")
-        environment: Mapping[str, Any] = told if isinstance(told, dict) else {}
+        environment: Mapping[str, Any] = worker.ask("facts", timeout=ASK_S)["environment"]
         self._workers[python], self._environments[python] = worker, environment
         self.emulated = self.emulated or emulated(environment)
         return environment
@@ -319,8 +318,9 @@ class _Examiner:
     def _probe(self, python: str, runtime: str, delegate: wire.Delegate) -> Mapping[str, Any]:
         worker = self._worker(python)
         asked = wire.dump(delegate)
-        told = worker.ask("probe", runtime=runtime, delegate=asked, timeout=ASK_S).get("delegate")
-        return told if isinstance(told, dict) else {}
+        reply = worker.ask("probe", runtime=runtime, delegate=asked, timeout=ASK_S)
+        told: Mapping[str, Any] = reply["delegate"]
+        return told
 
     def _has(self, runtime: str) -> bool:
         environment = self._environments.get(self._device.interpreter(runtime) or "", {})

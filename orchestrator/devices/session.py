@@ -6,10 +6,10 @@ import base64
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from device_worker import wire
 from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, BundleFile, worker_bundle
@@ -17,6 +17,8 @@ from orchestrator.devices.hermetic import bring, transfer_deadline
 from orchestrator.devices.identity import ANYBODY, Identity, confirm
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError
+from orchestrator.results import files
+from orchestrator.results.check import Asked, Declared, announced
 from orchestrator.transports import failures
 from orchestrator.transports.base import Transport
 from orchestrator.transports.settings import TransportSettings
@@ -31,6 +33,10 @@ LINK_S = 15.0
 
 HEARTBEAT_S = 2.0
 """How often a worker lets itself be heard of, unless a shorter silence counts already."""
+
+
+ANSWERS_LIMIT = 256 << 20
+"""Bytes of the archive with a batch's answers."""
 
 
 HEARTBEATS_S = 5.0
@@ -147,7 +153,7 @@ class DeviceSession:
     def ensure(self, worker: Worker, blobs: Mapping[str, Path]) -> None:
         """Bring every blob (sha256 -> local file) into the device's cache; send only what lacks."""
         present = worker.ask("have", sha256=sorted(blobs), timeout=self._limits.silence)
-        for sha in sorted(set(blobs) - set(present.get("present", []))):
+        for sha in sorted(set(blobs) - set(present["present"])):
             remote = self._transport.root() / "incoming" / f"{sha[:16]}-{secrets.token_hex(4)}"
             size = blobs[sha].stat().st_size
             self._transport.push(blobs[sha], remote, timeout=transfer_deadline(size))
@@ -161,18 +167,22 @@ class DeviceSession:
         into: Path,
         progress: Callable[[int], None] | None = None,
         timeout: float | None = None,
+        outputs: Sequence[Declared] = (),
     ) -> wire.JobResult:
         """Run a job and bring its files into the folder ``into``, each checked against its hash.
 
         ``timeout``: seconds for this job, the session's limit for a cell unless given. Files are
-        named ``output-<i>.npy`` and by their role in JobResult.files.
+        named ``output-<i>`` and by their role. Raises as `Worker.run`, InfraError E-TRANSFER-HASH,
+        and E-RESULT-… for an answer that cannot be one (``outputs``: of the model, if known).
         """
         limit = self._limits.cell if timeout is None else timeout
         result = worker.run(job, timeout=limit, progress=progress)
-        self._same((result.attempt, result.model_sha256), (job.attempt, job.model.sha256))
-        small = worker.ask("fetch", attempt=job.attempt, timeout=self._limits.silence).get("files")
-        for name, file in local_files(result):
-            self._bring(file, into / name, small if isinstance(small, dict) else {})
+        with files.of_device(self._device):
+            announced(result, Asked(job, self._device, self._token, outputs))
+            wanted = files.wanted(result, job.samples)
+        small = worker.ask("fetch", attempt=job.attempt, timeout=self._limits.silence)["files"]
+        for name, remote, file in wanted:
+            self._bring(file, job.attempt, remote, into / name, small)
         worker.ask("forget", attempt=job.attempt, timeout=self._limits.silence)
         return result
 
@@ -182,26 +192,34 @@ class DeviceSession:
         """Run a batch, whose archive `ensure` has brought, and write its answers to ``into``."""
         limit = self._limits.cell if timeout is None else timeout
         result = worker.batch(batch, timeout=limit)
-        given = (batch.attempt, batch.archive.sha256)
-        self._same((result.attempt, result.archive_sha256), given)
-        self._bring(result.answers, into, {})
+        with files.of_device(self._device):
+            if (result.attempt, result.archive_sha256) != (batch.attempt, batch.archive.sha256):
+                files.refuse("E-RESULT-JOB", "the worker answered for another batch")
+            if not 0 < result.answers.blob.size <= ANSWERS_LIMIT:
+                files.refuse("E-RESULT-SIZE", f"its answers have {result.answers.blob.size} bytes")
+            remote = files.place(result.answers, batch.attempt)
+        self._bring(result.answers, batch.attempt, remote, into, {})
         worker.ask("forget", attempt=batch.attempt, timeout=self._limits.silence)
         return result
 
-    def _same(self, answered: tuple[str, str], asked: tuple[str, str]) -> None:
-        if answered != asked:
-            raise InfraError(
-                "E-WORKER-GARBAGE", "worker answered for another job", where=self._device
-            )
+    def _bring(
+        self,
+        file: wire.DeviceFile,
+        attempt: str,
+        remote: str,
+        local: Path,
+        small: Mapping[str, str],
+    ) -> None:
+        """From ``small`` (path -> base64) where it is there, else by the transport.
 
-    def _bring(self, file: wire.DeviceFile, local: Path, small: Mapping[str, Any]) -> None:
-        """From ``small`` (path -> base64) where it is there, else by the transport."""
+        ``remote``: its name in the attempt's folder. No more bytes come than were announced.
+        """
+        size = file.blob.size
         if file.path in small:
             local.write_bytes(self._decoded(small[file.path]))
         else:
-            self._transport.pull(
-                PurePosixPath(file.path), local, timeout=transfer_deadline(file.blob.size)
-            )
+            place = self._transport.root() / "out" / attempt / remote
+            self._transport.pull(place, local, timeout=transfer_deadline(size), limit=size)
         with local.open("rb") as stream:
             got = hashlib.file_digest(stream, "sha256").hexdigest()
         if got != file.blob.sha256:
@@ -212,10 +230,10 @@ class DeviceSession:
                 where=self._device,
             )
 
-    def _decoded(self, text: Any) -> bytes:
+    def _decoded(self, text: str) -> bytes:
         try:
             return base64.b64decode(text, validate=True)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise InfraError(
                 "E-WORKER-GARBAGE", f"a file came as no base64: {error}", where=self._device
             ) from error
@@ -257,10 +275,3 @@ class DeviceSession:
                 self._transport.push(Path(file.name), remote, timeout=transfer_deadline(size))
                 self.bytes_pushed += size
         raise AssertionError("unreachable: the loop returns or raises")
-
-
-def local_files(result: wire.JobResult) -> Iterable[tuple[str, wire.DeviceFile]]:
-    """(local name, device file) of everything a result refers to."""
-    for i, output in enumerate(result.outputs):
-        yield f"output-{i}", wire.DeviceFile(output.path, output.blob)
-    yield from result.files.items()

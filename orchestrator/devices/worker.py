@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +16,7 @@ from orchestrator.errors import (
     ModelError,
     NotAvailableError,
 )
+from orchestrator.results.finished import shown
 from orchestrator.transports.base import Channel
 
 T = TypeVar("T")
@@ -30,6 +31,9 @@ EXIT_S = 2.0
 """How long after the end of its output a process may take to have an exit status."""
 
 _GARBAGE_LIMIT = 20
+_LITTER_BYTES = 4096
+
+ERROR_ID = re.compile(r"E-[A-Z0-9-]{1,40}")
 
 _PYTHON_MISSING = {126, 127}
 _PYTHON_OLD = 78
@@ -50,9 +54,9 @@ class Worker:
         """Wait for the hello. Raises InfraError naming why the process did not get that far."""
         late = self._late("E-SILENCE", f"worker did not start within {timeout:g} s")
         message = self._read(time.monotonic() + timeout, late)
-        if message.get("type") == "error":
+        if message["type"] == "error":
             raise self._failure(message)
-        if message.get("type") != "hello" or message.get("protocol") != wire.PROTOCOL:
+        if message["type"] != "hello" or message["protocol"] != wire.PROTOCOL:
             raise InfraError(
                 "E-WORKER-PROTOCOL",
                 f"worker speaks {message.get('protocol')!r}, this farm speaks {wire.PROTOCOL}",
@@ -60,22 +64,37 @@ class Worker:
                 retryable=False,
             )
         self.hello = message
-        clock = message.get("clock_unix")
-        if isinstance(clock, int | float) and math.isfinite(clock):
+        if (clock := message["clock_unix"]) is not None:
             self.clock_offset = round(clock - time.time(), 3)
 
     def ask(self, op: str, *, timeout: float, **fields: Any) -> dict[str, Any]:
-        """Send one request and return its reply. Raises DeadlineError E-SILENCE without one."""
+        """Send one request and return its reply, whose fields are those of wire.MESSAGES.
+
+        Raises DeadlineError E-SILENCE without one, InfraError E-WORKER-GARBAGE for another one.
+        """
+        late = self._late("E-SILENCE", f"worker did not answer {op!r} within {timeout:g} s")
+        return self._request(op, fields, timeout, late)
+
+    def _request(
+        self,
+        op: str,
+        fields: Mapping[str, Any],
+        timeout: float,
+        late: DeadlineError,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Any]:
         self._id += 1
         self._send({"op": op, "id": self._id, **fields})
-        late = self._late("E-SILENCE", f"worker did not answer {op!r} within {timeout:g} s")
-        return self._reply(self._id, timeout, late, None)
+        reply = self._reply(self._id, timeout, late, progress)
+        if reply["type"] != wire.ANSWERS[op]:
+            raise self._garbage(f"answers {op!r} with {reply['type']!r}")
+        return reply
 
     def ping(self, timeout: float) -> float:
         """Round trip of a nonce through the worker itself, in seconds."""
         nonce, start = secrets.token_hex(8), time.monotonic()
-        if self.ask("ping", nonce=nonce, timeout=timeout).get("nonce") != nonce:
-            raise InfraError("E-WORKER-GARBAGE", "ping came back changed", where=self._where)
+        if self.ask("ping", nonce=nonce, timeout=timeout)["nonce"] != nonce:
+            raise self._garbage("sent a ping back changed")
         return time.monotonic() - start
 
     def run(
@@ -85,23 +104,30 @@ class Worker:
 
         worker's own errors as ModelError, InfraError or NotAvailableError.
         """
-        self._id += 1
-        self._send({"op": "run", "id": self._id, "job": wire.dump(job)})
         late = self._late("E-CELL-TIMEOUT", f"the cell was not done within {timeout:g} s")
-        return self._result(wire.JobResult, self._reply(self._id, timeout, late, progress))
+        reply = self._request("run", {"job": wire.dump(job)}, timeout, late, progress)
+        return self._result(wire.JobResult, reply)
 
     def _result(self, cls: type[T], reply: Mapping[str, Any]) -> T:
         try:
-            return wire.load(cls, reply.get("result"))
+            wire.check_environment(reply["result"].get("environment"))
+            return wire.load(cls, reply["result"])
         except wire.WireError as error:
-            raise InfraError("E-WORKER-GARBAGE", str(error), where=self._where) from error
+            raise self._garbage(f"gives a result that is none: {error}") from error
+
+    def _garbage(self, what: str) -> InfraError:
+        return InfraError(
+            "E-WORKER-GARBAGE",
+            shown(f"the worker {what}"),
+            where=self._where,
+            mend="find out what else writes to its output, or suspect the device",
+        )
 
     def batch(self, batch: wire.Batch, *, timeout: float) -> wire.BatchResult:
         """Run a batch to its result. Raises as `run` does, for what no trial could be tried."""
-        self._id += 1
-        self._send({"op": "batch", "id": self._id, "batch": wire.dump(batch)})
         late = self._late("E-CELL-TIMEOUT", f"the batch was not done within {timeout:g} s")
-        return self._result(wire.BatchResult, self._reply(self._id, timeout, late, None))
+        reply = self._request("batch", {"batch": wire.dump(batch)}, timeout, late)
+        return self._result(wire.BatchResult, reply)
 
     def was_cut_off(self, timeout: float) -> bool:
         """Whether a worker that fell wholly silent speaks again, or its channel turns out broken.
@@ -148,15 +174,15 @@ class Worker:
         deadline = time.monotonic() + timeout
         while True:
             message = self._read(deadline, late)
-            kind = message.get("type")
-            if kind == "error" and message.get("id") in (ident, None):
+            kind = message["type"]
+            if kind == "error" and message["id"] in (ident, None):
                 raise self._failure(message)
-            if message.get("id") != ident:
+            if message["id"] != ident:
                 continue
             if kind != "progress":
                 return message
             if progress is not None:
-                progress(int(message.get("done", 0)))
+                progress(message["done"] or 0)
 
     def _read(self, deadline: float, late: DeadlineError) -> dict[str, Any]:
         """Next message that is not a heartbeat. Silence is counted from the last line heard.
@@ -184,21 +210,21 @@ class Worker:
             if line is None:
                 raise self._ended()
             try:
-                message = wire.decode(line)
+                message = wire.message(line)
             except wire.WireError as error:
                 garbage += 1
-                if garbage >= _GARBAGE_LIMIT:
-                    raise InfraError(
-                        "E-WORKER-GARBAGE", f"worker prints {error}", where=self._where
-                    ) from error
+                # A library may print a word; what looks like a message and is none is the worker's.
+                litter = not line.startswith(b"{") and len(line) <= _LITTER_BYTES
+                if not litter or garbage >= _GARBAGE_LIMIT:
+                    raise self._garbage(f"prints {error}") from error
                 continue
             heard = time.monotonic()
-            if message.get("type") not in ("heartbeat", "pong") or message.get("id", -1) > 0:
+            if message["type"] not in ("heartbeat", "pong") or (message["id"] or -1) > 0:
                 return message
 
     def _ended(self) -> InfraError:
         code, tail = self._exit_code(), self._channel.stderr_tail().strip()
-        last = tail.splitlines()[-1] if tail else "no message"
+        last = shown(tail.splitlines()[-1]) if tail else "no message"
         if code in _PYTHON_MISSING:
             return InfraError(
                 "E-DEVICE-PYTHON",
@@ -236,9 +262,11 @@ class Worker:
         return code
 
     def _failure(self, message: dict[str, Any]) -> AssayError:
-        code, what = str(message.get("code", "E-WORKER-ERROR")), str(message.get("what", ""))
-        mend = message.get("mend") or None
-        match message.get("kind"):
+        code, what = message["code"] or "E-WORKER-ERROR", shown(message["what"] or "")
+        mend = shown(message["mend"] or "") or None
+        if not ERROR_ID.fullmatch(code):
+            return self._garbage(f"reports the error {code!r}: {what}")
+        match message["kind"]:
             case "model_error":
                 return ModelError(code, what, where=self._where, mend=mend)
             case "not_available":

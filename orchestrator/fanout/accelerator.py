@@ -7,7 +7,6 @@ and must give the same bytes.
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
@@ -17,11 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_worker import wire
 from orchestrator.devices.session import Limits
 from orchestrator.errors import AssayError, InfraError, NotAvailableError
-from orchestrator.fanout.order import Failure, Order
+from orchestrator.fanout.order import Order
+from orchestrator.results import files, npy
+from orchestrator.results.finished import Failure
 
 GOLDEN_SAMPLES = 8
 RESET_S = 60.0
@@ -208,12 +210,8 @@ def _wedged(where: str, name: str, why: str) -> InfraError:
     )
 
 
-def _rows(npy: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    loaded: np.ndarray[tuple[int, int], np.dtype[np.uint8]]
-    try:
-        loaded = np.load(io.BytesIO(npy), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InfraError("E-WORKER-GARBAGE", f"sample hashes are no .npy: {error}") from error
-    if loaded.ndim != 2 or loaded.dtype != np.uint8:
-        raise InfraError("E-WORKER-GARBAGE", f"sample hashes are {loaded.dtype}{loaded.shape}")
+def _rows(data: bytes) -> NDArray[np.uint8]:
+    loaded: NDArray[np.uint8] = npy.read(data, "sample_hashes", dtype="uint8")
+    if loaded.ndim != 2:
+        files.refuse("E-RESULT-SHAPE", f"sample_hashes has shape {list(loaded.shape)}")
     return loaded

@@ -20,8 +20,10 @@ from orchestrator.errors import InfraError
 from orchestrator.fanout.executor import DEVICES_PER_HUB, Seat, assign
 from orchestrator.fanout.hub import Hub
 from orchestrator.fanout.node import RESOURCE
-from orchestrator.fanout.order import Finished, Order
+from orchestrator.fanout.order import Order
 from orchestrator.fanout.ray_start import NodeAffinitySchedulingStrategy, failed, ray, start
+from orchestrator.results.encoding import VERSION, decode
+from orchestrator.results.finished import Finished, unexpected
 
 T = TypeVar("T")
 
@@ -51,23 +53,30 @@ class _Hub:
         try:
             self._await()
             self._bring(order.files)
-            return self._watched(self.actor.run.remote(order))
+            return self._watched(self.actor.run_encoded.remote(order))
         except InfraError as error:
             self.lost = error.id == "E-HUB-LOST"
             self._sent = set()  # a hub that is started again, perhaps elsewhere, may have nothing
             raise
 
     def _await(self) -> None:
-        """Until the hub answers. Ray would keep an order for one that is gone for ever."""
+        """Until the hub answers. Ray would keep an order for one that is gone for ever.
+
+        Raises InfraError E-HUB-VERSION: it answers, and would send what is not understood here.
+        """
         give_up = time.monotonic() + RETURN_S
         while True:
             try:
-                self._get(self.actor.pid.remote(), RETURN_S if self.lost else CALL_S)
-            except InfraError:
-                if time.monotonic() >= give_up:
+                form = self._get(self.actor.form.remote(), RETURN_S if self.lost else CALL_S)
+            except InfraError as error:
+                if isinstance(error.__cause__, AttributeError):  # it has no such method
+                    raise self._other_version("an older") from error
+                if error.id != "E-HUB-LOST" or time.monotonic() >= give_up:
                     raise
                 time.sleep(1.0)
             else:
+                if form != VERSION:
+                    raise self._other_version("another")
                 return
 
     def call(self, method: str, *arguments: Any, seconds: float = CALL_S) -> Any:
@@ -91,14 +100,16 @@ class _Hub:
                 if not ray.wait([ref], timeout=WATCH_S)[0]:
                     ray.cancel(ref)
                     raise
-        finished: Finished = self._get(ref, CALL_S)
-        return finished
+        return decode(self._get(ref, CALL_S))
 
     def _get(self, ref: Any, seconds: float) -> Any:
         try:
             answer = ray.get(ref, timeout=seconds)
         except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, InfraError):
+                raise cause from error
+            raise unexpected(cause or error, self.seat.hub or "hub") from cause
         except ray.exceptions.GetTimeoutError as error:
             self.lost = True
             raise self._gone(f"no answer within {seconds:g} s") from error
@@ -107,6 +118,15 @@ class _Hub:
             raise self._gone(_first_line(error)) from error
         self.lost = False
         return answer
+
+    def _other_version(self, which: str) -> InfraError:
+        return InfraError(
+            "E-HUB-VERSION",
+            f"the hub runs {which} Assay, whose answers are not read here",
+            where=self.seat.hub,
+            mend="install the same Assay on every hub",
+            retryable=False,
+        )
 
     def _gone(self, why: str) -> InfraError:
         return InfraError("E-HUB-LOST", f"hub gone: {why}", where=self.seat.hub)
@@ -189,8 +209,7 @@ class Cluster:
     def redeliver(self, attempt: str) -> Finished:
         for hub, held in self._all("spooled", CALL_S).items():
             if attempt in held:
-                finished: Finished = hub.call("redeliver", attempt)
-                return finished
+                return decode(hub.call("redeliver", attempt))
         raise InfraError("E-HUB-SPOOL", f"no hub holds attempt {attempt}")
 
     def forget(self, attempts: Sequence[str]) -> None:

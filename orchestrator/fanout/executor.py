@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from orchestrator.errors import InputError
-from orchestrator.fanout.order import Finished, Order
+from orchestrator.fanout.order import Order
+from orchestrator.results.finished import Finished
 
 T = TypeVar("T")
 
@@ -38,7 +39,11 @@ class Executor(Protocol):
     def spooled(self) -> list[str]:
         """IDs of finished attempts that hubs still hold."""
 
-    def redeliver(self, attempt: str) -> Finished: ...
+    def redeliver(self, attempt: str) -> Finished:
+        """Raises InfraError E-HUB-SPOOL: no hub holds it; E-RESULT-HASH, E-RESULT-VERSION,
+
+        E-RESULT-FORM: what it holds cannot be read.
+        """
 
     def forget(self, attempts: Sequence[str]) -> None: ...
 

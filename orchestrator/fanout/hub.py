@@ -21,8 +21,10 @@ from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError, NotAvailableError
 from orchestrator.fanout.accelerator import Accelerator, used
 from orchestrator.fanout.gate import gate
-from orchestrator.fanout.order import Failure, Finished, Order, Target
+from orchestrator.fanout.order import Order, Target
 from orchestrator.fanout.spool import Spool
+from orchestrator.results.encoding import VERSION, encode
+from orchestrator.results.finished import Failure, Finished, unexpected
 from orchestrator.transports import TransportSettings, open_transport
 
 
@@ -44,14 +46,22 @@ class Hub:
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
 
+    def form(self) -> int:
+        """Which form of finished attempts it sends (`results.encoding`)."""
+        return VERSION
+
     def pid(self) -> int:
         return os.getpid()
 
     def run(self, order: Order) -> Finished:
-        """Carry out one order; never raises for anything a device or a model did."""
+        """Carry out one order; whatever goes wrong on the way is the attempt's own failure."""
         with self._lock(order.target.device):
             finished = self._run(order)
-        self._spool.keep(finished)
+        try:
+            self._spool.keep(finished.attempt, encode(finished))
+        except Exception as error:  # noqa: BLE001  what is not kept was not delivered: as in _run
+            failure = Failure.of(_trouble(error, order.target.device))
+            finished = dataclasses.replace(finished, failure=failure, result=None, files={})
         return finished
 
     def lacks(self, paths: dict[str, str]) -> list[str]:
@@ -72,7 +82,12 @@ class Hub:
     def spooled(self) -> list[str]:
         return self._spool.pending()
 
-    def redeliver(self, attempt: str) -> Finished:
+    def run_encoded(self, order: Order) -> bytes:
+        """As `run`, for a coordinator in another process."""
+        return encode(self.run(order))
+
+    def redeliver(self, attempt: str) -> bytes:
+        """The attempt as it was kept. Raises InfraError E-HUB-SPOOL."""
         return self._spool.load(attempt)
 
     def forget(self, attempts: list[str]) -> None:
@@ -104,14 +119,8 @@ class Hub:
             session = self._session(order.target, order.limits)
             pushed = -session.bytes_pushed
             result, files, notes = self._carry_out(session, order, order.python)
-        except AssayError as error:
-            failure = Failure.of(session.blamed(error) if session else error)
-            self._after_failure(order, failure)
-        except OSError as error:
-            # The hub's own disk or descriptors: never the device's fault, and it may pass.
-            what = f"hub: {error.strerror or error}"
-            failure = Failure.of(InfraError("E-HUB-IO", what, where=order.target.device))
-            self._after_failure(order, failure)
+        except Exception as error:  # noqa: BLE001  the edge: nothing of one cell ends the others
+            failure = self._failed(order, session, error)
         if session is not None:
             pushed += session.bytes_pushed
         return Finished(
@@ -137,7 +146,7 @@ class Hub:
         session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
         notes = gate(worker, order)
         with scratch("cell") as folder:
-            result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
+            result = _ran(session, worker, order, Path(folder))
             _check_identity(order.target, result.environment)
             files = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
         accelerator.worked(order, files.get("sample_hashes", b""))
@@ -152,11 +161,20 @@ class Hub:
             worker = self._worker(session, order, order.python)
             session.ensure(worker, {s: self._readable(s, p) for s, p in order.blobs.items()})
             with scratch("cell") as folder:
-                result = session.run(worker, order.job, Path(folder), timeout=order.limits.cell)
+                result = _ran(session, worker, order, Path(folder))
                 return (Path(folder) / "sample_hashes").read_bytes(), result.repeats.mismatches
         except AssayError:
             session.retire(order.python)
             raise
+
+    def _failed(self, order: Order, session: DeviceSession | None, error: Exception) -> Failure:
+        try:
+            known = _trouble(error, order.target.device)
+            failure = Failure.of(session.blamed(known) if session else known)
+            self._after_failure(order, failure)
+        except Exception as second:  # noqa: BLE001  as where this is called
+            return Failure.of(_trouble(second, order.target.device))
+        return failure
 
     def _after_failure(self, order: Order, failure: Failure) -> None:
         """Start clean next time: a worker that failed is not trusted to be warm."""
@@ -227,6 +245,21 @@ class Hub:
                 f"{runtime} has no Python here: {error.what}",
                 where=order.target.device,
             ) from None
+
+
+def _ran(session: DeviceSession, worker: Worker, order: Order, into: Path) -> wire.JobResult:
+    limit = order.limits.cell
+    return session.run(worker, order.job, into, timeout=limit, outputs=order.outputs)
+
+
+def _trouble(error: Exception, device: str) -> AssayError:
+    """What is known of an exception: itself, the hub's own disk, or E-HUB-ERROR with its cause."""
+    if isinstance(error, AssayError):
+        return error
+    if isinstance(error, OSError):
+        # The hub's own disk or descriptors: never the device's fault, and it may pass.
+        return InfraError("E-HUB-IO", f"hub: {error.strerror or error}", where=device)
+    return unexpected(error, device)
 
 
 def _check_identity(target: Target, environment: dict[str, Any]) -> None:

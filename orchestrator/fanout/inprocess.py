@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.fanout.hub import Hub
-from orchestrator.fanout.order import Finished, Order
+from orchestrator.fanout.order import Order
+from orchestrator.results.encoding import decode
+from orchestrator.results.finished import Finished
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ class InProcess:
         return self._hub.spooled()
 
     def redeliver(self, attempt: str) -> Finished:
-        return self._hub.redeliver(attempt)
+        return decode(self._hub.redeliver(attempt))
 
     def forget(self, attempts: Sequence[str]) -> None:
         self._hub.forget(list(attempts))

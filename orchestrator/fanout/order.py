@@ -1,21 +1,14 @@
-"""What goes to a hub and what comes back: plain data that any process can unpickle."""
+"""What goes to a hub: plain data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from device_worker import wire
 from orchestrator.devices.bundle import BundleFile
 from orchestrator.devices.identity import ANYBODY, Identity
 from orchestrator.devices.session import Limits
-from orchestrator.errors import (
-    AssayError,
-    DeadlineError,
-    InfraError,
-    ModelError,
-    NotAvailableError,
-)
+from orchestrator.results.check import Asked, Declared
 from orchestrator.transports.settings import TransportSettings
 
 
@@ -44,7 +37,8 @@ class Order:
     runtime is not installed and nothing is wrong with the device. ``unavailable``: why the
     inventory already says that it cannot be run there, which is the error ``unavailable_id``.
     ``bundle``: the hermetic Python to bring (``python`` is then ignored). ``reset``: a command of
-    the hub that power-cycles the accelerator's port.
+    the hub that power-cycles the accelerator's port. ``outputs``: of the model, () where they are
+    not known.
     """
 
     target: Target
@@ -61,57 +55,15 @@ class Order:
     unavailable_id: str = "E-RUNTIME-MISSING"
     bundle: BundleFile | None = None
     reset: tuple[str, ...] = ()
+    outputs: tuple[Declared, ...] = ()
+
+    @property
+    def asked(self) -> Asked:
+        """What its answer is held to."""
+        return Asked(self.job, self.target.device, self.target.token, self.outputs)
 
     @property
     def files(self) -> dict[str, str]:
         """All that the hub must be able to read, as ``blobs``."""
         own = self.bundle
         return self.blobs if own is None else {**self.blobs, own.sha256: own.path}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An error in the form that is stored: outcome, stable ID, one line, and may it be retried?"""
-
-    outcome: str
-    id: str
-    text: str
-    retryable: bool
-
-    @classmethod
-    def of(cls, error: AssayError) -> Failure:
-        match error:
-            case ModelError():
-                return cls("model_error", error.id, str(error), False)
-            case NotAvailableError():
-                return cls("not_available", error.id, str(error), False)
-            case DeadlineError(id="E-CELL-TIMEOUT" | "E-SILENCE"):
-                return cls("timeout", error.id, str(error), False)
-            case InfraError():
-                return cls("infra_error", error.id, str(error), error.retryable)
-            case _:
-                return cls("infra_error", error.id, str(error), False)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished attempt. ``files``: name -> bytes, "output-<i>" and JobResult.files' roles.
-
-    ``hub``: host that carried it out, as ``name@host`` where the inventory names it; None: lost.
-    """
-
-    attempt: str
-    device: str
-    token: int
-    started_unix: float
-    ended_unix: float
-    failure: Failure | None = None
-    result: dict[str, Any] | None = None
-    files: dict[str, bytes] = field(default_factory=dict)
-    bytes_pushed: int = 0
-    timing_notes: tuple[str, ...] = ()
-    hub: str | None = None
-
-    @property
-    def outcome(self) -> str:
-        return self.failure.outcome if self.failure else "ok"

@@ -6,16 +6,18 @@ An attempt is redelivered by its ID, so that delivering twice counts once.
 from __future__ import annotations
 
 import os
-import pickle
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from device_worker.cache import open_plain
 from orchestrator.errors import InfraError
-from orchestrator.fanout.order import Finished
+
+_ATTEMPT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,100}")
 
 
 class Spool:
-    """One file per attempt; the rename makes it whole. Written and read by this program only.
+    """One file per attempt, of the bytes that `results.encoding` makes; the rename makes it whole.
 
     Not synced to disk: it outlives a killed process, and what a power cut takes is run again.
     """
@@ -24,32 +26,31 @@ class Spool:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def keep(self, finished: Finished) -> None:
-        path = self._path(finished.attempt)
+    def keep(self, attempt: str, data: bytes) -> None:
+        path = self._path(attempt)
         part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            pickle.dump(finished, file)
+        part.write_bytes(data)
         part.replace(path)
 
     def pending(self) -> list[str]:
-        return sorted(p.stem for p in self._folder.glob("*.attempt"))
+        return sorted(p.stem for p in self._folder.glob("*.attempt") if _ATTEMPT.fullmatch(p.stem))
 
-    def load(self, attempt: str) -> Finished:
-        """Raises InfraError E-HUB-SPOOL: not there (any more), or cut short by a power cut."""
+    def load(self, attempt: str) -> bytes:
+        """Whoever decodes them checks them. Raises InfraError E-HUB-SPOOL: not there (any more)."""
         try:
-            with self._path(attempt).open("rb") as file:
-                finished = pickle.load(file)
-        except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError) as error:
+            with os.fdopen(open_plain(str(self._path(attempt))), "rb") as file:
+                return file.read()
+        except OSError as error:
             raise InfraError(
                 "E-HUB-SPOOL", f"no attempt {attempt} to redeliver: {error}", retryable=False
             ) from error
-        if not isinstance(finished, Finished):
-            raise InfraError("E-HUB-SPOOL", f"{attempt} holds no attempt", retryable=False)
-        return finished
 
     def forget(self, attempts: Iterable[str]) -> None:
         for attempt in attempts:
-            self._path(attempt).unlink(missing_ok=True)
+            if _ATTEMPT.fullmatch(attempt):  # nothing is kept under any other name
+                self._path(attempt).unlink(missing_ok=True)
 
     def _path(self, attempt: str) -> Path:
+        if not _ATTEMPT.fullmatch(attempt):
+            raise InfraError("E-HUB-SPOOL", f"{attempt[:80]!r} is no attempt", retryable=False)
         return self._folder / f"{attempt}.attempt"

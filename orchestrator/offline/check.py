@@ -1,25 +1,22 @@
-"""Does an answer belong to the job that left, and is it whole? Nothing is stored here.
+"""Does an answer belong to the job that left, and come from its device? Nothing is stored here.
 
 The functions raise InputError E-INGEST-RESULT or E-INGEST-DEVICE.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 from device_worker import wire
-from device_worker.archive import OUTCOMES, Answer, Manifest, PackedJob, Result
-from device_worker.outputs import sample_digest
+from device_worker.archive import OUTCOMES, Answer, Manifest, Result
 from orchestrator.devices.identity import compared
-from orchestrator.errors import InputError
+from orchestrator.errors import InfraError, InputError
 from orchestrator.matrix.inventory import Device
+from orchestrator.results.check import Asked, Declared, announced
+from orchestrator.results.files import REFUSED
 from orchestrator.store.records import DeviceInfo
 
 KEPT = ("machine", "hardware", "soc", "board")
@@ -42,48 +39,39 @@ def check_answers(answers: list[Answer], manifest: Manifest) -> None:
             _refuse(f"{packed.cell}: no answer has the outcome {answer.outcome[:40]!r} like this")
 
 
-def expected_files(answers: list[Answer]) -> dict[str, int]:
-    """sha256 -> size of the files that the answers refer to."""
+def expected_files(
+    answers: list[Answer], manifest: Manifest, outputs: Mapping[str, Sequence[Declared]]
+) -> dict[str, int]:
+    """sha256 -> size of the files that the answers refer to, each as large as it may be.
+
+    ``outputs``: cell -> what its model declares.
+    """
     files: dict[str, int] = {}
-    for answer in answers:
-        for blob in answer.files.values():
-            if files.setdefault(blob.sha256, blob.size) != blob.size or blob.size < 0:
+    for answer, packed in zip(answers, manifest.jobs, strict=True):
+        if answer.result is None:
+            if answer.files:
+                _refuse(f"{packed.cell}: a failure comes with files")
+            continue
+        with passing(packed.cell):
+            asked = Asked(packed.job, manifest.device, 0, outputs[packed.cell])
+            blobs = announced(answer.result, asked)
+        if blobs != answer.files:
+            _refuse(f"{packed.cell}: its files are not those of its result")
+        for blob in blobs.values():
+            if files.setdefault(blob.sha256, blob.size) != blob.size:
                 _refuse("its files have two sizes")
     return files
 
 
-def check_answer(answer: Answer, packed: PackedJob, folder: Path) -> None:
-    """The answer's files, which lie in ``folder`` named by hash, are what the job asks for."""
-    result, job = answer.result, packed.job
-    if result is None:
-        return
-    said = (result.attempt, result.model_sha256, result.input_sha256)
-    if said != (job.attempt, job.model.sha256, [t.blob.sha256 for t in job.inputs]):
-        _refuse(f"{packed.cell}: model or inputs are not those that were packed")
-    if (result.repeats.count, result.repeats.samples) != (job.repeat, job.samples):
-        _refuse(f"{packed.cell}: not as many passes and samples as were asked for")
-    roles = {role: file.blob for role, file in result.files.items()}
-    roles |= {f"output-{i}": output.blob for i, output in enumerate(result.outputs)}
-    wanted = {"latency_ns", "sample_hashes", "telemetry"}
-    if roles != answer.files or not result.outputs or wanted - set(roles):
-        _refuse(f"{packed.cell}: its files are not those of its result")
-    outputs = []
-    for i, output in enumerate(result.outputs):
-        array = _array(folder / output.blob.sha256, f"{packed.cell}: output-{i}")
-        if (str(array.dtype), list(array.shape)) != (output.dtype, output.shape):
-            _refuse(f"{packed.cell}: output-{i} is {array.dtype}{array.shape}, not what it says")
-        if output.shape[:1] != [job.samples]:
-            _refuse(f"{packed.cell}: output-{i} has not {job.samples} samples")
-        outputs.append(array)
-    latency = _array(folder / roles["latency_ns"].sha256, f"{packed.cell}: latency_ns")
-    if (latency.dtype, latency.shape) != (np.dtype(np.int64), (job.samples,)):
-        _refuse(f"{packed.cell}: latency_ns is {latency.dtype}{latency.shape}")
-    hashes = _array(folder / roles["sample_hashes"].sha256, f"{packed.cell}: sample_hashes")
-    if (hashes.dtype, hashes.shape) != (np.dtype(np.uint8), (job.samples, 32)):
-        _refuse(f"{packed.cell}: sample_hashes is {hashes.dtype}{hashes.shape}")
-    if hashes.tobytes() != b"".join(_digests(outputs, job.samples)):
-        _refuse(f"{packed.cell}: the hashes of its samples are not those of its outputs")
-    _check_telemetry(folder / roles["telemetry"].sha256, packed.cell)
+@contextmanager
+def passing(cell: str) -> Iterator[None]:
+    """What the door refuses is refused here by that name, before anything is stored."""
+    try:
+        yield
+    except InfraError as error:
+        if not error.id.startswith("E-RESULT-"):
+            raise
+        _refuse(f"{cell}: {error.what.removeprefix(REFUSED)} [{error.id}]")
 
 
 def check_device(
@@ -111,33 +99,6 @@ def check_device(
         if wrong:
             _other(device, "; ".join(wrong))
     return missing
-
-
-def _check_telemetry(path: Path, cell: str) -> None:
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            fine = isinstance(row["t_s"], int | float) and isinstance(row["values"], dict)
-            if not fine:
-                raise ValueError(line[:40])
-    except (ValueError, KeyError, TypeError):
-        _refuse(f"{cell}: its telemetry is no list of readings")
-
-
-def _array(path: Path, what: str) -> NDArray[Any]:
-    """A .npy of plain numbers that is as long as it says."""
-    try:
-        loaded = np.lib.format.open_memmap(path, mode="r")
-        if path.stat().st_size != loaded.offset + loaded.nbytes:
-            raise ValueError("longer than its header says")
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
-        _refuse(f"{what} is no .npy: {error}")
-    return loaded
-
-
-def _digests(outputs: list[NDArray[Any]], samples: int) -> Iterator[bytes]:
-    for sample in range(samples):
-        yield sample_digest([output[sample] for output in outputs])
 
 
 def _refuse(what: str) -> NoReturn:

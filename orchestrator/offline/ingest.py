@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_worker import wire
-from device_worker.archive import RESULT, Answer, Manifest, PackedJob, Result, seal, sha256_of
+from device_worker.archive import (
+    DOCUMENT_LIMIT,
+    RESULT,
+    Answer,
+    Manifest,
+    PackedJob,
+    Result,
+    seal,
+    sha256_of,
+)
 from device_worker.errors import one_line
 from device_worker.scratch import scratch
 from orchestrator.errors import (
@@ -19,13 +28,15 @@ from orchestrator.errors import (
     NotAvailableError,
 )
 from orchestrator.fanout.gate import unmet
-from orchestrator.fanout.order import Failure, Finished
-from orchestrator.frozen import load_run
+from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.inventory import bundle_name
-from orchestrator.offline.check import check_answer, check_answers, check_device, expected_files
+from orchestrator.offline.check import check_answers, check_device, expected_files, passing
 from orchestrator.offline.unpack import form, unpack
-from orchestrator.orders import record
+from orchestrator.orders import declared, record
 from orchestrator.queue.states import CellState
+from orchestrator.results.check import Asked
+from orchestrator.results.door import check
+from orchestrator.results.finished import Failure, Finished, shown
 from orchestrator.store import packs
 from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store
@@ -68,10 +79,14 @@ class _Received:
     def expect(self, document: bytes) -> dict[str, int]:
         """Check the document; the files that must come with it (sha256 -> bytes)."""
         try:
-            data = wire.decode(document)
+            data = wire.decode(document, DOCUMENT_LIMIT)
             if data.get("schema") != RESULT:
                 raise wire.WireError(f"its schema is not {RESULT}")
             result = wire.load(Result, data)
+            wire.check_environment(result.environment)
+            for answer in result.answers:
+                if answer.result is not None:
+                    wire.check_environment(answer.result.environment)
             sealed = seal(result.manifest_sha256, data)
         except (ValueError, RecursionError) as error:
             raise form(self._path, f"its document cannot be read: {error}") from None
@@ -84,15 +99,20 @@ class _Received:
         if result.worker_sha256 != self._manifest.worker.sha256:
             raise self._hash("another worker ran than was packed")
         check_answers(result.answers, self._manifest)
-        self._untold = self._check_device(result)
-        return expected_files(result.answers)
+        frozen = load_run(self._store.frozen(self._manifest.run))
+        self._untold = self._check_device(result, frozen)
+        cells = {cell.id: cell for cell in self._store.cells(self._manifest.run)}
+        self._outputs = {p.cell: declared(frozen, cells[p.cell]) for p in self._manifest.jobs}
+        return expected_files(result.answers, self._manifest, self._outputs)
 
     def keep(self, folder: Path) -> Ingested:
         """Check the files in ``folder`` and store everything."""
         manifest, store = self._manifest, self._store
         pairs = list(zip(self._result.answers, manifest.jobs, strict=True))
         for answer, packed in pairs:
-            check_answer(answer, packed, folder)
+            with passing(packed.cell):
+                asked = Asked(packed.job, manifest.device, 0, self._outputs[packed.cell])
+                check(_finished(answer, packed, manifest, folder), asked)
 
         def both() -> dict[str, CellState]:
             records = {
@@ -125,8 +145,7 @@ class _Received:
             raise self._gone()
         return info.manifest
 
-    def _check_device(self, result: Result) -> tuple[str, ...]:
-        frozen = load_run(self._store.frozen(self._manifest.run))
+    def _check_device(self, result: Result, frozen: FrozenRun) -> tuple[str, ...]:
         known = {d.name: d for d in self._store.devices()}
         unit = self._manifest.device
         results = [a.result for a in result.answers if a.result is not None]
@@ -186,8 +205,8 @@ def _finished(answer: Answer, packed: PackedJob, manifest: Manifest, folder: Pat
 
 def _error(answer: Answer, device: str) -> AssayError:
     """As a coordinator makes it of a worker's message (orchestrator.devices.worker)."""
-    code, what = answer.code or "E-WORKER-ERROR", one_line(answer.what)
-    mend = one_line(answer.mend) if answer.mend else None
+    code, what = answer.code or "E-WORKER-ERROR", shown(one_line(answer.what))
+    mend = shown(one_line(answer.mend)) if answer.mend else None
     match answer.outcome:
         case "model_error":
             return ModelError(code, what, where=device, mend=mend)

@@ -10,12 +10,11 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from device_worker.archive import RESULT_FILE
+from device_worker.archive import DOCUMENT_LIMIT, RESULT_FILE
 from orchestrator.errors import InputError
 
-DOCUMENT_LIMIT = 64 << 20
 FILES_LIMIT = 4 << 30
-"""Bytes of the document, and of all files together."""
+"""Bytes of all files together."""
 _SLACK = 1 << 20
 """Bytes beside the files: the tar's own blocks."""
 _BLOCK = 512
@@ -89,7 +88,8 @@ def _members(
 
 
 def _named(member: tarfile.TarInfo, path: Path) -> str:
-    if not member.isreg():
+    # tarfile counts sparse files, which unpack to more than was packed, as regular ones.
+    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
         raise form(path, f"{member.name[:80]!r} is not a plain file")
     found = _FILE.fullmatch(member.name)
     if found is None:

@@ -17,6 +17,7 @@ from orchestrator.store.records import (
     BaselineKey,
     Blob,
     CellInfo,
+    Claim,
     DeviceInfo,
     FingerprintInfo,
     Json,
@@ -102,6 +103,19 @@ class Reader:
         ):
             files.setdefault(row["attempt"], {})[row["role"]] = Blob(row["sha256"], row["size"])
         return [_attempt_info(row, files.get(row["id"], {})) for row in found]
+
+    def claim_of(self, attempt: str) -> Claim:
+        """What the attempt was claimed as. Raises InfraError E-ATTEMPT-UNKNOWN."""
+        found = self._query(
+            "SELECT run, cell, number, device, token FROM attempt WHERE id = :id", {"id": attempt}
+        )
+        if not found or found[0]["device"] is None:
+            raise InfraError("E-ATTEMPT-UNKNOWN", f"no attempt {attempt!r}", retryable=False)
+        row = found[0]
+        (cell,) = self._query(
+            f"{CELL} WHERE c.run = :run AND c.id = :cell", {"run": row["run"], "cell": row["cell"]}
+        )
+        return Claim(attempt, row["number"], row["device"], row["token"], cell_info(cell))
 
     def packs(self, run_id: str) -> list[PackInfo]:
         """The run's archives that are out, oldest first."""

@@ -20,7 +20,7 @@ from orchestrator.transports.adb_devices import AdbDevice
 from orchestrator.transports.adb_process import AdbChannel, AdbProcess
 from orchestrator.transports.adb_server import AdbServer, Refused, environment, not_started
 from orchestrator.transports.adb_track import Report, Tracker
-from orchestrator.transports.base import Channel, Completed
+from orchestrator.transports.base import MAX_FILE, Channel, Completed
 from orchestrator.transports.channel import communicate
 from orchestrator.transports.copying import Chunks, Write
 from orchestrator.transports.lines import Tail
@@ -212,18 +212,19 @@ class AdbTransport:
                 raise self._why(errors[0])
             raise failures.from_reason(self._device, target, errors[0])
 
-    def pull(self, remote: PurePosixPath, local: Path, *, timeout: float) -> None:
+    def pull(
+        self, remote: PurePosixPath, local: Path, *, timeout: float, limit: int = MAX_FILE
+    ) -> None:
         # By the shell, which says in one call what `adb pull` does not: how long the file is.
         origin = self.root() / remote
         with copying.replacing(local, copying.our_file(local)) as write:
-            sized = copying.Sized(write)
+            sized = copying.Sized(write, limit, self._device, origin)
             argv = command.script(command.PULL, origin)
             what = f"pull of {origin}"
             status, err = self._run(what, timeout, argv, iter(()), sized.feed, command.PLAIN)
             if status != 0:
                 raise failures.from_reason(self._device, origin, err.decode("utf-8", "replace"))
-            if sized.left != 0:
-                raise failures.transfer(self._device, origin, "its size changed meanwhile")
+            sized.end()
 
     def ping(self, *, timeout: float) -> float:
         return copying.ping(self, self._device, timeout)

@@ -18,6 +18,9 @@ from orchestrator.transports.settings import TransportSettings
 MAX_LINE = 1 << 20
 """Longest line, in bytes, that a channel accepts from the other side before it gives up."""
 
+MAX_FILE = 4 << 30
+"""Bytes that ``pull`` takes at most unless told to take fewer."""
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -90,8 +93,15 @@ class Transport(Protocol):
         the final name unless it is whole.
         """
 
-    def pull(self, remote: PurePosixPath, local: Path, *, timeout: float) -> None:
-        """Copy a file from the device (atomic rename locally). InfraError E-REMOTE-MISSING."""
+    def pull(
+        self, remote: PurePosixPath, local: Path, *, timeout: float, limit: int = MAX_FILE
+    ) -> None:
+        """Copy a plain file of at most ``limit`` bytes from the device (atomic rename locally).
+
+        Raises InfraError E-REMOTE-MISSING, and E-TRANSFER for a link, a folder, a FIFO or any
+        other thing that is no plain file, for more bytes than ``limit``, and for a file that
+        changes its size meanwhile: never more than ``limit`` bytes are taken.
+        """
 
     def ping(self, *, timeout: float) -> float:
         """Send a nonce through the device's own shell or process and wait for it to return.

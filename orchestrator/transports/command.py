@@ -57,8 +57,11 @@ got=$(wc -c < "$2"); [ "$got" -eq "$4" ] || { rm -f -- "$2"; echo "$got of $4 by
 mv -f -- "$2" "$3" || { rm -f -- "$2"; exit 14; }"""
 """Arguments: folder, temporary file, final file, size in bytes. Data on stdin."""
 
-PULL = """wc -c < "$1" || exit 21; exec cat < "$1" """
-"""Argument: file. Its size, a newline, its bytes."""
+PULL = """if [ -L "$1" ] || { [ -e "$1" ] && [ ! -f "$1" ]; }; then
+  echo "$1: it is no plain file" >&2; exit 22
+fi
+wc -c < "$1" || exit 21; exec cat < "$1" """
+"""Argument: file. Its size, a newline, its bytes. A FIFO is not opened: nothing may ever come."""
 
 
 def check(argv: Sequence[str], env: Mapping[str, str] | None) -> None:

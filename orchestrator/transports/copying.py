@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -84,23 +85,69 @@ def replacing(path: Path, wrong: Wrong, mode: int = 0o666) -> Iterator[Write]:
         raise
 
 
-class Sized:
-    """Passes on a stream that begins with its length in decimal and a newline."""
+@contextlib.contextmanager
+def opened_plain(path: Path, limit: int, device: str, wrong: Wrong) -> Iterator[IO[bytes]]:
+    """A plain file of the device's, opened without following a link or waiting for a FIFO.
 
-    def __init__(self, write: Write) -> None:
-        self._write, self._head = write, b""
-        self.left: int | None = None
-        """Bytes still to come; None before the length came, negative for too many."""
+    Raises InfraError E-TRANSFER: it is no plain file, or has more than ``limit`` bytes.
+    """
+    with raising(wrong):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                raise failures.no_plain_file(device, path) from None
+            raise
+    state = os.fstat(fd)
+    if not stat.S_ISREG(state.st_mode):
+        os.close(fd)
+        raise failures.no_plain_file(device, path)
+    with os.fdopen(fd, "rb") as source:
+        if state.st_size > limit:
+            raise failures.too_large(device, path, limit)
+        yield source
+
+
+_LENGTH = 64
+"""Bytes in which a length must have been said."""
+
+
+class Sized:
+    """Passes on a stream that begins with its length in decimal and a newline.
+
+    Never more than that length, nor than ``limit`` bytes: InfraError E-TRANSFER, also where
+    something else stands for the length.
+    """
+
+    def __init__(self, write: Write, limit: int, device: str, path: object) -> None:
+        self._write, self._limit, self._head = write, limit, b""
+        self._device, self._path = device, path
+        self._left: int | None = None
 
     def feed(self, data: bytes) -> None:
-        if self.left is None:
+        if self._left is None:
             size, newline, data = (self._head + data).partition(b"\n")
-            if not newline:
-                self._head = size[:64]
+            if not newline and len(size) < _LENGTH:
+                self._head = size
                 return
-            self.left = int(size)
-        self.left -= len(data)
+            self._left = self._length(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise failures.size_changed(self._device, self._path)
         self._write(data)
+
+    def end(self) -> None:
+        """Raises InfraError E-TRANSFER unless all of it has come."""
+        if self._left != 0:
+            raise failures.size_changed(self._device, self._path)
+
+    def _length(self, text: bytes) -> int:
+        digits = text.strip()
+        if not (digits.isdigit() and len(digits) < 20):
+            raise failures.transfer(self._device, self._path, f"its size is {text[:40]!r}")
+        if int(digits) > self._limit:
+            raise failures.too_large(self._device, self._path, self._limit)
+        return int(digits)
 
 
 def part_name() -> str:

@@ -7,6 +7,7 @@ import re
 from orchestrator.errors import DeadlineError, InfraError, InputError
 from orchestrator.transports.base import MAX_LINE
 
+NO_PLAIN_FILE = "it is no plain file"
 _CAUSE = re.compile(
     r"could ?n[o']t|cannot|can't|fail|error|fatal|denied|in use|refused|no space left|bad_alloc"
     r"|too many open files|temporarily unavailable|terminate called|killed|no such file",
@@ -88,6 +89,18 @@ def missing(device: str, path: object) -> InfraError:
 
 def transfer(device: str, path: object, why: str) -> InfraError:
     return InfraError("E-TRANSFER", f"{device}: copying {path} failed: {why}")
+
+
+def no_plain_file(device: str, path: object) -> InfraError:
+    return transfer(device, path, NO_PLAIN_FILE)
+
+
+def too_large(device: str, path: object, limit: int) -> InfraError:
+    return transfer(device, path, f"it has more than the {limit} bytes that were announced")
+
+
+def size_changed(device: str, path: object) -> InfraError:
+    return transfer(device, path, "its size changed meanwhile")
 
 
 def local_file(path: object, error: OSError) -> InputError:

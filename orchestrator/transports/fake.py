@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self, assert_never
 
 from orchestrator.transports import copying, failures
-from orchestrator.transports.base import MAX_LINE, Channel, Completed
+from orchestrator.transports.base import MAX_FILE, MAX_LINE, Channel, Completed
 from orchestrator.transports.lines import LineBuffer, LineTooLongError
 from orchestrator.transports.local import LocalTransport
 from orchestrator.transports.settings import FakeSettings, Fault, FaultPoint, LocalSettings
@@ -176,16 +176,18 @@ class FakeTransport:
         with _corrupted(local) if "corrupt" in kinds else contextlib.nullcontext(local) as source:
             self._inner.push(source, remote, timeout=max(0.0, end - time.monotonic()))
 
-    def pull(self, remote: PurePosixPath, local: Path, *, timeout: float) -> None:
+    def pull(
+        self, remote: PurePosixPath, local: Path, *, timeout: float, limit: int = MAX_FILE
+    ) -> None:
         end = time.monotonic() + timeout
         kinds = self._meet("pull", f"pull of {remote}", timeout)
         left = max(0.0, end - time.monotonic())
         if "corrupt" not in kinds:
-            self._inner.pull(remote, local, timeout=left)
+            self._inner.pull(remote, local, timeout=left, limit=limit)
             return
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "whole"
-            self._inner.pull(remote, whole, timeout=left)
+            self._inner.pull(remote, whole, timeout=left, limit=limit)
             with copying.replacing(local, copying.our_file(local)) as write:
                 write(_flipped(whole.read_bytes()))
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.transports import command, copying, failures
-from orchestrator.transports.base import Channel, Completed
+from orchestrator.transports.base import MAX_FILE, Channel, Completed
 from orchestrator.transports.lines import LineBuffer, LineTooLongError, Tail
 from orchestrator.transports.settings import LocalSettings
 
@@ -253,14 +253,19 @@ class LocalTransport:
             with copying.replacing(target, theirs) as write:
                 self._copy(copying.chunks(source, ours), write, f"push of {local}", timeout)
 
-    def pull(self, remote: PurePosixPath, local: Path, *, timeout: float) -> None:
+    def pull(
+        self, remote: PurePosixPath, local: Path, *, timeout: float, limit: int = MAX_FILE
+    ) -> None:
         origin = self._root / remote
         ours, theirs = copying.our_file(local), self._at(origin)
         with (
-            copying.opened(origin, theirs) as source,
+            copying.opened_plain(origin, limit, self._device, theirs) as source,
             copying.replacing(local, ours) as write,
         ):
-            self._copy(copying.chunks(source, theirs), write, f"pull of {origin}", timeout)
+            sized = copying.Sized(write, limit, self._device, origin)
+            sized.feed(b"%d\n" % os.fstat(source.fileno()).st_size)
+            self._copy(copying.chunks(source, theirs), sized.feed, f"pull of {origin}", timeout)
+            sized.end()
 
     def _copy(
         self, chunks: copying.Chunks, write: copying.Write, what: str, timeout: float

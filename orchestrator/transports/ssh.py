@@ -16,7 +16,7 @@ import paramiko
 
 from orchestrator.errors import DeadlineError, InfraError
 from orchestrator.transports import command, copying, failures, ssh_files
-from orchestrator.transports.base import Channel, Completed
+from orchestrator.transports.base import MAX_FILE, Channel, Completed
 from orchestrator.transports.bounded import bounded
 from orchestrator.transports.channel import communicate
 from orchestrator.transports.copying import Chunks, Write
@@ -134,19 +134,20 @@ class SshTransport:
         if status != 0:
             raise failures.from_reason(self._device, target, err.decode("utf-8", "replace"))
 
-    def pull(self, remote: PurePosixPath, local: Path, *, timeout: float) -> None:
+    def pull(
+        self, remote: PurePosixPath, local: Path, *, timeout: float, limit: int = MAX_FILE
+    ) -> None:
         origin = self.root() / remote
         call = _Call(f"pull of {origin}", timeout)
         with copying.replacing(local, copying.our_file(local)) as write:
-            if self._by_sftp(call, lambda client: ssh_files.fetch(client, origin, write)):
+            if self._by_sftp(call, lambda c: ssh_files.fetch(c, origin, write, limit)):
                 return
-            sized = copying.Sized(write)
+            sized = copying.Sized(write, limit, self._device, origin)
             argv = command.script(command.PULL, origin)
             status, err = self._run(call, argv, iter(()), sized.feed, command.PLAIN)
             if status != 0:
                 raise failures.from_reason(self._device, origin, err.decode("utf-8", "replace"))
-            if sized.left != 0:
-                raise failures.transfer(self._device, origin, "its size changed meanwhile")
+            sized.end()
 
     def _by_sftp(self, call: _Call, work: Callable[[paramiko.SFTPClient], bool]) -> bool:
         """Whether the fast path did it. At the deadline the half-written file is removed."""

@@ -8,6 +8,7 @@ whatever goes wrong here is done again by ``cat``, whose errors say what is the 
 from __future__ import annotations
 
 import contextlib
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -116,13 +117,19 @@ def _created(client: paramiko.SFTPClient, part: PurePosixPath) -> paramiko.SFTPF
         return client.open(str(part), "wb")
 
 
-def fetch(client: paramiko.SFTPClient, origin: PurePosixPath, write: Write) -> bool:
-    """Give a SMALL file to ``write``; False if it is larger."""
+def fetch(
+    client: paramiko.SFTPClient, origin: PurePosixPath, write: Write, limit: int = SMALL
+) -> bool:
+    """Give a SMALL plain file of at most ``limit`` bytes to ``write``; False for anything else.
+
+    A FIFO is not opened: the server would wait for its other end.
+    """
+    found = client.lstat(str(origin))
+    size = found.st_size
+    if not stat.S_ISREG(found.st_mode or 0) or size is None or size > min(SMALL, limit):
+        return False
     with client.open(str(origin), "rb") as source:
-        size = source.stat().st_size
-        if size is None or size > SMALL:
-            return False
-        data = source.read(size)
+        data = source.read(size + 1)
     if len(data) != size:
         return False
     write(data)

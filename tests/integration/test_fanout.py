@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from orchestrator.devices.session import Limits
 from orchestrator.errors import DeadlineError, InfraError, InputError, ModelError
+from orchestrator.fanout import cluster
 from orchestrator.fanout.cluster import Cluster
-from orchestrator.fanout.executor import Executor
+from orchestrator.fanout.executor import Executor, Seat
 from orchestrator.fanout.inprocess import InProcess
 from orchestrator.transports.settings import Fault
+from tests.support import hostile
 from tests.support.line import workers
 from tests.support.orders import Bench, refused
 
@@ -192,6 +195,20 @@ def test_what_only_delays_an_order(fan: Executor, bench: Bench, faults: list[Fau
     fan.let_go("one")
 
 
+@pytest.mark.parametrize(
+    ("mode", "id"),
+    [("nan", "E-WORKER-GARBAGE"), ("role-absolute", "E-RESULT-FILES"), ("fifo", "E-TRANSFER")],
+)
+def test_a_device_that_lies_is_a_failed_attempt(
+    fan: Executor, bench: Bench, mode: str, id: str
+) -> None:
+    liar = hostile.interpreter(bench.folder, mode)
+    order = bench.order("one", python=liar)
+    assert refused(fan.run(order).result()) == ("infra_error", id, True)
+    assert not [path for path in bench.folder.rglob("*") if "evil" in path.name]
+    fan.let_go("one")
+
+
 def test_a_device_of_another_farm_is_not_touched(fan: Executor, bench: Bench) -> None:
     held = fan.run(bench.order("one", repeat=300))
     bench.check(held.result())
@@ -222,6 +239,58 @@ def test_a_finished_attempt_is_held_until_it_is_forgotten(fan: Executor, bench: 
     fan.forget([bad.job.attempt, "never heard of"])
     wait_for(lambda: fan.spooled() == [])
     fan.let_go("one")
+
+
+def test_a_bit_that_flips_on_a_hubs_disk_or_on_the_way_through_ray(
+    fan: Executor, bench: Bench, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = bench.order("one")
+    bench.check(fan.run(order).result())
+    (path,) = spool.rglob(f"{order.job.attempt}.attempt")
+    path.write_bytes(flipped(path.read_bytes()))
+    with pytest.raises(InfraError, match="E-RESULT-HASH"):
+        fan.redeliver(order.job.attempt)
+    fan.forget([order.job.attempt])
+    if isinstance(fan, Cluster):
+        honest = cluster._Hub._get
+
+        def get(self: Any, ref: Any, seconds: float) -> Any:
+            found = honest(self, ref, seconds)
+            return flipped(found) if isinstance(found, bytes) else found
+
+        monkeypatch.setattr(cluster._Hub, "_get", get)
+        with pytest.raises(InfraError, match="E-RESULT-HASH"):
+            fan.run(bench.order("one")).result()
+    fan.let_go("one")
+
+
+class Older:
+    """A hub of an Assay that was not asked yet which form its answers have."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class Newer(Older):
+    def form(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize(("kind", "which"), [(Older, "an older"), (Newer, "another")])
+def test_a_hub_of_another_version_is_refused_in_a_line(
+    fan: Executor, bench: Bench, kind: type[Older], which: str
+) -> None:
+    if isinstance(fan, Cluster):  # threads are of our own version
+        actor: Any = ray.remote(num_cpus=0)(kind).remote()
+        with pytest.raises(InfraError, match=f"runs {which} Assay") as refusal:
+            cluster._Hub(Seat("lab", 0), actor).carry_out(bench.order("one"))
+        assert (refusal.value.id, refusal.value.retryable) == ("E-HUB-VERSION", False)
+        ray.kill(actor)
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
 def wait_for(true: Any) -> None:

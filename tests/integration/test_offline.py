@@ -414,13 +414,13 @@ SEALED: dict[str, tuple[offline.Change, str, str]] = {
     "running": (_set(*FIRST, "outcome", to="running"), "E-INGEST-RESULT", "running"),
     "failed but not": (_set(*FIRST, "outcome", to="model_error"), "E-INGEST-RESULT", "outcome"),
     "no error ID": (_set(*FIRST, "code", to="rm -rf"), "E-INGEST-RESULT", "is no error"),
-    "model": (_set(*RESULT, "model_sha256", to="0" * 64), "E-INGEST-RESULT", "model or inputs"),
-    "inputs": (_set(*RESULT, "input_sha256", to=["0" * 64]), "E-INGEST-RESULT", "model or inputs"),
+    "model": (_set(*RESULT, "model_sha256", to="0" * 64), "E-INGEST-RESULT", "not the one asked"),
+    "inputs": (_set(*RESULT, "input_sha256", to=["0" * 64]), "E-INGEST-RESULT", "other inputs"),
     "repeats": (_set(*RESULT, "repeats", "count", to=99), "E-INGEST-RESULT", "passes"),
-    "no outputs": (_set(*RESULT, "outputs", to=[]), "E-INGEST-RESULT", "its files"),
+    "no outputs": (_set(*RESULT, "outputs", to=[]), "E-INGEST-RESULT", "0 outputs"),
     "a bundle": (_set(*FIRST, "bundle", to="0" * 64), "E-INGEST-RESULT", "hermetic"),
     "dtype said": (
-        _set(*RESULT, "outputs", 0, "dtype", to="float64"), "E-INGEST-RESULT", "not what it says",
+        _set(*RESULT, "outputs", 0, "dtype", to="float16"), "E-INGEST-RESULT", "model's is float32",
     ),
     "another class": (
         _set("environment", "board", to={"class": "rpi-4"}), "E-INGEST-DEVICE", "'rpi-4'",
@@ -429,19 +429,46 @@ SEALED: dict[str, tuple[offline.Change, str, str]] = {
         _set("environment", "machine", to="riscv64"), "E-INGEST-DEVICE", "machine",
     ),
     "another answer": (
-        _file("output-0", lambda a: npy(a + 1)), "E-INGEST-RESULT", "hashes of its samples",
+        _file("output-0", lambda a: npy(a + 1)), "E-INGEST-RESULT", "other outputs than its hash",
     ),
-    "fewer samples": (_file("output-0", lambda a: npy(a[:-1])), "E-INGEST-RESULT", "is float32"),
+    "fewer samples": (_file("output-0", lambda a: npy(a[:-1])), "E-INGEST-RESULT", "has shape"),
     "pickled": (
         _file("output-0", lambda a: npy(a.astype(object), allow_pickle=True)),
         "E-INGEST-RESULT", "is no .npy",
     ),
-    "no npy": (_file("output-0", lambda a: b"PK\x03\x04" * 20), "E-INGEST-RESULT", "is no .npy"),
-    "more behind it": (_file("output-0", lambda a: npy(a) + b"!"), "E-INGEST-RESULT", "longer"),
+    "no npy": (_file("output-0", lambda a: b"PK\x03\x04" * 400), "E-INGEST-RESULT", "is no .npy"),
+    "more behind it": (_file("output-0", lambda a: npy(a) + b"!"), "E-INGEST-RESULT", "bytes for"),
     "latency": (_file("latency_ns", lambda a: npy(a[1:])), "E-INGEST-RESULT", "latency_ns"),
-    "hashes": (_file("sample_hashes", lambda a: npy(a[::-1])), "E-INGEST-RESULT", "hashes"),
+    "hashes": (_file("sample_hashes", lambda a: npy(a[::-1])), "E-INGEST-RESULT", "hash says"),
     "hashes cast": (_file("sample_hashes", lambda a: npy(a.view("i1"))), "E-INGEST-RESULT", "int8"),
     "telemetry": (_file("telemetry", lambda data: b"[1]\n"), "E-INGEST-RESULT", "telemetry"),
+    "telemetry NaN": (
+        _file("telemetry", lambda data: b'{"t_s":0,"values":{"a":NaN}}\n'),
+        "E-INGEST-RESULT", "NaN is no number",
+    ),
+    "latency negative": (
+        _file("latency_ns", lambda a: npy(-a)), "E-INGEST-RESULT", "which cannot be",
+    ),
+    "another shape": (
+        _file("output-0", lambda a: npy(a.reshape(len(a), 2, -1))), "E-INGEST-RESULT", "has shape",
+    ),
+    "tebibytes": (
+        _set(*FIRST, "files", "output-0", "size", to=8 << 40), "E-INGEST-RESULT", "its files",
+    ),
+    "tebibytes said": (
+        _set(*RESULT, "outputs", 0, "shape", to=[20, 10**12]), "E-INGEST-RESULT", "does not fit",
+    ),
+    "a role": (
+        lambda d, f: d["answers"][0]["result"]["files"].update(
+            {"../x": d["answers"][0]["result"]["files"]["telemetry"]}
+        ),
+        "E-INGEST-RESULT", "its files are",
+    ),
+    "a board": (_set(*RESULT, "environment", "board", to=[1]), "E-INGEST-FORM", "board"),
+    "its board": (_set("environment", "board", to="x"), "E-INGEST-FORM", "board"),
+    "1e308": (_set(*FIRST, "started_unix", to=1e308), "E-INGEST-FORM", "out of range"),
+    "10**30": (_set(*RESULT, "load_ns", to=10**30), "E-INGEST-FORM", "out of range"),
+    "half a character": (_set(*FIRST, "what", to="\ud800"), "E-INGEST-FORM", "half a character"),
 }  # fmt: skip
 
 

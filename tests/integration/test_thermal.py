@@ -12,8 +12,8 @@ import pytest
 from device_worker import wire
 from orchestrator.devices.session import Limits
 from orchestrator.fanout.hub import Hub
-from orchestrator.fanout.order import Finished
 from orchestrator.orders import record
+from orchestrator.results.finished import Finished
 from orchestrator.store.artefacts import Artefacts
 from tests.support.orders import Bench, refused
 

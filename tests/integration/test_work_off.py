@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,12 +19,13 @@ import pytest
 from orchestrator import work_off as module
 from orchestrator.errors import InfraError
 from orchestrator.fanout.inprocess import InProcess
-from orchestrator.fanout.order import Finished, Order
+from orchestrator.fanout.order import Order
 from orchestrator.frozen import load_run
 from orchestrator.orders import order_for
 from orchestrator.queue.expiry import LeaseWatch
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.reports.progress import PlainProgress
+from orchestrator.results.finished import Finished
 from orchestrator.run import enqueue, plan
 from orchestrator.staging import here
 from orchestrator.store.database import Store
@@ -33,6 +35,7 @@ from orchestrator.store.records import AttemptInfo, CellInfo, Owner
 from orchestrator.work_off import Stop, work_off
 from tests.support.tiny import Tiny
 
+DATA = Path(__file__).parents[1] / "data"
 pytestmark = pytest.mark.timeout(60)
 
 
@@ -479,17 +482,64 @@ def test_what_was_spooled_too_late_is_run_again(
     assert fan.spooled() == []
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x04", b"not a pickle"])
-def test_a_spool_cut_short_by_a_power_cut_is_run_again(
-    tiny: Tiny, line: Callable[[Tiny], Line], fan: InProcess, tmp_path: Path, content: bytes
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "id"),
+    [
+        (lambda data: b"", "E-RESULT-HASH"),
+        (lambda data: b"\x80\x04", "E-RESULT-HASH"),
+        (lambda data: data[:-1], "E-RESULT-HASH"),
+        (flipped, "E-RESULT-HASH"),
+        (lambda data: data.replace(b"attempt/1", b"attempt/7", 1), "E-RESULT-VERSION"),
+    ],
+    ids=["power-cut", "a pickle cut short", "cut short", "flipped bit", "another version"],
+)
+def test_a_spool_that_cannot_be_read_is_named_and_run_again(
+    tiny: Tiny,
+    line: Callable[[Tiny], Line],
+    fan: InProcess,
+    tmp_path: Path,
+    spoil: Callable[[bytes], bytes],
+    id: str,
 ) -> None:
     queued = line(tiny)
     attempt = spooled(queued, fan)
-    (tmp_path / "store" / "spool" / f"{attempt}.attempt").write_bytes(content)
+    path = tmp_path / "store" / "spool" / f"{attempt}.attempt"
+    path.write_bytes(spoil(path.read_bytes()))
     queued.work(fan)
     queued.finished_once()
-    assert [a.state for a in queued.attempts()] == [AttemptState.CANCELLED, AttemptState.OK]
+    assert [(a.state, a.error_id) for a in queued.attempts()] == [
+        (AttemptState.INFRA_ERROR, id),
+        (AttemptState.OK, None),
+    ]
+    assert f"[{id}]" in queued.said.getvalue()
     assert fan.spooled() == []
+
+
+def test_what_an_older_assay_spooled_is_collected(tmp_path: Path) -> None:
+    """A store of df4554a whose coordinator died before it wrote its one answer down."""
+    with tarfile.open(DATA / "df4554a" / "spooled.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    with Store.open(tmp_path / "store") as store:
+        (run,) = store.runs()
+        queued = Line(store, run.id, io.StringIO())
+        made = InProcess(tmp_path / "store" / "spool")
+        (attempt,) = made.spooled()
+        queued.work(made)
+        made.close()
+        (cell,) = queued.cells()
+        assert (queued.state(), cell.outcome, cell.attempt) == (
+            RunState.DONE,
+            AttemptState.OK,
+            attempt,
+        )
+        assert f"attempt {attempt} redelivered by its hub" in queued.said.getvalue()
+        assert sorted(outputs(queued, cell)) == ["output-0"]
+        assert made.spooled() == []
 
 
 def test_another_coordinator_is_faster_with_the_spool(

@@ -17,6 +17,7 @@ FLOW = [
     "transports",
     "matrix",
     "queue",
+    "results",
     "devices",
     "fanout",
     "inputs",

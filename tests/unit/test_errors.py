@@ -30,6 +30,7 @@ CODE_OF_CALL: dict[str, Exit] = {
     "Problem": Exit.USAGE,
     "fail": Exit.USAGE,
     "_late": Exit.TIMEOUT,
+    "refuse": Exit.INFRA,
 }
 CODE_OF_KIND = {
     "infra_error": Exit.INFRA,

@@ -15,12 +15,12 @@ import pytest
 from device_worker import wire
 from orchestrator import staging as module
 from orchestrator.errors import InputError
-from orchestrator.fanout.order import Failure, Finished
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.device_class import DeviceClass
 from orchestrator.matrix.model import Gate
 from orchestrator.orders import blobs_of, order_for, record
 from orchestrator.queue.states import AttemptState, CellState
+from orchestrator.results.finished import Failure, Finished
 from orchestrator.run import Planned, plan
 from orchestrator.staged import Staging
 from orchestrator.staging import check_unchanged, find_lineage, here, stage

@@ -46,6 +46,8 @@ def infer(session: DeviceSession, worker: Worker, runtime: str, *, timeout: floa
     """Run the model of the runtime's format on the leased device. Raises what a job raises."""
     import numpy as np
 
+    from orchestrator.results import npy
+
     model = FOLDER / f"smoke.{FORMATS[runtime]}"
     with scratch("smoke") as name:
         folder = Path(name)
@@ -63,8 +65,9 @@ def infer(session: DeviceSession, worker: Worker, runtime: str, *, timeout: floa
         )
         session.ensure(worker, {job.model.sha256: model, tensor.blob.sha256: given})
         result = session.run(worker, job, folder, timeout=timeout)
-        rows = np.load(folder / "output-0").astype(int).reshape(len(SAMPLES), -1).tolist()
-        latency = np.load(folder / "latency_ns")
+        output = npy.read((folder / "output-0").read_bytes(), "output-0")
+        rows = output.astype(int).reshape(len(SAMPLES), -1).tolist()
+        latency = npy.read((folder / "latency_ns").read_bytes(), "latency_ns", dtype="int64")
     return Smoke(result.backend, int(latency[-1]), None if rows == expected() else rows)
 
 

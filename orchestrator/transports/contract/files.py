@@ -11,6 +11,7 @@ from orchestrator.transports.contract.kit import (
     NASTY,
     PATIENCE,
     checks,
+    ensure,
     expect,
     line_of,
     local_files,
@@ -81,6 +82,58 @@ def pull_of_a_folder(t: Transport, scratch: PurePosixPath) -> None:
         t.pull(scratch, back, timeout=PATIENCE)
 
 
+def pull_of_what_is_no_plain_file(t: Transport, scratch: PurePosixPath) -> None:
+    """Nothing of it is read: a FIFO never answers, a device never ends, a link leads elsewhere."""
+    script = (
+        'mkdir -p "$1" && cd "$1" && mkfifo fifo && ln -s /dev/zero endless && '
+        "echo secret > there && ln -s there link && ln -s nowhere dangling"
+    )
+    expect("status", sh(t, script, str(scratch)).returncode, 0)
+    with local_files() as (_, back):
+        for name in ("fifo", "endless", "link", "dangling"):
+            with raises(InfraError, "E-TRANSFER", within=PATIENCE / 2):
+                t.pull(scratch / name, back, timeout=PATIENCE)
+        with raises(InfraError, "E-TRANSFER", within=PATIENCE / 2):
+            t.pull(PurePosixPath("/dev/zero"), back, timeout=PATIENCE)
+        expect("local files left behind", [p.name for p in back.parent.iterdir()], ["source"])
+
+
+def pull_takes_no_more_than_its_limit(t: Transport, scratch: PurePosixPath) -> None:
+    sizes = {"small": 100, "large": 3 << 20}
+    script = (
+        'mkdir -p "$1" && cd "$1" && head -c 100 /dev/zero > small && '
+        "head -c 3145728 /dev/zero > large && "
+        "dd if=/dev/zero of=sparse bs=1 count=1 seek=68719476736"
+    )
+    expect("status", sh(t, script, str(scratch)).returncode, 0)
+    with local_files() as (_, back):
+        for name, size in sizes.items():
+            t.pull(scratch / name, back, timeout=PATIENCE, limit=size)
+            expect("bytes at the limit", back.stat().st_size, size)
+            back.unlink()
+            with raises(InfraError, "E-TRANSFER"):
+                t.pull(scratch / name, back, timeout=PATIENCE, limit=size - 1)
+        with raises(InfraError, "E-TRANSFER", within=PATIENCE / 2):
+            t.pull(scratch / "sparse", back, timeout=PATIENCE)
+        expect("local files left behind", [p.name for p in back.parent.iterdir()], ["source"])
+    sh(t, 'rm -f "$1"', str(scratch / "sparse"))
+
+
+def pull_of_a_file_that_grows_ends(t: Transport, scratch: PurePosixPath) -> None:
+    script = 'mkdir -p "$1" && cd "$1" && : > grows && echo up && exec cat /dev/zero > grows'
+    with closing(t.start(["sh", "-c", script, "sh", str(scratch)])) as writer:
+        expect("writer", line_of(writer), b"up")
+        with local_files() as (_, back):
+            try:
+                t.pull(scratch / "grows", back, timeout=PATIENCE, limit=1 << 20)
+            except InfraError as error:
+                expect("error id", error.id, "E-TRANSFER")
+            else:
+                ensure(back.stat().st_size <= 1 << 20, "more bytes than the limit were taken")
+        writer.close(0.0)
+    sh(t, 'rm -f "$1"', str(scratch / "grows"))
+
+
 CHECKS = checks(
     files_round_trip,
     nasty_file_names,
@@ -91,4 +144,7 @@ CHECKS = checks(
     push_of_a_missing_file,
     pull_of_a_missing_file,
     pull_of_a_folder,
+    pull_of_what_is_no_plain_file,
+    pull_takes_no_more_than_its_limit,
+    pull_of_a_file_that_grows_ends,
 )

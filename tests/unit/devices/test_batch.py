@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +181,66 @@ def test_answers_that_changed_on_their_way_are_garbage(
     file = wire.DeviceFile("answers.zip", wire.Blob("0" * 64, 1))
     with pytest.raises(InfraError, match="another hash"):
         read(tmp_path / "answers", wire.BatchResult("a", file, {}, "0" * 64, 1))
+
+
+def answered(path: Path, members: list[tuple[str, bytes]]) -> None:
+    """Read a batch's answers that the device has made up. Raises as `read`."""
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        warnings.simplefilter("ignore")  # of two members with one name
+        for name, data in members:
+            archive.writestr(name, data)
+    file = wire.DeviceFile("answers.zip", wire.Blob("0" * 64, 1))
+    read(path, wire.BatchResult("a", file, {}, "0" * 64, 1))
+
+
+def claiming(shape: str) -> bytes:
+    text = f"{{'descr': '|i1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(3)
+
+
+TRIED_ONE = json.dumps(
+    [{"name": "m", "outputs": [{"name": "y", "dtype": "int8", "shape": [3], "sha256": "0" * 64}]}]
+).encode()
+ANSWERS: dict[str, list[tuple[str, bytes]]] = {
+    "none": [],
+    "no output": [("tried.json", TRIED_ONE)],
+    "twice": [("tried.json", TRIED_ONE), ("tried.json", b"[]")],
+    "bomb": [("tried.json", b"[]"), ("0", bytes(1 << 20)), ("1", bytes(1 << 20))],
+    "a long document": [("tried.json", b" " * (1 << 20) + b"[]")],
+    "deep": [("tried.json", b"[" * 1_000_000)],
+    "no list": [("tried.json", b"{}")],
+    "more than a list": [("tried.json", b'[],"x":[]}')],
+    "numbers": [("tried.json", b"[1e999]")],
+    "tebibytes": [("tried.json", TRIED_ONE), ("0/output-0.npy", claiming("(8000000000000,)"))],
+    "overflow": [("tried.json", TRIED_ONE), ("0/output-0.npy", claiming("(4294967296,) * 2"))],
+    "another shape": [("tried.json", TRIED_ONE), ("0/output-0.npy", claiming("(1, 3)"))],
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_that_were_made_up_take_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # Bounds that a small archive goes beyond: what a large one would take is the same code.
+    monkeypatch.setattr("orchestrator.devices.batch.UNPACKED_LIMIT", 2_000_000)
+    monkeypatch.setattr("orchestrator.devices.batch.DOCUMENT_LIMIT", 1_000_000)
+    with pytest.raises(InfraError, match=r"E-WORKER-GARBAGE|E-RESULT-") as refusal:
+        answered(tmp_path / "answers", ANSWERS[name])
+    assert len(str(refusal.value)) < 400
+
+
+def test_answers_whose_zip_is_damaged_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    with pytest.raises(InfraError, match="another hash"):
+        answered(path, [("tried.json", TRIED_ONE), ("0/output-0.npy", claiming("(3,)"))])
+    whole = path.read_bytes()
+    file = wire.DeviceFile("answers.zip", wire.Blob("0" * 64, 1))
+    for bit in range(0, len(whole) * 8, 7):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bytes(data))
+        with pytest.raises(InfraError):
+            read(path, wire.BatchResult("a", file, {}, "0" * 64, 1))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])

@@ -12,9 +12,10 @@ import pytest
 
 from device_worker import wire
 from device_worker.cache import sha256_file
-from orchestrator.devices.session import DeviceSession, Limits, local_files
+from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import InfraError
+from orchestrator.results.files import wanted
 from orchestrator.transports import LocalSettings, open_transport
 from tests.unit.device_worker.harness import gemm
 
@@ -47,9 +48,8 @@ def test_every_file_has_the_hash_the_worker_named(
     into = tmp_path / "into"
     into.mkdir()
     result = session.run(*job(tmp_path, session, samples), into)
-    assert {name: blob(into / name) for name, _ in local_files(result)} == {
-        name: file.blob for name, file in local_files(result)
-    }
+    announced = {w.local: w.file.blob for w in wanted(result, samples)}
+    assert {path.name: blob(path) for path in into.iterdir()} == announced
     assert len(np.load(into / "latency_ns")) == samples
     assert list((tmp_path / "device" / "out").iterdir()) == []
 

@@ -80,12 +80,86 @@ def test_greeting_keeps_hello_and_clock() -> None:
     assert worker.clock_offset == pytest.approx(9000, abs=1000)
 
 
-@pytest.mark.parametrize("clock", [None, "noon", float("nan")])
-def test_a_clock_that_is_none_is_unknown(clock: Any) -> None:
-    line = json.dumps(HELLO | {"clock_unix": clock}).encode()
-    worker = Worker(Script(line), where="d", silence=1)
+def test_a_clock_that_is_not_told_is_unknown() -> None:
+    worker = Worker(Script(HELLO | {"clock_unix": None}), where="d", silence=1)
     worker.greet(1)
     assert worker.clock_offset is None
+
+
+@pytest.mark.parametrize("clock", ["noon", float("nan"), 1e308, 10**30, [1], True])
+def test_a_clock_that_is_none_is_garbage(clock: Any) -> None:
+    line = json.dumps(HELLO | {"clock_unix": clock}).encode()
+    with pytest.raises(InfraError, match="E-WORKER-GARBAGE"):
+        Worker(Script(line), where="d", silence=1).greet(1)
+
+
+DEEP = b"[" * 900_000
+LINES = {
+    "heartbeat's id": b'{"type":"heartbeat","id":"x"}',
+    "pong's id": b'{"type":"pong","id":[1]}',
+    "900 kB of [": DEEP,
+    "deep in a field": b'{"type":"done","id":1,"x":' + DEEP + b"]" * 900_000 + b"}",
+    "deep and legal": b'{"type":"facts","id":1,"environment":{"x":' + b"[" * 40 + b"]" * 40 + b"}}",
+    "deep objects": b'{"a":' * 100_000,
+    "half a character": b'{"type":"done","id":1,"nonce":"\\ud800"}',
+    "half a character as a name": b'{"type":"facts","id":1,"environment":{"\\udc00":1}}',
+    "1e308": b'{"type":"facts","id":1,"environment":{"threads":1e308}}',
+    "-1e308": b'{"type":"facts","id":1,"environment":{"x":[-1e308]}}',
+    "1e999": b'{"type":"facts","id":1,"environment":{"x":1e999}}',
+    "10**30": b'{"type":"facts","id":1,"environment":{"threads":' + str(10**30).encode() + b"}}",
+    "a million digits": b'{"type":"done","id":' + b"9" * 1_000_000 + b"}",
+    "NaN": b'{"type":"facts","id":1,"environment":{"x":NaN}}',
+    "Infinity": b'{"type":"facts","id":1,"environment":{"x":-Infinity}}',
+    "a list": b'[{"type":"done","id":1}]' + b" " * 5000,
+    "no type": b'{"id":1}',
+    "another type": b'{"type":"shutdown","id":1}',
+    "a type that is none": b'{"type":["done"],"id":1}',
+    "an unknown field": b'{"type":"done","id":1,"and":"more"}',
+    "cut short": b'{"type":"done","id":1',
+    "no UTF-8": b'{"type":"done","id":1,"nonce":"\xff\xfe"}',
+    "present": b'{"type":"have","id":1,"present":5}',
+    "present's items": b'{"type":"have","id":1,"present":[5]}',
+    "board": b'{"type":"facts","id":1,"environment":{"board":[1,2]}}',
+    "cores": b'{"type":"facts","id":1,"environment":{"cores":[1]}}',
+    "flags": b'{"type":"facts","id":1,"environment":{"isa_flags":{"a":1}}}',
+    "environment": b'{"type":"facts","id":1,"environment":null}',
+    "progress": b'{"type":"progress","id":1,"done":"many"}',
+    "reading": b'{"type":"sensors","id":1,"reading":5}',
+    "doubts": b'{"type":"sensors","id":1,"reading":{},"doubts":[]}',
+    "files": b'{"type":"content","id":1,"files":{"a":7}}',
+    "an error's ID": b'{"type":"error","id":1,"kind":"model_error","code":"rm -rf /","what":"w"}',
+    "an error's text": b'{"type":"error","id":1,"kind":"infra_error","code":"E-X","what":[]}',
+    "another answer": b'{"type":"adopted","id":1}',
+}
+
+
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+def test_a_line_that_is_none_is_one_error(line: bytes) -> None:
+    worker, _ = greeted(line, done(1))
+    with pytest.raises(InfraError) as refused:
+        worker.ask("noop", timeout=5)
+    text = str(refused.value)
+    assert (refused.value.id, refused.value.retryable) == ("E-WORKER-GARBAGE", True)
+    assert "\n" not in text
+    assert len(text) < 800
+    text.encode()
+
+
+def test_a_text_of_the_worker_brings_no_control_sequences() -> None:
+    what = "\x1b[2Jred\x07\u202ealert" + "x" * 10_000
+    worker, _ = greeted(
+        {"type": "error", "id": 1, "kind": "model_error", "code": "E-X", "what": what}
+    )
+    with pytest.raises(ModelError) as raised:
+        worker.ask("run", timeout=5)
+    assert raised.value.what.isprintable()
+    assert len(raised.value.what) <= 500
+
+
+def test_a_field_that_may_be_missing_is_none() -> None:
+    worker, _ = greeted({"type": "error", "id": 1})
+    with pytest.raises(InfraError, match="E-WORKER-ERROR"):
+        worker.ask("run", timeout=5)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +220,8 @@ def test_a_status_that_comes_late_is_waited_for() -> None:
 
 
 def test_a_reply_is_found_among_everything_else() -> None:
-    worker, script = greeted(BEAT, {"type": "pong", "id": -1}, done(7), done(1, size=3))
-    assert worker.ask("noop", timeout=5, extra=1)["size"] == 3
+    worker, script = greeted(BEAT, {"type": "pong", "id": -1}, done(7), done(1))
+    assert worker.ask("noop", timeout=5, extra=1) == done(1)
     assert script.sent == [{"op": "noop", "id": 1, "extra": 1}]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +20,12 @@ from orchestrator.errors import (
 )
 from orchestrator.fanout.executor import DEVICES_PER_HUB, Seat, assign, refuse_hubs
 from orchestrator.fanout.hub import Hub, _check_identity
-from orchestrator.fanout.order import Failure, Finished, Target
+from orchestrator.fanout.order import Target
 from orchestrator.fanout.spool import Spool
+from orchestrator.results.encoding import decode
+from orchestrator.results.finished import Failure
 from orchestrator.transports.settings import LocalSettings
+from tests.support.orders import Bench, refused
 
 
 @pytest.mark.parametrize(
@@ -66,15 +71,11 @@ def test_threads_drive_what_this_host_reaches() -> None:
 # Spool ---------------------------------------------------------------------------------------
 
 
-def finished(attempt: str = "a1") -> Finished:
-    return Finished(attempt, "d", 3, 1.0, 2.0, None, {"x": 1}, {"output-0": b"\0bytes"}, 7, ("n",))
-
-
 def test_an_attempt_comes_back_as_it_went(tmp_path: Path) -> None:
-    Spool(tmp_path / "s").keep(finished())
+    Spool(tmp_path / "s").keep("a1", b"bytes")
     again = Spool(tmp_path / "s")  # another process, later
     assert again.pending() == ["a1"]
-    assert again.load("a1") == finished()
+    assert again.load("a1") == b"bytes"
     again.forget(["a1", "never kept"])
     assert again.pending() == []
 
@@ -85,17 +86,58 @@ def test_a_half_written_attempt_is_none(tmp_path: Path) -> None:
     assert spool.pending() == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\x80", pickle.dumps(finished())[:-20], b"text", pickle.dumps("another thing"), None],
-)
-def test_what_cannot_be_read_is_said(tmp_path: Path, content: bytes | None) -> None:
-    spool = Spool(tmp_path)
-    if content is not None:
-        (tmp_path / "a1.attempt").write_bytes(content)
-    with pytest.raises(InfraError) as refused:
-        spool.load("a1")
-    assert refused.value.id == "E-HUB-SPOOL"
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s")
+    (tmp_path / "secret.attempt").write_bytes(b"secret")
+    (tmp_path / "s" / "link.attempt").symlink_to(tmp_path / "secret.attempt")
+    os.mkfifo(tmp_path / "s" / "fifo.attempt")
+    (tmp_path / "s" / "folder.attempt").mkdir()
+    for attempt in ("a1", "link", "fifo", "folder", "../secret", "", "a/b", "x\0"):
+        with pytest.raises(InfraError) as refused:
+            spool.load(attempt)
+        assert refused.value.id == "E-HUB-SPOOL"
+    spool.forget(["../secret"])
+    assert (tmp_path / "secret.attempt").exists()
+
+
+def test_what_nobody_expected_is_the_attempts_own_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub answers for every order, and is as good as before for the next one."""
+    errors = [RecursionError("deep"), KeyError("x\x1b[31m"), MemoryError(), UnicodeError("\udc00")]
+    hub, order = Hub(tmp_path / "spool"), Bench(tmp_path).order("unit")
+    for error in errors:
+        monkeypatch.setattr(hub, "_carry_out", raising(error))
+        failure = hub.run(order).failure
+        assert failure is not None
+        assert (failure.outcome, failure.id, failure.retryable) == (
+            "infra_error",
+            "E-HUB-ERROR",
+            True,
+        )
+        assert type(error).__name__ in failure.text
+        assert failure.text.isprintable()
+        assert decode(hub.redeliver(order.job.attempt)).failure == failure
+    hub.close()
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def method(*arguments: Any) -> Any:
+        raise error
+
+    return method
+
+
+def test_an_answer_that_cannot_be_kept_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, order = Hub(tmp_path / "spool"), Bench(tmp_path).order("unit", python=None)
+    for error, id in [
+        (OSError(28, "No space left"), "E-HUB-IO"),
+        (ValueError("no"), "E-HUB-ERROR"),
+    ]:
+        monkeypatch.setattr(Spool, "keep", raising(error))
+        assert refused(hub.run(order)) == ("infra_error", id, True)
 
 
 # Hub -----------------------------------------------------------------------------------------

@@ -61,6 +61,27 @@ def test_what_run_sh_writes_is_read(tmp_path: Path, into: Path) -> None:
     assert [(p.name, p.read_bytes()) for p in into.iterdir()] == [(SHA, CONTENT)]
 
 
+def test_a_sparse_file_of_four_gigabytes_is_not_unpacked(tmp_path: Path, into: Path) -> None:
+    """Two megabytes are not even needed: its map says that all of it is a hole."""
+    size = 4_000_000_000
+    info = tarfile.TarInfo(NAME)
+    info.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.size": str(size),
+        "GNU.sparse.map": f"{size},0",
+    }
+    path = tmp_path / "r.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        document = tarfile.TarInfo("result.json")
+        document.size = 2
+        tar.addfile(document, io.BytesIO(b"{}"))
+        tar.addfile(info)
+    with pytest.raises(InputError, match="not a plain file"):
+        take(path, into, {SHA: size})
+    assert list(into.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
@@ -76,6 +97,8 @@ def test_what_run_sh_writes_is_read(tmp_path: Path, into: Path) -> None:
         (NAME, link(NAME, tarfile.CHRTYPE), "not a plain file"),
         (NAME, link(NAME, tarfile.FIFOTYPE), "not a plain file"),
         (NAME, link(NAME, tarfile.DIRTYPE), "not a plain file"),
+        (NAME, link(NAME, tarfile.GNUTYPE_SPARSE), "not a plain file"),
+        (NAME, link(NAME, tarfile.CONTTYPE), "not a plain file"),
     ],
 )
 def test_only_its_own_plain_files(
