@@ -22,7 +22,7 @@ TODAY = int(time.time() // 86_400)
 """Another corpus every day, so that the rules are not tuned on one."""
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("make", "alarmed", "right"),
     [
