@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Done, assay
+from tests.support.isa import PAIRS, kind_here
 from tests.support.tiny import MODELS, Tiny
 
 TFLITE = [
@@ -80,8 +81,10 @@ def test_under_onnx_runtime_the_optimised_graph_is_tapped(store: Path) -> None:
     assert {"QLinearConv", "QGemm"} <= {tap["kind"] for tap in taps}
     # Names of the parent's own tensors, whatever the optimiser called those of its graph.
     assert [t["twin"] for t in taps if t["kind"] == "QLinearConv"] == ["01_relu", "03_relu"]
-    assert all(tap["local"]["sqnr_db"] > 20 for tap in taps[1:])
-    assert found["taps"]["findings"] == []
+    # A CPU that adds pairs in int16 leaves what the file's int8 weights say, and that is its name.
+    findings = {finding["name"] for finding in found["taps"]["findings"]}
+    assert findings == ({"unsound operator"} if kind_here() == PAIRS else set())
+    assert kind_here() == PAIRS or all(tap["local"]["sqnr_db"] > 20 for tap in taps[1:])
     assert found["lineage"]["verdict"] == "nearest-step"
 
 
