@@ -5,8 +5,10 @@ A baseline goes the way every cell goes (same worker, same adapters), to a throw
 
 from __future__ import annotations
 
+import functools
 import sys
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 from device_worker import wire
 from device_worker.scratch import scratch
-from orchestrator.errors import AssayError, InfraError
+from orchestrator.errors import AssayError, DamageError, InfraError
 from orchestrator.fanout.executor import Executor
 from orchestrator.fanout.hub import Hub
 from orchestrator.fanout.order import Order, Target
@@ -22,7 +24,8 @@ from orchestrator.frozen import FrozenRun
 from orchestrator.orders import blobs_of
 from orchestrator.results.finished import Finished
 from orchestrator.store.database import Store
-from orchestrator.store.records import BaselineKey
+from orchestrator.store.digests import damaged
+from orchestrator.store.records import BaselineKey, Json
 from orchestrator.transports.settings import LocalSettings
 
 RUNTIME_OF = {"onnx": "onnxruntime", "tflite": "litert"}
@@ -30,11 +33,15 @@ RUNTIME_OF = {"onnx": "onnxruntime", "tflite": "litert"}
 
 @dataclass(frozen=True)
 class Baseline:
-    """``outputs``: sha256 of each output's .npy. ``error`` is set where the parent did not run."""
+    """``outputs``: sha256 of each output's .npy. ``error`` is set where the parent did not run,
+
+    ``damage`` where its record is not what was written.
+    """
 
     attempt: str | None
     outputs: tuple[str, ...] = ()
     error: str | None = None
+    damage: DamageError | None = None
 
 
 def baselines(store: Store, fan: Executor, frozen: FrozenRun) -> dict[tuple[str, str], Baseline]:
@@ -50,9 +57,8 @@ def baselines(store: Store, fan: Executor, frozen: FrozenRun) -> dict[tuple[str,
             job = frozen.staging.job(uuid.uuid4().hex, spec.name, inputs, runtime)
             environment = store.environment(_here(runtime.runtime))
             key = BaselineKey(job.model.sha256, [tensor.sha256], environment)
-            kept = store.baseline_get(key)
-            if kept is not None:
-                found[spec.name, inputs] = Baseline(kept["attempt"], tuple(kept["outputs"]))
+            if known := _known(functools.partial(store.baseline_get, key)):
+                found[spec.name, inputs] = known
                 continue
             blobs = {b.sha256: str(store.artefacts.path(b.sha256)) for b in blobs_of(job)}
             running[spec.name, inputs] = key, fan.compute(run_alone, job, blobs)
@@ -69,10 +75,21 @@ def stored(store: Store, frozen: FrozenRun) -> dict[tuple[str, str], Baseline]:
             tensor = frozen.staging.tensors.get(f"{spec.name}/{inputs}")
             if spec.fp32 is None or tensor is None:
                 continue
-            kept = store.baseline_newest(frozen.staging.models[spec.name].sha256, [tensor.sha256])
-            if kept is not None:
-                found[spec.name, inputs] = Baseline(kept["attempt"], tuple(kept["outputs"]))
+            sha256 = frozen.staging.models[spec.name].sha256
+            read = functools.partial(store.baseline_newest, sha256, [tensor.sha256])
+            if known := _known(read):
+                found[spec.name, inputs] = known
     return found
+
+
+def _known(read: Callable[[], Json | None]) -> Baseline | None:
+    try:
+        kept = read()
+        return None if kept is None else Baseline(kept["attempt"], tuple(map(str, kept["outputs"])))
+    except DamageError as error:
+        return Baseline(None, damage=error)
+    except (KeyError, TypeError) as error:
+        return Baseline(None, damage=damaged("an FP32 baseline", repr(error)))
 
 
 def run_alone(job: wire.Job, blobs: dict[str, str]) -> Finished:

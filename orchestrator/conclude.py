@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.baseline import Baseline
 from orchestrator.devices.worker import clock_note
-from orchestrator.errors import InfraError
+from orchestrator.errors import DamageError
 from orchestrator.frozen import FrozenRun
 from orchestrator.matrix.by_class import CLEAN, ByClass
 from orchestrator.matrix.conditions import parse_condition
@@ -25,7 +25,9 @@ from orchestrator.queue.states import CellState
 from orchestrator.reports import document
 from orchestrator.signoff.judge import judge
 from orchestrator.signoff.policy import Policy
+from orchestrator.store.arrays import malformed
 from orchestrator.store.database import Store
+from orchestrator.store.digests import taken_apart
 from orchestrator.store.records import AttemptInfo, CellInfo, Json, Reading, sha256_of
 from orchestrator.variance.observation import Observation, Truth
 
@@ -54,7 +56,7 @@ def conclude(
     """
     cells, attempts = store.cells(run_id), {a.id: a for a in store.attempts(run_id)}
     devices = {d.name: d for d in store.devices()}
-    damaged: dict[str, InfraError] = {}
+    damaged: dict[str, DamageError] = {}
     observations = [
         observation_or_error(store, frozen, c, attempts, devices, damaged.__setitem__)
         for c in cells
@@ -69,17 +71,30 @@ def conclude(
         _judge, policy or frozen.policy, observations, truths, frozen.by_class
     ).result()
     rows = {a: row["id"] for row in signoff["rows"] for a in row["attempts"]}
-    series: dict[str, dict[str, InfraError]] = {"latency": {}, "telemetry": {}}
+    series: dict[str, dict[str, DamageError]] = {"latency": {}, "telemetry": {}}
     run, latency = store.run(run_id), store.latency(run_id, series["latency"])
     telemetry = store.telemetry(run_id, series["telemetry"])
+    for attempt, ns in list(latency.items()):
+        if why := _unfit(attempts[attempt], ns, observations):
+            series["latency"][attempt] = malformed(f"latency_ns of attempt {attempt}", why)
+            del latency[attempt]
     damaged |= {
         f"{name} of {attempts[attempt].cell}": error
         for name, found in series.items()
         for attempt, error in found.items()
     }
-    environments = {
-        e: store.environment_data(e)
-        for e in sorted({a.environment for a in attempts.values() if a.environment})
+    environments: dict[str, Json] = {}
+    for e in sorted({a.environment for a in attempts.values() if a.environment}):
+        try:
+            environments[e] = store.environment_data(e)
+        except DamageError as error:
+            damaged[f"environment {e}"] = error
+    # An attempt that does not count for its cell may be damaged as well.
+    named = {str(error) for error in damaged.values()}
+    damaged |= {
+        f"attempt {a.id} of {a.cell}": a.damage
+        for a in attempts.values()
+        if a.damage and str(a.damage) not in named
     }
     result = document.build(
         run={
@@ -119,6 +134,18 @@ def conclude(
     if policy is None:
         store.save_verdict(run_id, result)
     return result
+
+
+def _unfit(
+    attempt: AttemptInfo, ns: NDArray[np.int64], observations: Sequence[Observation]
+) -> str | None:
+    """Why latencies cannot be those of an attempt; None where they can."""
+    if attempt.damage:
+        return "its record is damaged"
+    seen = next((o for o in observations if o.attempt == attempt.id and o.outputs), None)
+    if seen and len(ns) != (n := len(seen.outputs[0].values)):
+        return f"{len(ns)} latencies for {n} samples"
+    return "not every latency is more than 0" if (ns <= 0).any() else None
 
 
 def _judge(
@@ -225,6 +252,11 @@ def _timed(cells: Sequence[CellInfo]) -> set[str]:
 
 def _attempt(attempt: AttemptInfo) -> Json:
     result = attempt.result or {}
+    try:
+        with taken_apart(attempt):
+            notes, sensors = _notes(result), _sensors(result)
+    except DamageError as error:
+        notes, sensors = [str(error)], {}
     return {
         "id": attempt.id,
         "cell": attempt.cell,
@@ -232,15 +264,22 @@ def _attempt(attempt: AttemptInfo) -> Json:
         "outcome": attempt.state.value,
         "error_id": attempt.error_id,
         "error": attempt.error,
-        "notes": [*_notes(result), *_offline(attempt.offline)],
+        "notes": [*notes, *_unwitnessed(attempt), *_offline(attempt.offline)],
         "offline": attempt.offline is not None,
-        "sensors": _sensors(result),
+        "sensors": sensors,
+        "witnessed": attempt.witnessed,
         "bytes_pushed": result.get("bytes_pushed"),
         "environment": attempt.environment,
         "number": attempt.number,
         "started_unix": attempt.started,
         "ended_unix": attempt.ended,
     }
+
+
+def _unwitnessed(attempt: AttemptInfo) -> list[str]:
+    if attempt.witnessed or attempt.damage:
+        return []
+    return ["unwitnessed: an older Assay wrote it, and nothing shows that it is what was written"]
 
 
 def _offline(nonce: str | None) -> list[str]:

@@ -91,6 +91,18 @@ class InfraError(AssayError):
         self.retryable = retryable
 
 
+class DamageError(InfraError):
+    """Something kept is missing, not as it was written, or not of its form. It costs itself only:
+
+    whoever reads many leaves this one out and names it.
+    """
+
+    def __init__(
+        self, id: str, what: str, *, where: str | None = None, mend: str | None = None
+    ) -> None:
+        super().__init__(id, what, where=where, mend=mend, retryable=False)
+
+
 class DeadlineError(InfraError):
     """A deadline passed (queue, cell, silence, or one transport call)."""
 

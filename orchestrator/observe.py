@@ -5,29 +5,32 @@ beforehand of its model and inputs. Nothing is run and nothing is written.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.baseline import Baseline, stored
 from orchestrator.devices.worker import emulated
-from orchestrator.errors import InfraError
+from orchestrator.errors import DamageError
 from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.key import key_of
 from orchestrator.queue.states import AttemptState, CellState
-from orchestrator.staged import StagedOutput
+from orchestrator.store.arrays import array_of, malformed
 from orchestrator.store.database import Store
-from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json
-from orchestrator.store.series import DAMAGED
+from orchestrator.store.digests import damaged, taken_apart
+from orchestrator.store.records import AttemptInfo, Blob, CellInfo, DeviceInfo, Json
 from orchestrator.variance import tasks
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 from orchestrator.variance.slices import same_inputs
 
-Damage = Callable[[str, InfraError], None]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+Damage = Callable[[str, DamageError], None]
 
 
 def observations(
@@ -37,7 +40,7 @@ def observations(
 
     The truth's FP32 baseline is the newest one stored, None where there is none. ``damage`` is told
     of a cell (or "MODEL on INPUTS", whose labels and baseline are then unknown) with an unreadable
-    artefact, and the rest follows; without it the InfraError E-ARTEFACT-* is raised. Raises
+    artefact or record, and the rest follows; without it the DamageError is raised. Raises
     InputError E-RUN-UNKNOWN, E-FROZEN.
     """
     run_id = store.run(run_id).id
@@ -54,8 +57,8 @@ def observations(
             known[key] = known_truth(store, frozen, *key, parents.get(key), damage)
         try:
             found = observation(store, frozen, cell, attempts, devices)
-        except InfraError as error:
-            if damage is None or error.id not in DAMAGED:
+        except DamageError as error:
+            if damage is None:
                 raise
             damage(cell.id, error)
             continue
@@ -71,28 +74,51 @@ def observation(
 ) -> Observation:
     """A cell as it stands; ``attempts`` of its run and ``devices`` by their IDs.
 
-    Raises InfraError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT.
+    Raises DamageError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT, E-STORE-DAMAGED,
+    E-STORE-ROW.
     """
-    attempt = attempts.get(cell.attempt or "")
+    attempt = counted(cell, attempts)
     environment = (
         store.environment_data(attempt.environment) if attempt and attempt.environment else {}
     )
     row = row_of(frozen, cell, attempt, environment, devices)
+    if (unit := devices.get(row.device)) and unit.damage:
+        raise unit.damage
     status = cell.outcome.value if cell.outcome else CellState.PENDING.value
     if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
         error = attempt.error if attempt else None
         return Observation(row, cell.id, status, cell.attempt, error=error)
-    return told(
-        row,
-        attempt.result,
-        outputs(store, frozen, cell, attempt),
-        environment,
-        cell=cell.id,
-        attempt=attempt.id,
-        codes_valid=bool(attempt.codes_valid),
-        timing_valid=bool(attempt.timing_valid),
-        samples=samples_of(store, frozen, cell),
-    )
+    with taken_apart(attempt):
+        return told(
+            row,
+            attempt.result,
+            outputs(store, frozen, cell, attempt),
+            environment,
+            cell=cell.id,
+            attempt=attempt.id,
+            codes_valid=bool(attempt.codes_valid),
+            timing_valid=bool(attempt.timing_valid),
+            samples=samples_of(store, frozen, cell),
+        )
+
+
+def counted(cell: CellInfo, attempts: Mapping[str, AttemptInfo]) -> AttemptInfo | None:
+    """The attempt whose outcome is the cell's; None while it is not done.
+
+    Raises DamageError E-STORE-DAMAGED where cell and attempt are not what was written.
+    """
+    if cell.damage:
+        raise cell.damage
+    if cell.state is not CellState.DONE:
+        return None
+    attempt = attempts.get(cell.attempt or "")
+    if attempt is None:
+        raise damaged(f"cell {cell.id}", f"its attempt {cell.attempt} is not there")
+    if attempt.damage:
+        raise attempt.damage
+    if (attempt.cell, attempt.state) != (cell.id, cell.outcome):
+        raise damaged(f"cell {cell.id}", f"attempt {attempt.id} did not end it so")
+    return attempt
 
 
 def told(
@@ -147,9 +173,7 @@ def observation_or_error(
     """
     try:
         return observation(store, frozen, cell, attempts, devices)
-    except InfraError as error:
-        if error.id not in DAMAGED:
-            raise
+    except DamageError as error:
         damage(cell.id, error)
         row = row_of(frozen, cell, attempts.get(cell.attempt or ""), {}, devices)
         return Observation(row, cell.id, "infra_error", cell.attempt, error=str(error))
@@ -181,7 +205,68 @@ def outputs(
 ) -> tuple[Output, ...]:
     """What an attempt that is ok put out. Raises as ``observation``."""
     staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
-    return tuple(_output(store, attempt, i, lattice) for i, lattice in enumerate(staged.outputs))
+    with taken_apart(attempt):
+        hashes = outputs_sha256(attempt)
+        if len(hashes) != len(staged.outputs):
+            raise malformed(f"attempt {attempt.id}", f"{len(hashes)} outputs")
+        found = tuple(
+            Output(
+                lattice.name,
+                array(store, sha256),
+                *(lattice.scale, lattice.zero_point, lattice.code_min, lattice.code_max),
+            )
+            for sha256, lattice in zip(hashes, staged.outputs, strict=True)
+        )
+    _check_samples(frozen, cell, attempt, found)
+    return found
+
+
+def outputs_sha256(attempt: AttemptInfo) -> tuple[str, ...]:
+    """sha256 of each output's .npy of an attempt that is ok: what is kept is what it told of.
+
+    Raises DamageError E-STORE-DAMAGED.
+    """
+    with taken_apart(attempt):
+        told = tuple(str(o["blob"]["sha256"]) for o in (attempt.result or {})["outputs"])
+    kept = tuple(b.sha256 for r, b in _in_order(attempt.artefacts))
+    if told != kept:
+        raise damaged(f"attempt {attempt.id}", "its result tells of other outputs than it has")
+    return kept
+
+
+def sample_hashes(store: Store, attempt: AttemptInfo) -> NDArray[np.uint8]:
+    """sha256 of each sample's output bytes, uint8 [samples, 32]: equal where the answer to a
+
+    sample is. Raises as ``observation``.
+    """
+    with taken_apart(attempt):
+        found = array(store, attempt.artefacts["sample_hashes"].sha256)
+    if str(found.dtype) != "uint8" or found.ndim != 2 or found.shape[1] != 32:
+        why = f"{found.dtype}{list(found.shape)} is not uint8[samples, 32]"
+        raise malformed(f"sample_hashes of attempt {attempt.id}", why)
+    return found
+
+
+def _in_order(artefacts: Mapping[str, Blob]) -> list[tuple[str, Blob]]:
+    """The outputs, in tensor order."""
+    named = [(role, blob) for role, blob in artefacts.items() if role.startswith("output-")]
+    return sorted(named, key=lambda item: int(item[0].removeprefix("output-")))
+
+
+def _check_samples(
+    frozen: FrozenRun, cell: CellInfo, attempt: AttemptInfo, found: tuple[Output, ...]
+) -> None:
+    """Raises DamageError E-ARTEFACT-FORMAT unless each output has the samples that were asked."""
+    spot = f"{cell.inputs}/{cell.condition}"
+    set_of = spot if spot in frozen.staging.spots else cell.inputs
+    asked = frozen.staging.tensors[f"{cell.model}.{cell.file}/{set_of}"].shape[0]
+    if parse_condition(cell.condition).kind in ("repeat", "soak"):
+        asked = min(asked, frozen.matrix.repeat_samples)
+    for i, output in enumerate(found):
+        shape = output.values.shape
+        if shape[:1] != (asked,) or not output.values.size:
+            why = f"shape {list(shape)} for {asked} samples"
+            raise malformed(f"output-{i} of attempt {attempt.id}", why)
 
 
 def samples_of(store: Store, frozen: FrozenRun, cell: CellInfo) -> NDArray[np.int64] | None:
@@ -199,42 +284,6 @@ def _soak(told: Json | None) -> Soak | None:
     return Soak(**{f.name: told[f.name] for f in fields(Soak)}) if told else None
 
 
-def _output(store: Store, attempt: AttemptInfo, i: int, lattice: StagedOutput) -> Output:
-    return Output(
-        lattice.name,
-        array(store, attempt.artefacts[f"output-{i}"].sha256),
-        lattice.scale,
-        lattice.zero_point,
-        lattice.code_min,
-        lattice.code_max,
-    )
-
-
-def truth(
-    store: Store, frozen: FrozenRun, model: str, inputs: str, parent: Baseline | None
-) -> Truth:
-    """What is known of a model on an input set. Raises as ``observation``."""
-    staged, spec = frozen.staging.sets[inputs], frozen.matrix.model(model).task
-    task = task_of(spec.model_dump())
-    fp32 = None
-    if parent is not None and parent.error is None:
-        names = [o.name for o in frozen.staging.models[model].outputs]
-        fp32 = tuple(
-            Output(name, array(store, sha), None, None, None, None)
-            for name, sha in zip(names, parent.outputs, strict=True)
-        )
-    return Truth(
-        task=task,
-        labels=array(store, staged.labels) if staged.labels else None,
-        fp32=fp32,
-        fp32_attempt=parent.attempt if parent else None,
-        inputs=array(store, staged.x) if isinstance(task, tasks.Anomaly) else None,
-        fp32_error=parent.error if parent else None,
-        slices={name: array(store, sha) for name, sha in staged.slices.items()},
-        same=same_inputs(array(store, staged.x)) if staged.slices else None,
-    )
-
-
 def known_truth(
     store: Store,
     frozen: FrozenRun,
@@ -243,15 +292,58 @@ def known_truth(
     parent: Baseline | None,
     damage: Damage | None,
 ) -> Truth:
-    """As ``truth``; of what is damaged ``damage`` is told, and it is then not known."""
-    try:
-        return truth(store, frozen, model, inputs, parent)
-    except InfraError as error:
-        if damage is None or error.id not in DAMAGED:
-            raise
-        damage(f"{model} on {inputs}", error)
-        task = task_of(frozen.matrix.model(model).task.model_dump())
-        return Truth(task, labels=None, fp32=None, fp32_attempt=None, fp32_error=str(error))
+    """What is known of a model on an input set. Each thing that is damaged is not known, and
+
+    ``damage`` is told of it; without ``damage`` the DamageError is raised.
+    """
+    lost: dict[str, DamageError] = {}
+
+    def known(what: str, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except DamageError as error:
+            if damage is None:
+                raise
+            damage(f"{what} of {model} on {inputs}", error)
+            lost[what] = error
+            return None
+
+    staged, spec = frozen.staging.sets[inputs], frozen.matrix.model(model).task
+    task = task_of(spec.model_dump())
+    outputs = [o.name for o in frozen.staging.models[model].outputs] if parent else []
+    fp32 = known("the FP32 baseline", lambda: _fp32(store, parent, outputs))
+    wanted = isinstance(task, tasks.Anomaly) or staged.slices
+    x = known("the inputs", lambda: array(store, staged.x)) if wanted else None
+    slices = {
+        name: values
+        for name, sha in staged.slices.items()
+        if (values := known(f"slice {name}", partial(array, store, sha))) is not None
+    }
+    labels = staged.labels
+    return Truth(
+        task=task,
+        labels=known("the labels", lambda: array(store, labels)) if labels else None,
+        fp32=fp32,
+        fp32_attempt=parent.attempt if parent and fp32 else None,
+        inputs=x if isinstance(task, tasks.Anomaly) else None,
+        fp32_error=next((str(e) for e in lost.values()), parent.error if parent else None),
+        slices=slices if x is not None else {},
+        same=same_inputs(x) if x is not None and staged.slices else None,
+    )
+
+
+def _fp32(store: Store, parent: Baseline | None, names: Sequence[str]) -> tuple[Output, ...] | None:
+    """None where there is none, or it did not run. Raises DamageError."""
+    if parent is None or parent.error is not None:
+        return None
+    if parent.damage is not None:
+        raise parent.damage
+    if len(names) != len(parent.outputs):
+        raise damaged("an FP32 baseline", f"{len(parent.outputs)} outputs for {len(names)}")
+    return tuple(
+        Output(name, array(store, sha), None, None, None, None)
+        for name, sha in zip(names, parent.outputs, strict=True)
+    )
 
 
 def task_of(named: dict[str, Any]) -> tasks.Task:
@@ -273,14 +365,4 @@ def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool
 
 def array(store: Store, sha256: str) -> NDArray[Any]:
     """The .npy kept under ``sha256``. Raises as ``observation``."""
-    data = store.artefacts.read(sha256)
-    try:
-        loaded: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InfraError(
-            "E-ARTEFACT-FORMAT",
-            f"artefact {sha256} is no .npy file: {error}",
-            mend="run the cell again",
-            retryable=False,
-        ) from error
-    return loaded
+    return array_of(store.artefacts.read(sha256), f"artefact {sha256}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from orchestrator.errors import InfraError, InputError
+from orchestrator.errors import AssayError, InfraError
 from orchestrator.fingerprint.hypothesis import configuration
 from orchestrator.fingerprint.taken import taken_on
 from orchestrator.frozen import FrozenRun
@@ -64,7 +64,7 @@ def divide(
     policy: Policy | None,
     cells: Sequence[Cell],
     wanted: Wanted,
-    unreadable: dict[str, InputError],
+    unreadable: dict[str, AssayError],
 ) -> Division:
     """Representatives in full, the others of their class by spot checks.
 

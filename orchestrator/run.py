@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator import representatives
 from orchestrator.bundles import find_bundles, keep_bundles
 from orchestrator.devices.bundle import BundleFile
-from orchestrator.errors import InputError, NotAvailableError
+from orchestrator.errors import AssayError, NotAvailableError
 from orchestrator.fanout.executor import Executor
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.by_class import ByClass
@@ -66,7 +66,7 @@ def plan(path: Path, patterns: Sequence[str]) -> Planned:
 
 
 def divide(
-    store: Store, planned: Planned, wanted: Wanted, unreadable: dict[str, InputError]
+    store: Store, planned: Planned, wanted: Wanted, unreadable: dict[str, AssayError]
 ) -> tuple[Planned, representatives.Division]:
     """The plan by equivalence class, and what else was found (representatives.divide)."""
     found = representatives.divide(

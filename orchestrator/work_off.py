@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.devices.worker import clock_note, emulated
 from orchestrator.errors import AssayError, InfraError
@@ -221,9 +221,8 @@ class _Coordinator:
         unit.claim = None
         unit.prefer = Prefer(claim.cell.env_key, claim.cell.model)
         finished = admitted(finished, asked_for(claim, self._frozen))
-        self._know(unit.name, finished)
         try:
-            written = self._write(finished)
+            finished, written = self._write(finished)
         except InfraError as error:
             if error.id != "E-LEASE-STALE":
                 raise
@@ -251,12 +250,24 @@ class _Coordinator:
         if unit.failures >= GIVE_UP_AFTER or not failure.retryable:
             self._give_up(unit, failure)
 
-    def _write(self, finished: Finished) -> Finish:
+    def _write(self, finished: Finished) -> tuple[Finished, Finish]:
+        """Write down what can be stored: another answer is an error of its attempt, not of the
+
+        run. What was written, and what became of the cell.
+        """
+
         def both() -> Finish:
             kept = record(finished, self._store.artefacts)
             return self._store.finish(finished.attempt, finished.token, kept)
 
-        return put_and_commit(both)
+        try:
+            self._know(finished.device, finished)
+            return finished, put_and_commit(both)
+        except InfraError as error:
+            if error.id != "E-STORE-VALUE" or finished.failure is not None:
+                raise
+            failure = Failure.of(error)
+        return self._write(replace(finished, failure=failure, result=None, files={}))
 
     def _know(self, device: str, finished: Finished) -> None:
         """What the unit says of itself goes into the table of devices."""

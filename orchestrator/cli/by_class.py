@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.options import notice, print_json, print_text
+from orchestrator.errors import AssayError
 
 if TYPE_CHECKING:
-    from orchestrator.errors import InputError
     from orchestrator.matrix.by_class import ByClass
     from orchestrator.matrix.plan import Cell
     from orchestrator.questions.pace import Saved
@@ -26,7 +26,7 @@ def divided(store: Store, planned: Planned, confidence: float, share: float) -> 
     from orchestrator.representatives import Wanted
     from orchestrator.run import divide
 
-    unreadable: dict[str, InputError] = {}
+    unreadable: dict[str, AssayError] = {}
     seed = int(time.strftime("%Y%m%d", time.gmtime()))
     found, division = divide(store, planned, Wanted(confidence, share, seed), unreadable)
     say_left_out(unreadable)
@@ -111,6 +111,6 @@ def _hours(saved: Saved) -> str:
     return f"{device_time(3600 * saved.hours)} saved at the pace of earlier runs{of}{note}"
 
 
-def say_left_out(unreadable: Mapping[str, InputError]) -> None:
+def say_left_out(unreadable: Mapping[str, AssayError]) -> None:
     for id, error in unreadable.items():
-        notice(f"assay: run {id} is left out: {error}")
+        notice(f"assay: {id} is left out: {error}")

@@ -19,7 +19,7 @@ from orchestrator.cli.options import (
     store_folder,
     unknown_device,
 )
-from orchestrator.errors import Exit, InputError
+from orchestrator.errors import AssayError, Exit, InputError
 
 if TYPE_CHECKING:
     from orchestrator.fingerprint.classes import Member
@@ -198,7 +198,7 @@ def _record(root: Path) -> Record:
     from orchestrator.questions.record import record
     from orchestrator.store.database import Store
 
-    unreadable: dict[str, InputError] = {}
+    unreadable: dict[str, AssayError] = {}
     with Store.open(root, readonly=True) as opened:
         found = record(opened, unreadable)
     say_left_out(unreadable)

@@ -119,7 +119,7 @@ def logs(
     from orchestrator.store.glance import glance
 
     with glance(store_folder(store)) as reader:
-        attempts = reader.attempts(reader.run(run).id, results=False)
+        attempts = reader.attempts(reader.run(run).id)
     globs = cells or ["*"]
     shown = [a for a in attempts if any(fnmatchcase(a.cell, glob) for glob in globs)]
     if as_json:

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 
-from orchestrator.errors import AssayError, InfraError, InputError, NotAvailableError
+from orchestrator.errors import AssayError, DamageError, NotAvailableError
 from orchestrator.observe import array
 from orchestrator.questions.raters import Reader, Subject, subject_of
 from orchestrator.questions.standings import Standing, every_run, standings
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json, RunInfo
-from orchestrator.store.series import DAMAGED
 from orchestrator.variance import agreement as aaa
 from orchestrator.variance import tasks
 from orchestrator.variance.agreement import Rater
@@ -46,7 +45,7 @@ def agreement(
     trouble = Trouble()
     chosen = None if across and run_id is None else store.run(run_id)
     runs = every_run(store) if across else [store.run(run_id)]
-    unreadable: dict[str, InputError] = {}
+    unreadable: dict[str, AssayError] = {}
     groups: dict[Subject, list[Standing]] = defaultdict(list)
     for s in standings(store, runs, unreadable):
         names = (s.cell.model, f"{s.cell.model}.{s.cell.file}")
@@ -63,7 +62,7 @@ def agreement(
             mend="see what there is: assay logs, assay status --all",
         )
     _other_tasks(groups, trouble)
-    references = _References(store, runs)
+    references = _References(store, runs, trouble)
     studies = [
         _study(store, subject, found, references, trouble)
         for subject, found in sorted(groups.items(), key=lambda g: _name(g[1][0]))
@@ -84,11 +83,15 @@ def agreement(
 class _References:
     """Attempt IDs of the rows that sign-off took as references; the newest run's come first."""
 
-    def __init__(self, store: Store, runs: Sequence[RunInfo]) -> None:
+    def __init__(self, store: Store, runs: Sequence[RunInfo], trouble: Trouble) -> None:
         self.judged = False
         self.attempts: list[str] = []
         for run in runs:
-            document = store.verdict(run.id)
+            try:
+                document = store.verdict(run.id)
+            except DamageError as error:
+                trouble.damaged[f"the verdict of {run.id}"] = error
+                continue
             self.judged |= document is not None
             for row in (document or {}).get("rows", ()):
                 self.attempts += row["attempts"] if row["is_reference"] else ()
@@ -115,9 +118,7 @@ def _study(
     for s, answer in ((s, s.answer) for s in found if s.answer):
         try:
             raters.append(reader.rater(answer))
-        except InfraError as error:
-            if error.id not in DAMAGED:
-                raise
+        except DamageError as error:
             trouble.damaged[f"{s.cell.id} of {s.run.id}"] = error
         except tasks.TaskError as error:
             trouble.refused[f"{s.cell.id} of {s.run.id}"] = error.what
@@ -172,9 +173,7 @@ def _truth(
         truth = array(store, str(labels.pop()))
         reader.check_labels(max(raters, key=lambda r: r.n), truth)
         return aaa.against_truth(task, raters, truth)
-    except InfraError as error:
-        if error.id not in DAMAGED:
-            raise
+    except DamageError as error:
         trouble.damaged[name] = error
     except tasks.TaskError as error:
         trouble.refused[name] = error.what

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from orchestrator.errors import InputError, NotAvailableError
+from orchestrator.errors import DamageError, InputError, NotAvailableError
 from orchestrator.frozen import FrozenRun
 from orchestrator.layers.graph import Array
 from orchestrator.layers.samples import choose, distances
 from orchestrator.matrix.conditions import parse_condition
-from orchestrator.observe import outputs
+from orchestrator.observe import counted, outputs
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo
@@ -66,8 +66,8 @@ def find(
 
     Raises InputError E-LAYERS-ROW, E-LAYERS-MODEL; NotAvailableError E-LAYERS-ANSWER.
     """
-    reading = _Reading(store, frozen, run)
-    answered = _answered(store.cells(run), reading.attempts)
+    reading, damage = _Reading(store, frozen, run), dict[str, DamageError]()
+    answered = _answered(store.cells(run), reading.attempts, damage)
     for row in (a, b):
         if row not in answered:
             known = ", ".join(sorted(answered))
@@ -79,8 +79,16 @@ def find(
     ]
     if not candidates:
         what = f"no file that matches {model or '*'!r} was answered by both {a} and {b}"
-        raise NotAvailableError("E-LAYERS-ANSWER", what, mend="see: assay logs")
-    questions = [reading.question(a, b, c, most) for c in candidates]
+        why = f"; {next(iter(damage.values()))}" if damage else ""
+        raise NotAvailableError("E-LAYERS-ANSWER", what + why, mend="see: assay logs")
+    questions = []
+    for candidate in candidates:
+        try:
+            questions.append(reading.question(a, b, candidate, most))
+        except DamageError as error:
+            damage[candidate.key] = error
+    if not questions:
+        raise next(iter(damage.values()))
     differ = [q for q in questions if q.differing] or questions
     if len({q.candidate.key for q in differ}) > 1:
         names = ", ".join(dict.fromkeys(q.candidate.key for q in differ))
@@ -91,12 +99,20 @@ def find(
 
 
 def _answered(
-    cells: Sequence[CellInfo], attempts: Mapping[str, AttemptInfo]
+    cells: Sequence[CellInfo],
+    attempts: Mapping[str, AttemptInfo],
+    damage: dict[str, DamageError],
 ) -> dict[str, dict[tuple[str, str, str], Place]]:
-    """Row -> (model, file, inputs) -> its answer, if any; of several conditions, the clean one."""
+    """Row -> (model, file, inputs) -> its answer, if any; of several conditions, the clean one.
+
+    A cell that is not what was written has none, and ``damage`` is told.
+    """
     found: dict[str, dict[tuple[str, str, str], Place]] = {}
     for cell in sorted(cells, key=lambda c: c.condition != CLEAN):
-        attempt = attempts.get(cell.attempt or "")
+        try:
+            attempt = counted(cell, attempts)
+        except DamageError as error:
+            damage[cell.id], attempt = error, None
         device = (attempt.device if attempt else None) or cell.unit or cell.slot
         row = found.setdefault(f"{device}/{cell.runtime}", {})
         spot = parse_condition(cell.condition).kind == "spot"  # over other samples

@@ -11,7 +11,7 @@ from orchestrator.attribution.evidence import Evidence, Guilty, Side
 from orchestrator.attribution.rules import attribute
 from orchestrator.attribution.sides import side
 from orchestrator.attribution.signature import Signature, signature
-from orchestrator.errors import InfraError, InputError, NotAvailableError
+from orchestrator.errors import DamageError, InputError, NotAvailableError
 from orchestrator.fingerprint.reach import unreached
 from orchestrator.fingerprint.relevant import apart, relevant
 from orchestrator.fingerprint.taken import Prints
@@ -71,10 +71,10 @@ class Explainer:
             unit = (attempt.device if attempt else None) or cell.unit or cell.slot
             key = (cell.model, cell.file, cell.inputs), f"{unit}/{cell.runtime}"
             self._cells.setdefault(key, []).append(cell)
-        self.damaged: dict[str, InfraError] = {}
+        self.damaged: dict[str, DamageError] = {}
         self._truth = lru_cache(maxsize=1)(self._known)
         self._answered = lru_cache(maxsize=KEPT)(self._look)
-        self._prints = Prints(store.fingerprints(every=True))
+        self._prints = Prints(store.fingerprints(every=True, damage=self.damaged))
 
     @property
     def rows(self) -> list[str]:

@@ -18,9 +18,10 @@ from orchestrator.columns.rows import Row, attempt_row, cell_row, pair_rows, run
 from orchestrator.columns.samples import Parent, parent, sample_rows, telemetry_rows
 from orchestrator.columns.tables import TABLES
 from orchestrator.devices.worker import emulated
-from orchestrator.errors import AssayError, InfraError
+from orchestrator.errors import AssayError, DamageError, InfraError
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.store.database import Store
+from orchestrator.store.digests import damaged, taken_apart
 from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, RunInfo
 from orchestrator.store.series import LATENCY, TELEMETRY, Series
 from orchestrator.variance.observation import Truth
@@ -85,7 +86,8 @@ class _Run:
         yield _table("cells", map(cell_row, self._cells.values()))
 
     def attempts(self) -> Iterator[pa.Table]:
-        yield _table("attempts", map(self._attempt_row, self._attempts.values()))
+        rows = (row for a in self._attempts.values() if (row := self._attempt_row(a)))
+        yield _table("attempts", rows)
 
     def rows(self) -> Iterator[pa.Table]:
         yield _table("rows", verdict_rows(self.info.id, self._judged("rows")))
@@ -139,13 +141,12 @@ class _Run:
 
     def _hashes(self, attempt: str) -> NDArray[np.uint8] | None:
         """[samples, 32], None where the attempt has none or they cannot be read."""
-        from orchestrator.observe import array
+        from orchestrator.observe import sample_hashes
 
-        blob = self._attempts[attempt].artefacts.get("sample_hashes")
-        if blob is None:
+        if "sample_hashes" not in self._attempts[attempt].artefacts:
             return None
         try:
-            return array(self._store, blob.sha256)
+            return sample_hashes(self._store, self._attempts[attempt])
         except InfraError as error:
             self._problem(self.info.id, "samples", attempt, error)
             return None
@@ -160,17 +161,24 @@ class _Run:
             return None
         return found
 
-    def _attempt_row(self, attempt: AttemptInfo) -> Row:
-        cell = self._cells[attempt.cell]
-        unit = attempt.device or cell.unit or cell.slot
-        frozen = self._frozen
-        return attempt_row(
-            attempt,
-            cell,
-            self._environment(attempt),
-            device_class=frozen.class_of(cell.slot, unit) if frozen else None,
-            emulated=self._emulated(attempt),
-        )
+    def _attempt_row(self, attempt: AttemptInfo) -> Row | None:
+        """None where its cell is gone or its result is not of its form."""
+        cell, frozen = self._cells.get(attempt.cell), self._frozen
+        try:
+            if cell is None:
+                raise attempt.damage or damaged(f"attempt {attempt.id}", "its cell is not there")
+            unit = attempt.device or cell.unit or cell.slot
+            with taken_apart(attempt):
+                return attempt_row(
+                    attempt,
+                    cell,
+                    self._environment(attempt),
+                    device_class=frozen.class_of(cell.slot, unit) if frozen else None,
+                    emulated=self._emulated(attempt),
+                )
+        except DamageError as error:
+            self._problem(self.info.id, "attempts", attempt.id, error)
+            return None
 
     def _emulated(self, attempt: AttemptInfo) -> bool | None:
         """None for an attempt that no unit took."""
@@ -184,7 +192,11 @@ class _Run:
         if key is None:
             return {}
         if key not in self._environments:
-            self._environments[key] = self._store.environment_data(key)
+            self._environments[key] = {}
+            try:
+                self._environments[key] = self._store.environment_data(key)
+            except DamageError as error:
+                self._problem(self.info.id, "attempts", attempt.id, error)
         return self._environments[key]
 
     def _judged(self, part: str) -> Json:
@@ -199,7 +211,11 @@ class _Run:
 
     @cached_property
     def _document(self) -> Json | None:
-        return self._store.verdict(self.info.id)
+        try:
+            return self._store.verdict(self.info.id)
+        except DamageError as error:
+            self._problem(self.info.id, "rows", None, error)
+            return None
 
     @cached_property
     def _cells(self) -> Mapping[str, CellInfo]:

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.errors import AssayError, InfraError, InputError
-from orchestrator.observe import array
+from orchestrator.errors import AssayError, DamageError, InputError
+from orchestrator.observe import sample_hashes
 from orchestrator.questions.standings import Answer, Standing, every_run, standings
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json
-from orchestrator.store.series import DAMAGED
 from orchestrator.variance import changes
 from orchestrator.variance.intervals import rate
 
@@ -30,7 +29,7 @@ Asked = tuple[Standing, Answer]
 def history(store: Store, name: str) -> Json:
     """``name``: a unit, a model, or ``model.file``. Raises InputError E-HISTORY-NAME."""
     damaged: dict[str, AssayError] = {}
-    unreadable: dict[str, InputError] = {}
+    unreadable: dict[str, AssayError] = {}
     found, known = [], set()
     for s in standings(store, every_run(store), unreadable):
         names = {s.row.device, s.cell.model, f"{s.cell.model}.{s.cell.file}"}
@@ -110,10 +109,8 @@ def _different(store: Store, was: Asked, now: Asked, damaged: dict[str, AssayErr
     hashes = []
     for s, answer in (was, now):
         try:
-            hashes.append(array(store, answer.attempt.artefacts["sample_hashes"].sha256))
-        except InfraError as error:
-            if error.id not in DAMAGED:
-                raise
+            hashes.append(sample_hashes(store, answer.attempt))
+        except DamageError as error:
             damaged[f"{s.cell.id} of {s.run.id}"] = error
             return None
     n = min(map(len, hashes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from orchestrator.errors import InputError
+from orchestrator.errors import AssayError, DamageError
 from orchestrator.matrix.loader import sha256_file
 from orchestrator.matrix.work import total_work
 from orchestrator.orders import runtime_spec
@@ -25,11 +25,11 @@ class Kind(NamedTuple):
 
 
 def paces(
-    store: Store, wanted: Collection[Kind], unreadable: dict[str, InputError]
+    store: Store, wanted: Collection[Kind], unreadable: dict[str, AssayError]
 ) -> dict[Kind, float]:
     """Mean seconds of an inference in the newest answer of each way that has one.
 
-    Runs whose record is damaged are told to ``unreadable``. Raises InfraError E-ARTEFACT-*.
+    What is damaged is told to ``unreadable``.
     """
     found: dict[Kind, float] = {}
     series: dict[str, Series] = {}
@@ -44,7 +44,11 @@ def paces(
         if run not in series:
             series[run] = Series(store, run, LATENCY)
         if answer.attempt.id in series[run].attempts:
-            ns = series[run].table(answer.attempt.id)["ns"].to_numpy()
+            try:
+                ns = series[run].table(answer.attempt.id)["ns"].to_numpy()
+            except DamageError as error:
+                unreadable[f"latency of {standing.cell.id} of {run}"] = error
+                continue
             if len(ns):
                 found[kind] = float(ns.mean()) / 1e9
     return found

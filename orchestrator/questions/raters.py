@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from orchestrator.observe import array, outputs, task_of
+from orchestrator.observe import array, outputs, sample_hashes, task_of
 from orchestrator.questions.standings import Answer, Standing
+from orchestrator.store.arrays import malformed
 from orchestrator.store.database import Store
 from orchestrator.variance import answers as reading
 from orchestrator.variance import tasks
@@ -63,8 +64,11 @@ class Reader:
     def rater(self, answer: Answer) -> Rater:
         """What it decided. Raises InfraError E-ARTEFACT-*, TaskError."""
         attempt = answer.attempt
-        hashes = array(self._store, attempt.artefacts["sample_hashes"].sha256)
+        hashes = sample_hashes(self._store, attempt)
         decided = self._load(answer.outputs).decisions
+        if len(hashes) != len(decided):
+            why = f"{len(hashes)} for {len(decided)} samples"
+            raise malformed(f"sample_hashes of attempt {attempt.id}", why)
         self._outputs[attempt.id] = answer.outputs
         return Rater(attempt.id, answer.factors, decided, hashes, attempt.claimed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from orchestrator.errors import InputError
+from orchestrator.errors import AssayError, DamageError
 from orchestrator.fingerprint.hypothesis import Check, Said, Tested, configuration, counted
 from orchestrator.fingerprint.taken import Prints
 from orchestrator.questions.standings import Answer, Standing, every_run, standings
@@ -25,14 +25,16 @@ class Record:
     stale: Mapping[tuple[str, str], str]
 
 
-def record(store: Store, unreadable: dict[str, InputError]) -> Record:
+def record(store: Store, unreadable: dict[str, AssayError]) -> Record:
     """Of every run, oldest first: whole answers, spot checks, and what these came to at sign-off.
 
     An answer counts as long as the newest fingerprint of its device and configuration speaks for
     it (`matrix.key`). Runs whose record is damaged are told to ``unreadable`` by their IDs, and
     the others still count.
     """
-    prints = Prints(store.fingerprints())
+    damage: dict[str, DamageError] = {}
+    prints = Prints(store.fingerprints(damage=damage))
+    unreadable.update(damage)
     spots: dict[str, Said] = {}
     whole: dict[str, Said] = {}
     latest: dict[tuple[str, str], tuple[float, str | None]] = {}
@@ -57,12 +59,14 @@ def record(store: Store, unreadable: dict[str, InputError]) -> Record:
         if why is None and (clean or drawn):
             kept = whole if clean else spots
             kept[answer.attempt.id] = _said(newest.sha256, ":".join(who), standing, answer)
-    checks = [
-        check
-        for run in by_class
-        if (verdict := store.verdict(run)) is not None
-        for check in _checks(spots, whole, verdict)
-    ]
+    checks: list[Check] = []
+    for run in by_class:
+        try:
+            verdict = store.verdict(run)
+        except DamageError as error:
+            unreadable[f"the verdict of {run}"] = error
+        else:
+            checks += _checks(spots, whole, verdict) if verdict else ()
     stale = {who: why for who, (_, why) in sorted(latest.items()) if why}
     return Record(prints, counted([*whole.values(), *spots.values()], checks), stale)
 

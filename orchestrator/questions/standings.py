@@ -5,17 +5,19 @@ Reads no output: that is for whoever wants one, by its hash.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from orchestrator.errors import InputError
+from device_worker import wire
+from orchestrator.errors import AssayError, DamageError, InputError
 from orchestrator.frozen import FrozenRun, load_run
-from orchestrator.observe import row_of
+from orchestrator.observe import counted, outputs_sha256, row_of
 from orchestrator.orders import runtime_spec
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.store.database import Store
-from orchestrator.store.records import AttemptInfo, CellInfo, Json, RunInfo
+from orchestrator.store.digests import taken_apart
+from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, RunInfo
 from orchestrator.variance.factors import Factors, factors
 from orchestrator.variance.observation import Row
 
@@ -37,9 +39,10 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """A finished cell; ``answer``: of the attempt that counts, None unless it is ok and its codes
+    """A finished cell; ``answer``: of the attempt that counts, None unless it is ok, its codes are
 
-    are valid. ``time``: Unix seconds of that attempt's claim, by the coordinator's clock.
+    valid, and it is what was written. ``time``: Unix seconds of that attempt's claim, by the
+    coordinator's clock.
     """
 
     run: RunInfo
@@ -60,12 +63,12 @@ def every_run(store: Store) -> list[RunInfo]:
 
 
 def standings(
-    store: Store, runs: Sequence[RunInfo], unreadable: dict[str, InputError] | None = None
+    store: Store, runs: Sequence[RunInfo], unreadable: dict[str, AssayError] | None = None
 ) -> Iterator[Standing]:
     """Finished cells, run by run in the order given.
 
-    A run whose record is damaged is told to ``unreadable`` by its ID and passed over; without
-    that its InputError E-FROZEN is raised.
+    A run whose record is damaged is told to ``unreadable`` by its ID and passed over, a damaged
+    cell or attempt as "CELL of RUN"; without that InputError E-FROZEN, DamageError is raised.
     """
     environment = cache(store.environment_data)
     devices = {d.name: d for d in store.devices()}
@@ -81,12 +84,33 @@ def standings(
         for cell in store.cells(run.id):
             if cell.state is not CellState.DONE:
                 continue
-            attempt = attempts.get(cell.attempt or "")
-            told = environment(attempt.environment) if attempt and attempt.environment else {}
-            row = row_of(frozen, cell, attempt, told, devices)
-            answer = _answer(frozen, cell, row, attempt, told) if attempt else None
-            time = attempt.claimed if attempt else run.created
-            yield Standing(run, frozen, cell, row, time, answer)
+            try:
+                found = _standing(run, frozen, cell, attempts, devices, environment)
+            except DamageError as error:
+                if unreadable is None:
+                    raise
+                unreadable[f"{cell.id} of {run.id}"] = error
+            else:
+                yield found
+
+
+def _standing(
+    run: RunInfo,
+    frozen: FrozenRun,
+    cell: CellInfo,
+    attempts: Mapping[str, AttemptInfo],
+    devices: Mapping[str, DeviceInfo],
+    environment: Callable[[str], Json],
+) -> Standing:
+    """Raises DamageError."""
+    attempt = counted(cell, attempts)
+    told = environment(attempt.environment) if attempt and attempt.environment else {}
+    row = row_of(frozen, cell, attempt, told, devices)
+    if (unit := devices.get(row.device)) and unit.damage:
+        raise unit.damage
+    answer = _answer(frozen, cell, row, attempt, told) if attempt else None
+    time = attempt.claimed if attempt else run.created
+    return Standing(run, frozen, cell, row, time, answer)
 
 
 def _answer(
@@ -97,11 +121,13 @@ def _answer(
         return None
     config, unit = frozen.matrix.runtime(cell.runtime), frozen.inventory.device(row.device)
     spec = runtime_spec(config, unit)
-    return Answer(
-        attempt=attempt,
-        factors=factors(row, spec, environment, tuple(result["backend"]["fallbacks"])),
-        environment=environment,
-        file_sha256=result["model_sha256"],
-        inputs_sha256=tuple(result["input_sha256"]),
-        outputs=tuple(o["blob"]["sha256"] for o in result["outputs"]),
-    )
+    with taken_apart(attempt):
+        wire.load(wire.Repeats, result["repeats"])
+        return Answer(
+            attempt=attempt,
+            factors=factors(row, spec, environment, tuple(result["backend"]["fallbacks"])),
+            environment=environment,
+            file_sha256=result["model_sha256"],
+            inputs_sha256=tuple(result["input_sha256"]),
+            outputs=outputs_sha256(attempt),
+        )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import DamageError, InfraError
 from orchestrator.store.faults import file_fault
 from orchestrator.store.records import Blob
 
@@ -105,9 +105,12 @@ class Artefacts:
             raise file_fault(error, path) from error
 
     def place(self, sha256: str) -> Path:
-        """Where the file is or would be. ValueError unless it is 64 lower-case hex digits."""
-        if not re.fullmatch("[0-9a-f]{64}", sha256):
-            raise ValueError(f"not a sha256: {sha256!r}")
+        """Where the file is or would be.
+
+        Raises DamageError E-ARTEFACT-MISSING for what is not 64 lower-case hex digits.
+        """
+        if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise _missing(self.folder / repr(sha256))
         return self.folder / sha256[:2] / sha256
 
     def _put(self, chunks: Iterable[bytes], expect: str | None = None) -> Blob:
@@ -189,21 +192,19 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _missing(path: Path) -> InfraError:
-    return InfraError(
+def _missing(path: Path) -> DamageError:
+    return DamageError(
         "E-ARTEFACT-MISSING",
         "an artefact is not there",
         where=str(path),
         mend="restore it from a backup, or run the cell again",
-        retryable=False,
     )
 
 
-def _corrupt(path: Path, found: str, expect: str | None = None) -> InfraError:
-    return InfraError(
+def _corrupt(path: Path, found: str, expect: str | None = None) -> DamageError:
+    return DamageError(
         "E-ARTEFACT-CORRUPT",
         f"artefact {expect or path.name} has content {found}",
         where=str(path),
         mend="delete the file and restore it, or run the cell again",
-        retryable=False,
     )

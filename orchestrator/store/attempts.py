@@ -18,10 +18,11 @@ from orchestrator.queue.placement import Prefer, choose_slot, preferences
 from orchestrator.queue.retry import AttemptSummary, decide
 from orchestrator.queue.states import CELL_STEPS, AttemptState, CellState
 from orchestrator.store import leases
+from orchestrator.store.digests import digest_of
 from orchestrator.store.engine import insert_missing
 from orchestrator.store.faults import stale
 from orchestrator.store.reader import CELL, cell_info
-from orchestrator.store.records import AttemptRecord, Claim, Finish, Lease, sha256_of
+from orchestrator.store.records import AttemptRecord, Claim, Finish, Lease
 from orchestrator.store.tables import (
     Artefact,
     Attempt,
@@ -31,6 +32,12 @@ from orchestrator.store.tables import (
     Run,
     Slot,
 )
+
+_BEGUN = [
+    col(getattr(Attempt, name))
+    for name in ("id", "run", "cell", "number", "device", "token", "offline", "claimed")
+]
+"""What an attempt's digest covers of its beginning."""
 
 
 def claim(
@@ -97,28 +104,19 @@ def take(connection: Connection, run: str, cell: str) -> None:
     _move_cell(connection, run, cell, CellState.PENDING, state=CellState.RUNNING)
 
 
-def finish(
-    connection: Connection, attempt: str, token: int, record: AttemptRecord, digest: str
-) -> Finish:
+def finish(connection: Connection, attempt: str, token: int, record: AttemptRecord) -> Finish:
     """End a running attempt; once more with the same record changes nothing.
 
     Raises InfraError E-ATTEMPT-UNKNOWN, E-ATTEMPT-FINAL, E-LEASE-STALE.
     """
     row = connection.execute(
-        select(
-            col(Attempt.run),
-            col(Attempt.cell),
-            col(Attempt.device),
-            col(Attempt.token),
-            col(Attempt.state),
-            col(Attempt.digest),
-        )
+        select(*_BEGUN, col(Attempt.state), col(Attempt.digest))
         .where(col(Attempt.id) == attempt)
         .with_for_update()
     ).first()
     if row is None:
         raise InfraError("E-ATTEMPT-UNKNOWN", f"no attempt {attempt!r}", retryable=False)
-    if row.digest == digest:
+    if row.digest == digest_of("attempt", {**row._mapping, **record.columns()}):
         state = select(col(Cell.state)).where(col(Cell.run) == row.run, col(Cell.id) == row.cell)
         return Finish(True, CellState(connection.execute(state).scalar_one()))
     if row.token != token or row.state == AttemptState.CANCELLED:
@@ -130,28 +128,33 @@ def finish(
             retryable=False,
         )
     leases.require(connection, row.device, token)
-    return Finish(False, end(connection, attempt, record, digest))
+    return Finish(False, end(connection, attempt, record))
 
 
-def end(connection: Connection, attempt: str, record: AttemptRecord, digest: str) -> CellState:
-    """Write ``record`` to a running attempt and move its cell on; the cell's new state."""
-    environment = None
+def end(connection: Connection, attempt: str, record: AttemptRecord) -> CellState:
+    """Write ``record`` to a running attempt and move its cell on; the cell's new state.
+
+    ValueError or TypeError for what cannot be stored (AttemptRecord.columns).
+    """
+    running = connection.execute(
+        select(*_BEGUN).where(
+            col(Attempt.id) == attempt, col(Attempt.state) == AttemptState.RUNNING
+        )
+    ).first()
+    if running is None:
+        raise InfraError("E-ATTEMPT-FINAL", f"attempt {attempt} is not running", retryable=False)
+    columns = record.columns()
     if record.environment is not None:
-        environment = sha256_of(record.environment)
-        row = {"sha256": environment, "data": record.environment}
+        row = {"sha256": columns["environment"], "data": record.environment}
         insert_missing(connection, Environment, row)
-    values: dict[str, Any] = {
-        name: value
-        for name, value in vars(record).items()
-        if name not in {"environment", "artefacts", "error"}
-    }
+    digest = digest_of("attempt", {**running._mapping, **columns})
     ended = connection.execute(
         update(Attempt)
         .where(col(Attempt.id) == attempt, col(Attempt.state) == AttemptState.RUNNING)
-        .values(**values, error=_text(record.error), environment=environment, digest=digest)
+        .values(**{k: v for k, v in columns.items() if k != "artefacts"}, digest=digest)
     )
     if ended.rowcount != 1:
-        raise InfraError("E-ATTEMPT-FINAL", f"attempt {attempt} is not running", retryable=False)
+        raise InfraError("E-STORE-RACE", f"attempt {attempt} was ended meanwhile")
     files = sorted(record.artefacts.items())
     if files:
         insert_missing(connection, Artefact, *(vars(blob) for _, blob in files))
@@ -173,7 +176,7 @@ def cancel(connection: Connection, device: str, token: int, record: AttemptRecor
     )
     ids = list(running.scalars())
     for attempt in ids:
-        end(connection, attempt, record, record.digest())
+        end(connection, attempt, record)
     return len(ids)
 
 
@@ -190,7 +193,7 @@ def close_pending(
         )
         if connection.execute(waiting.with_for_update()).first() is not None:
             attempt, _ = start(connection, run, cell, now)
-            end(connection, attempt, record, record.digest())
+            end(connection, attempt, record)
             closed += 1
     return closed
 
@@ -291,10 +294,3 @@ def slot_of(
             update(Slot).where(col(Slot.run) == run, col(Slot.name) == chosen).values(unit=unit)
         )
     return chosen
-
-
-def _text(value: str | None) -> str | None:
-    """Device output as storable text: PostgreSQL has no NUL, SQLite no lone surrogates."""
-    if value is None:
-        return None
-    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

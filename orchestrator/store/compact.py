@@ -16,11 +16,10 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import DamageError
 from orchestrator.store.engine import insert_missing
 from orchestrator.store.faults import file_fault
 from orchestrator.store.series import (
-    DAMAGED,
     LATENCY,
     TELEMETRY,
     files,
@@ -110,9 +109,7 @@ def _write(
         for attempt, sha in loose:
             try:
                 waiting.append(table_of(store.artefacts.read(sha), attempt))
-            except InfraError as error:
-                if error.id not in DAMAGED:
-                    raise
+            except DamageError:
                 continue
             packed.append(attempt)
             if sum(table.num_rows for table in waiting) >= ROWS:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import Connection, insert, select, text, update
 from sqlmodel import col
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import DamageError, InfraError
 from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import RUN_STEPS, AttemptState, CellState, RunState
 from orchestrator.store import attempts, leases, queued
 from orchestrator.store.artefacts import Artefacts
+from orchestrator.store.digests import sealed
 from orchestrator.store.engine import Database, insert_missing
 from orchestrator.store.faults import file_fault, missing, value_fault
 from orchestrator.store.owner import owner_is_dead
@@ -122,16 +123,9 @@ class Store(Reader):
         stamp = time.strftime("%Y%m%d-%H%M", time.gmtime())
         run = f"{stamp}-{slug or 'run'}-{secrets.token_hex(4)}"
         with self.database.write() as connection:
-            connection.execute(
-                insert(Run).values(
-                    id=run,
-                    name=name,
-                    state=RunState.QUEUED,
-                    retry_infra=retry_infra,
-                    created=time.time(),
-                    frozen=frozen,
-                )
-            )
+            row = {"id": run, "name": name, "retry_infra": retry_infra, "created": time.time()}
+            row = self._sealed("run", {**row, "frozen": frozen})
+            connection.execute(insert(Run).values(**row, state=RunState.QUEUED))
             queued.slots(connection, run, slots)
             queued.cells(connection, run, cells)
         return run
@@ -166,9 +160,10 @@ class Store(Reader):
         given stay as they are: runs and checks know different things.
 
         Within SEEN_S nothing is written unless something changed: a commit costs a sync to disk.
+        Nothing is taken over from a damaged record.
         """
         now = time.time()
-        known = next((device for device in self.devices() if device.name == name), None)
+        known = next((d for d in self.devices() if d.name == name and not d.damage), None)
         if known is not None:
             identity = {**known.identity, **identity}
             told = (device_class, emulated, identity)
@@ -180,7 +175,9 @@ class Store(Reader):
             "emulated": emulated,
             "identity": identity,
             "last_seen": now,
+            "digest": None,
         }
+        seen["digest"] = self._sealed("device", {"name": name, **seen})["digest"]
         with self.database.write() as connection:
             insert_missing(connection, Device, {"name": name, "first_seen": now, **seen})
             connection.execute(update(Device).where(col(Device.name) == name).values(**seen))
@@ -235,11 +232,11 @@ class Store(Reader):
         E-LEASE-STALE (the lease was lost; the result is not counted), E-ATTEMPT-FINAL (ended
         before with another content), E-ATTEMPT-UNKNOWN, E-ARTEFACT-MISSING, E-STORE-VALUE.
         """
-        digest = self._digest(record)
+        self.check(record)
         with self.database.write() as connection:
             # Inside the transaction: compaction deletes files only while it holds the write lock.
             self.artefacts.require(record.artefacts.values())
-            return attempts.finish(connection, attempt, token, record, digest)
+            return attempts.finish(connection, attempt, token, record)
 
     def cancel_running(self, lease: Lease, reason: str = "the operator interrupted the run") -> int:
         """Cancel what runs under the lease and keep the lease; how many attempts.
@@ -257,7 +254,7 @@ class Store(Reader):
         Cells that are not pending are left alone. ``record`` must end a cell: ValueError for
         ``cancelled`` or ``retryable``. Raises InfraError E-STORE-VALUE.
         """
-        self._digest(record)
+        self.check(record)
         with self.database.write() as connection:
             return attempts.close_pending(connection, run, cells, record, time.time())
 
@@ -305,7 +302,7 @@ class Store(Reader):
                 "created": time.time(),
                 "data": data,
             }
-            insert_missing(connection, Baseline, row)
+            insert_missing(connection, Baseline, self._sealed("baseline", row))
         stored = self.baseline_get(key)
         assert stored is not None, "baselines are never deleted"
         return stored
@@ -313,9 +310,8 @@ class Store(Reader):
     def save_verdict(self, run: str, document: Json) -> None:
         """Keep a verdict document; ``verdict(run)`` answers with the newest."""
         with self.database.write() as connection:
-            connection.execute(
-                insert(Verdict).values(run=run, created=time.time(), document=document)
-            )
+            row = {"run": run, "created": time.time(), "document": document}
+            connection.execute(insert(Verdict).values(**self._sealed("verdict", row)))
 
     def compact(self, run: str) -> int:
         """Pack latency and telemetry files of finished attempts into Parquet; files packed."""
@@ -324,19 +320,19 @@ class Store(Reader):
         return compact(self, run)
 
     def latency(
-        self, run: str, damage: dict[str, InfraError] | None = None
+        self, run: str, damage: dict[str, DamageError] | None = None
     ) -> dict[str, NDArray[np.int64]]:
         """Attempt -> latency of each sample in ns, [samples]; packed or not.
 
         An attempt whose file is damaged is told to ``damage`` and left out; without it the
-        InfraError E-ARTEFACT-* is raised.
+        DamageError E-ARTEFACT-* is raised.
         """
         from orchestrator.store.series import latency
 
         return latency(self, run, damage)
 
     def telemetry(
-        self, run: str, damage: dict[str, InfraError] | None = None
+        self, run: str, damage: dict[str, DamageError] | None = None
     ) -> dict[str, list[Reading]]:
         """Attempt -> telemetry readings in order of time; packed or not. ``damage`` as above."""
         from orchestrator.store.series import telemetry
@@ -347,10 +343,18 @@ class Store(Reader):
         with self.database.read() as connection:
             return [dict(row) for row in connection.execute(text(sql), values).mappings()]
 
-    def _digest(self, record: AttemptRecord) -> str:
+    def _sealed(self, table: str, row: Json) -> Json:
+        """Raises InfraError E-STORE-VALUE."""
         try:
-            return record.digest()
+            return sealed(table, row)
         except (ValueError, TypeError) as error:
+            raise value_fault(error, self.database.path) from error
+
+    def check(self, record: AttemptRecord) -> None:
+        """Raises InfraError E-STORE-VALUE for a record that no database could hold."""
+        try:
+            record.columns()
+        except (ValueError, TypeError, RecursionError) as error:
             raise value_fault(error, self.database.path) from error
 
 

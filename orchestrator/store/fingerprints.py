@@ -7,6 +7,7 @@ import time
 from sqlalchemy import insert
 
 from orchestrator.store.database import Store
+from orchestrator.store.digests import sealed
 from orchestrator.store.records import Json
 from orchestrator.store.tables import Fingerprint
 
@@ -20,15 +21,14 @@ def save(
     E-STORE-*.
     """
     environment = store.environment(facts)
+    row = {
+        "device": device,
+        "configuration": configuration,
+        "version": version,
+        "environment": environment,
+        "sha256": document["sha256"],
+        "document": document,
+        "created": time.time(),
+    }
     with store.database.write() as connection:
-        connection.execute(
-            insert(Fingerprint).values(
-                device=device,
-                configuration=configuration,
-                version=version,
-                environment=environment,
-                sha256=document["sha256"],
-                document=document,
-                created=time.time(),
-            )
-        )
+        connection.execute(insert(Fingerprint).values(**sealed("fingerprint", row)))

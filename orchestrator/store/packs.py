@@ -17,7 +17,7 @@ from orchestrator.errors import InfraError, InputError
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.store import attempts
 from orchestrator.store.database import Store
-from orchestrator.store.faults import value_fault
+from orchestrator.store.digests import sealed
 from orchestrator.store.reader import CELL, cell_info
 from orchestrator.store.records import AttemptRecord, Claim, Json
 from orchestrator.store.tables import Attempt, Cell, Pack
@@ -66,7 +66,7 @@ def claim(
         claims = [_claim(connection, run, cell, device) for cell in chosen]
         data = manifest(claims)
         row = {"nonce": nonce, "run": run, "device": device, "created": time.time()}
-        connection.execute(insert(Pack).values(**row, manifest=data))
+        connection.execute(insert(Pack).values(**sealed("pack", {**row, "manifest": data})))
         for one in claims:
             attempts.take(connection, run, one.cell.id)
             attempts.start(
@@ -90,7 +90,8 @@ def finish(store: Store, nonce: str, records: Mapping[str, AttemptRecord]) -> di
 
     Raises InfraError E-LEASE-STALE when one of them is not out (any more), and as Store.finish.
     """
-    digests = {attempt: _digest(store, record) for attempt, record in records.items()}
+    for record in records.values():
+        store.check(record)
     with store.database.write() as connection:
         out = running(connection, nonce)
         settled: dict[str, CellState] = {}
@@ -103,7 +104,7 @@ def finish(store: Store, nonce: str, records: Mapping[str, AttemptRecord]) -> di
                     retryable=False,
                 )
             store.artefacts.require(record.artefacts.values())
-            settled[attempt] = attempts.end(connection, attempt, record, digests[attempt])
+            settled[attempt] = attempts.end(connection, attempt, record)
     return settled
 
 
@@ -112,7 +113,7 @@ def take_back(store: Store, nonce: str) -> int:
     with store.database.write() as connection:
         out = running(connection, nonce)
         for attempt in out:
-            attempts.end(connection, attempt, TAKEN_BACK, TAKEN_BACK.digest())
+            attempts.end(connection, attempt, TAKEN_BACK)
     return len(out)
 
 
@@ -124,10 +125,3 @@ def running(connection: Connection, nonce: str) -> list[str]:
         .with_for_update()
     )
     return list(found.scalars())
-
-
-def _digest(store: Store, record: AttemptRecord) -> str:
-    try:
-        return record.digest()
-    except (ValueError, TypeError) as error:
-        raise value_fault(error, store.database.path) from error

@@ -11,6 +11,7 @@ from sqlmodel import col
 from orchestrator.errors import InputError
 from orchestrator.queue.placement import matching
 from orchestrator.queue.states import CellState
+from orchestrator.store.digests import sealed
 from orchestrator.store.records import CellSpec
 from orchestrator.store.tables import Cell, Slot
 
@@ -57,4 +58,5 @@ def cells(connection: Connection, run: str, specs: Sequence[CellSpec]) -> int:
 
 def _row(run: str, spec: CellSpec) -> dict[str, Any]:
     row = {name: value for name, value in vars(spec).items() if name != "candidates"}
-    return {**row, "run": run, "state": CellState.PENDING, "failures": 0}
+    row = sealed("cell", {**row, "run": run})
+    return {**row, "state": CellState.PENDING, "failures": 0}

@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.errors import InfraError, InputError
+from orchestrator.errors import DamageError, InputError
 from orchestrator.queue.states import AttemptState, CellState, RunState
+from orchestrator.store.digests import damage_of, damaged
 from orchestrator.store.records import (
     AttemptInfo,
     BaselineKey,
@@ -25,6 +26,7 @@ from orchestrator.store.records import (
     Owner,
     PackInfo,
     RunInfo,
+    sha256_of,
 )
 
 Row = Mapping[str, Any]
@@ -33,19 +35,25 @@ Query = Callable[[str, Mapping[str, Any]], list[Row]]
 RUN = "SELECT id, name, state, retry_infra, created FROM run"
 CELL = (
     "SELECT c.run, c.id, c.position, c.slot, s.unit, c.model, c.file, c.inputs, c.condition,"
-    " c.runtime, c.env_key, c.state, c.outcome, c.attempt, c.failures"
-    " FROM cell c JOIN slot s ON s.run = c.run AND s.name = c.slot"
+    " c.runtime, c.env_key, c.state, c.outcome, c.attempt, c.failures, c.digest"
+    " FROM cell c LEFT JOIN slot s ON s.run = c.run AND s.name = c.slot"
 )
 ATTEMPT = (
     "SELECT id, run, cell, number, device, token, state, error_id, error, retryable, codes_valid,"
-    " timing_valid, claimed, started, ended, hub, environment, {result} AS result, offline"
+    " timing_valid, claimed, started, ended, hub, environment, result, offline, content, digest"
     " FROM attempt"
 )
-PACK = "SELECT nonce, run, device, created, manifest FROM pack"
+PACK = "SELECT nonce, run, device, created, manifest, digest FROM pack"
+BASELINE = "SELECT key, model_sha256, inputs, environment, created, data, digest FROM baseline"
 
 
 class Reader:
-    """Read access through ``query``. Every method raises InfraError E-STORE-* when it fails."""
+    """Read access through ``query``. Every method raises InfraError E-STORE-* when it fails.
+
+    Rows are held against their digests (store/digests.py). Of many, a damaged one says so in its
+    ``damage``, or to ``damage``, and costs itself only; one that was asked for raises DamageError
+    E-STORE-DAMAGED.
+    """
 
     def __init__(self, query: Query) -> None:
         self._query = query
@@ -80,19 +88,26 @@ class Reader:
         return self._run((exact or found)[0])
 
     def frozen(self, run_id: str) -> Json:
-        """The frozen matrix that ``create_run`` was given."""
-        return as_json(self._one("SELECT frozen FROM run WHERE id = :id", run_id)["frozen"])
+        """The frozen matrix that ``create_run`` was given. Raises InputError E-FROZEN."""
+        row = self._one(
+            "SELECT id, name, retry_infra, created, frozen, digest FROM run WHERE id = :id", run_id
+        )
+        if damage := damage_of("run", row, f"run {run_id}"):
+            raise InputError("E-FROZEN", damage.what, where=run_id, mend=damage.mend)
+        try:
+            return as_object(row["frozen"])
+        except ValueError as error:
+            raise InputError("E-FROZEN", f"the recorded run is damaged: {error}") from None
 
     def cells(self, run_id: str) -> list[CellInfo]:
         """All cells in plan order."""
         found = self._query(f"{CELL} WHERE c.run = :run ORDER BY c.position, c.id", {"run": run_id})
         return [cell_info(row) for row in found]
 
-    def attempts(self, run_id: str, *, results: bool = True) -> list[AttemptInfo]:
-        """All attempts in order of their claim; ``results=False`` leaves ``result`` None."""
-        sql = ATTEMPT.format(result="result" if results else "NULL")
+    def attempts(self, run_id: str) -> list[AttemptInfo]:
+        """All attempts in order of their claim."""
         found = self._query(
-            f"{sql} WHERE run = :run ORDER BY claimed, cell, number", {"run": run_id}
+            f"{ATTEMPT} WHERE run = :run ORDER BY claimed, cell, number", {"run": run_id}
         )
         files: dict[str, dict[str, Blob]] = {}
         for row in self._query(
@@ -102,7 +117,7 @@ class Reader:
             {"run": run_id},
         ):
             files.setdefault(row["attempt"], {})[row["role"]] = Blob(row["sha256"], row["size"])
-        return [_attempt_info(row, files.get(row["id"], {})) for row in found]
+        return [attempt_info(row, files.get(row["id"], {})) for row in found]
 
     def claim_of(self, attempt: str) -> Claim:
         """What the attempt was claimed as. Raises InfraError E-ATTEMPT-UNKNOWN."""
@@ -118,38 +133,36 @@ class Reader:
         return Claim(attempt, row["number"], row["device"], row["token"], cell_info(cell))
 
     def packs(self, run_id: str) -> list[PackInfo]:
-        """The run's archives that are out, oldest first."""
+        """The run's archives that are out, oldest first; an unreadable manifest is empty."""
         found = self._query(f"{PACK} WHERE run = :run ORDER BY created, nonce", {"run": run_id})
         return [info for row in found if (info := self._pack(row)).out]
 
     def pack(self, nonce: str) -> PackInfo | None:
         """The archive of that nonce, out or back; None when this store made none."""
         found = self._query(f"{PACK} WHERE nonce = :nonce", {"nonce": nonce})
-        return self._pack(found[0]) if found else None
+        if not found:
+            return None
+        if damage := damage_of("pack", found[0], f"archive {nonce}"):
+            raise damage
+        return self._pack(found[0])
 
     def _pack(self, row: Row) -> PackInfo:
         out = self._query(
             "SELECT id, cell FROM attempt WHERE offline = :nonce AND state = :state ORDER BY cell",
             {"nonce": row["nonce"], "state": AttemptState.RUNNING.value},
         )
+        try:
+            manifest = as_object(row["manifest"])
+        except ValueError:
+            manifest = {}
         return PackInfo(
-            **{**row, "manifest": as_json(row["manifest"])},
+            *(row["nonce"], row["run"], row["device"], row["created"], manifest),
             out={attempt["id"]: attempt["cell"] for attempt in out},
         )
 
     def devices(self) -> list[DeviceInfo]:
         """Every unit ever seen, by name."""
-        return [
-            DeviceInfo(
-                row["name"],
-                row["device_class"],
-                bool(row["emulated"]),
-                as_json(row["identity"]),
-                row["first_seen"],
-                row["last_seen"],
-            )
-            for row in self._query("SELECT * FROM device ORDER BY name", {})
-        ]
+        return [_device_info(row) for row in self._query("SELECT * FROM device ORDER BY name", {})]
 
     def leases(self) -> list[LeaseInfo]:
         """The leases held now, by device."""
@@ -168,56 +181,76 @@ class Reader:
             )
         ]
 
-    def fingerprints(self, *, every: bool = False) -> list[FingerprintInfo]:
+    def fingerprints(
+        self, *, every: bool = False, damage: dict[str, DamageError] | None = None
+    ) -> list[FingerprintInfo]:
         """The newest of each device and configuration, by both; ``every``: with all before it,
 
-        the newest first.
+        the newest first. A damaged one is told to ``damage`` and left out; without it DamageError
+        E-STORE-DAMAGED is raised.
         """
         newest = (
             " WHERE id = (SELECT MAX(id) FROM fingerprint g"
             " WHERE g.device = f.device AND g.configuration = f.configuration)"
         )
         found = self._query(
-            "SELECT device, configuration, version, environment, sha256, document, created"
+            "SELECT device, configuration, version, environment, sha256, document, created, digest"
             f" FROM fingerprint f{'' if every else newest}"
             " ORDER BY device, configuration, id DESC",
             {},
         )
-        return [FingerprintInfo(**{**row, "document": as_json(row["document"])}) for row in found]
+        infos = []
+        for row in found:
+            what = f"the fingerprint of {row['device']} ({row['configuration']})"
+            try:
+                infos.append(_fingerprint_info(row, what))
+            except DamageError as error:
+                if damage is None:
+                    raise
+                damage[what] = error
+        return infos
 
     def baseline_get(self, key: BaselineKey) -> Json | None:
         """What ``baseline_put`` stored under ``key``, None before that."""
-        found = self._query("SELECT data FROM baseline WHERE key = :key", {"key": key.digest()})
-        return as_json(found[0]["data"]) if found else None
+        found = self._query(f"{BASELINE} WHERE key = :key", {"key": key.digest()})
+        return _baseline(found[0]) if found else None
 
     def baseline_newest(self, model_sha256: str, inputs: Sequence[str]) -> Json | None:
         """The newest baseline of a model and its input files, whatever the environment."""
         found = self._query(
-            "SELECT inputs, data FROM baseline WHERE model_sha256 = :model ORDER BY created DESC",
+            f"{BASELINE} WHERE model_sha256 = :model ORDER BY created DESC",
             {"model": model_sha256},
         )
         for row in found:
-            answered: Any = as_json(row["inputs"])
-            if answered == list(inputs):
-                return as_json(row["data"])
+            # The key says which inputs it is of: the column may be damaged.
+            if row["key"] == BaselineKey(model_sha256, inputs, row["environment"]).digest():
+                return _baseline(row)
         return None
 
     def verdict(self, run_id: str) -> Json | None:
         """The newest verdict document of the run, None before sign-off."""
         found = self._query(
-            "SELECT document FROM verdict WHERE run = :run ORDER BY id DESC LIMIT 1",
+            "SELECT run, created, document, digest FROM verdict WHERE run = :run"
+            " ORDER BY id DESC LIMIT 1",
             {"run": run_id},
         )
-        return as_json(found[0]["document"]) if found else None
+        return _document("verdict", found[0], f"the verdict of {run_id}") if found else None
 
     def environment_data(self, sha256: str) -> Json:
-        """The environment recorded under ``sha256``. Raises InfraError E-STORE-ROW."""
-        return as_json(self._one("SELECT data FROM environment WHERE sha256 = :id", sha256)["data"])
+        """The environment recorded under ``sha256``. Raises DamageError E-STORE-ROW as well."""
+        row = self._one("SELECT data FROM environment WHERE sha256 = :id", sha256)
+        try:
+            data = as_object(row["data"])
+            if sha256_of(data) == sha256:
+                return data
+        except ValueError as error:
+            raise damaged(f"environment {sha256}", str(error)) from None
+        raise damaged(f"environment {sha256}", "it has another hash")
 
     def _one(self, sql: str, id: str) -> Row:
         found = self._query(sql, {"id": id})
         if not found:
-            raise InfraError("E-STORE-ROW", f"the store has no {id!r}", retryable=False)
+            raise DamageError("E-STORE-ROW", f"the store has no {id!r}")
         return found[0]
 
     def _run(self, row: Row) -> RunInfo:
@@ -228,46 +261,131 @@ class Reader:
             " GROUP BY state, outcome ORDER BY state, outcome",
             {"run": row["id"]},
         ):
-            cells[CellState(group["state"])] += group["n"]
-            if group["outcome"] is not None:
-                outcomes[AttemptState(group["outcome"])] = group["n"]
+            try:
+                state, told = _standing(group)
+            except ValueError:  # as a damaged cell counts
+                state, told = CellState.DONE, AttemptState.INFRA_ERROR
+            cells[state] += group["n"]
+            if told is not None:
+                outcomes[told] = outcomes.get(told, 0) + group["n"]
+        damage = None
+        try:
+            state_of_run = RunState(row["state"])
+        except ValueError as error:
+            # Of no run that still goes on: whoever judges it or goes on with it reads more.
+            state_of_run, damage = RunState.INTERRUPTED, damaged(f"run {row['id']}", str(error))
         return RunInfo(
-            row["id"],
-            row["name"],
-            RunState(row["state"]),
-            row["retry_infra"],
-            row["created"],
-            cells,
-            outcomes,
+            *(row["id"], str(row["name"]), state_of_run, row["retry_infra"]),
+            *(_number(row["created"]), cells, outcomes, damage),
         )
+
+
+def _standing(row: Row) -> tuple[CellState, AttemptState | None]:
+    """ValueError where one of them is none that there is."""
+    outcome = row["outcome"]
+    return CellState(row["state"]), None if outcome is None else AttemptState(outcome)
 
 
 def cell_info(row: Row) -> CellInfo:
     """A row of ``CELL``."""
-    outcome = row["outcome"]
-    typed = {
-        "state": CellState(row["state"]),
-        "outcome": None if outcome is None else AttemptState(outcome),
-    }
-    return CellInfo(**{**row, **typed})
+    what = f"cell {row['id']}"
+    damage = damage_of("cell", row, what)
+    state, outcome = CellState.DONE, None
+    try:
+        state, outcome = _standing(row)
+    except ValueError as error:
+        damage = damage or damaged(what, str(error))
+    if damage:
+        state, outcome = CellState.DONE, AttemptState.INFRA_ERROR
+    texts = ("run", "id", "slot", "model", "file", "inputs", "condition", "runtime", "env_key")
+    told: Json = {name: str(row[name]) for name in texts}
+    told |= {name: row[name] for name in ("position", "unit", "attempt", "failures")}
+    return CellInfo(**told, state=state, outcome=outcome, damage=damage)
 
 
-def _attempt_info(row: Row, artefacts: Mapping[str, Blob]) -> AttemptInfo:
-    typed = {
-        "state": AttemptState(row["state"]),
-        "retryable": bool(row["retryable"]),
-        "codes_valid": _flag(row["codes_valid"]),
-        "timing_valid": _flag(row["timing_valid"]),
-        "result": None if row["result"] is None else as_json(row["result"]),
-    }
-    return AttemptInfo(**{**row, **typed}, artefacts=artefacts)
+BEGUN = ("id", "run", "cell", "number", "device", "token", "offline")
+ENDED = ("error_id", "error", "started", "ended", "hub", "environment", "content")
+
+
+def attempt_info(row: Row, artefacts: Mapping[str, Blob]) -> AttemptInfo:
+    """A row of ``ATTEMPT`` and its files by role."""
+    what = f"attempt {row['id']} ({row['cell']})"
+    told: Json = {name: row[name] for name in BEGUN}
+    try:
+        if damage := damage_of("attempt", {**row, "artefacts": artefacts}, what):
+            raise damage
+        state = AttemptState(row["state"])
+        result = None if row["result"] is None else as_object(row["result"])
+    except (DamageError, ValueError) as error:
+        damage = error if isinstance(error, DamageError) else damaged(what, str(error))
+        told |= {**dict.fromkeys(ENDED), "error_id": damage.id, "error": str(damage)}
+        told |= dict.fromkeys(("codes_valid", "timing_valid", "result"))
+        told |= {"retryable": False, "artefacts": {}, "claimed": _number(row["claimed"])}
+        state = AttemptState.INFRA_ERROR
+        return AttemptInfo(**told, state=state, witnessed=False, damage=damage)
+    told |= {name: row[name] for name in (*ENDED, "claimed")}
+    told |= {name: _flag(row[name]) for name in ("codes_valid", "timing_valid")}
+    return AttemptInfo(
+        **told,
+        state=state,
+        retryable=bool(row["retryable"]),
+        result=result,
+        artefacts=artefacts,
+        witnessed=row["digest"] is not None or not state.final,
+    )
+
+
+def _device_info(row: Row) -> DeviceInfo:
+    damage = damage_of("device", row, f"device {row['name']}")
+    try:
+        identity = as_object(row["identity"])
+    except ValueError as error:
+        identity, damage = {}, damage or damaged(f"device {row['name']}", str(error))
+    return DeviceInfo(
+        *(str(row["name"]), str(row["device_class"]), bool(row["emulated"]), identity),
+        *(_number(row["first_seen"]), _number(row["last_seen"]), damage),
+    )
+
+
+def _fingerprint_info(row: Row, what: str) -> FingerprintInfo:
+    document = _document("fingerprint", row, what)
+    told = {name: value for name, value in row.items() if name != "digest"}
+    return FingerprintInfo(**{**told, "document": document})
+
+
+def _baseline(row: Row) -> Json:
+    """What ``baseline_put`` was given."""
+    return _document("baseline", row, "an FP32 baseline", "data")
+
+
+def _document(table: str, row: Row, what: str, column: str = "document") -> Json:
+    """The JSON object in ``column``. Raises DamageError E-STORE-DAMAGED."""
+    if damage := damage_of(table, row, what):
+        raise damage
+    try:
+        return as_object(row[column])
+    except ValueError as error:
+        raise damaged(what, str(error)) from None
 
 
 def _flag(value: Any) -> bool | None:
     return None if value is None else bool(value)
 
 
-def as_json(value: Any) -> Json:
-    """A JSON column: SQLite hands it back as text, PostgreSQL as the value itself."""
-    found: Json = json.loads(value) if isinstance(value, str) else value
+def _number(value: Any) -> float:
+    """Of a column that may be damaged."""
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def as_object(value: Any) -> Json:
+    """A JSON column: SQLite hands it back as text, PostgreSQL as the value itself.
+
+    ValueError unless it is an object.
+    """
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"not a JSON object: {type(found).__name__}")
     return found

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from orchestrator.errors import DamageError
 from orchestrator.queue.states import AttemptState, CellState, RunState
 
 Json = dict[str, Any]
@@ -25,6 +27,22 @@ def canonical(data: Any) -> str:
 def sha256_of(data: Any) -> str:
     """sha256 hex of the canonical JSON of ``data``."""
     return hashlib.sha256(canonical(data).encode()).hexdigest()
+
+
+def content_id(outputs: Sequence[str]) -> str:
+    """What "the same answer" means: equal where every output's bytes, dtype and shape are equal.
+
+    ``outputs``: sha256 of each output's .npy, in tensor order.
+    """
+    return hashlib.sha256("\n".join(outputs).encode()).hexdigest()
+
+
+def content_of(artefacts: Mapping[str, Blob]) -> str | None:
+    """The content ID of an attempt's files by role; None where it has no output."""
+    count = sum(role.startswith("output-") for role in artefacts)
+    outputs = [artefacts.get(f"output-{i}") for i in range(count)]
+    hashes = [blob.sha256 for blob in outputs if blob is not None]
+    return content_id(hashes) if count and len(hashes) == count else None
 
 
 @dataclass(frozen=True)
@@ -109,10 +127,29 @@ class AttemptRecord:
     result: Json | None = None
     artefacts: Mapping[str, Blob] = field(default_factory=dict)
 
-    def digest(self) -> str:
-        """sha256 over every field: the same attempt delivered twice has the same digest."""
-        fields = {k: v for k, v in vars(self).items() if k != "artefacts"}
-        return sha256_of({**fields, "artefacts": {k: asdict(v) for k, v in self.artefacts.items()}})
+    def columns(self) -> Json:
+        """As the store keeps it, with the files by role: equal for an attempt delivered twice.
+
+        ``environment`` is the sha256 of what was said. ValueError or TypeError for NaN in metadata
+        and what is not JSON.
+        """
+        for name in ("started", "ended"):
+            if not math.isfinite(vars(self)[name] or 0.0):
+                raise ValueError(f"{name} is {vars(self)[name]}")
+        return {
+            **vars(self),
+            **{name: _text(vars(self)[name]) for name in ("error_id", "error", "hub")},
+            "environment": None if self.environment is None else sha256_of(self.environment),
+            "result": None if self.result is None else json.loads(canonical(self.result)),
+            "content": content_of(self.artefacts),
+        }
+
+
+def _text(value: str | None) -> str | None:
+    """Device output as storable text: PostgreSQL has no NUL, SQLite no lone surrogates."""
+    if value is None:
+        return None
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -125,7 +162,10 @@ class Finish:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """``cells`` counts every CellState, ``outcomes`` the outcomes of cells that are done."""
+    """``cells`` counts every CellState, ``outcomes`` the outcomes of cells that are done.
+
+    ``damage``: its record is not what was written.
+    """
 
     id: str
     name: str
@@ -134,11 +174,15 @@ class RunInfo:
     created: float
     cells: Mapping[CellState, int]
     outcomes: Mapping[AttemptState, int]
+    damage: DamageError | None = None
 
 
 @dataclass(frozen=True)
 class CellInfo:
-    """``unit``: the unit bound to the slot. ``attempt``: the one whose outcome counts."""
+    """``unit``: the unit bound to the slot. ``attempt``: the one whose outcome counts.
+
+    ``damage``: its record is not what was written; it then counts as ended in an infra_error.
+    """
 
     run: str
     id: str
@@ -155,6 +199,7 @@ class CellInfo:
     outcome: AttemptState | None
     attempt: str | None
     failures: int
+    damage: DamageError | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +218,9 @@ class AttemptInfo:
     """``device`` is None (and ``token`` 0) for a cell given up before any unit took it.
 
     ``offline``: the nonce of the archive in which the cell left; ``token`` is 0 then too.
+    ``content``: content_of its files. ``damage``: its record is not what was written; nothing it
+    says is then believed, and it counts as an infra_error. ``witnessed``: whether its record could
+    be verified.
     """
 
     id: str
@@ -195,6 +243,9 @@ class AttemptInfo:
     result: Json | None
     offline: str | None
     artefacts: Mapping[str, Blob]
+    content: str | None = None
+    witnessed: bool = True
+    damage: DamageError | None = None
 
 
 @dataclass(frozen=True)
@@ -211,12 +262,15 @@ class PackInfo:
 
 @dataclass(frozen=True)
 class DeviceInfo:
+    """``damage``: its record is not what was written."""
+
     name: str
     device_class: str
     emulated: bool
     identity: Json
     first_seen: float
     last_seen: float
+    damage: DamageError | None = None
 
 
 @dataclass(frozen=True)

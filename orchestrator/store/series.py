@@ -8,8 +8,8 @@ worker (device_worker.telemetry.parsers): ``temp/cpu`` in degrees Celsius, ``fre
 
 from __future__ import annotations
 
-import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlmodel import col
 
-from orchestrator.errors import InfraError
+from orchestrator.errors import DamageError, InfraError
+from orchestrator.store.arrays import array_of, malformed
 from orchestrator.store.artefacts import MISSING
 from orchestrator.store.records import Reading
 from orchestrator.store.tables import Attempt, AttemptArtefact
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from orchestrator.store.database import Store
 
 LATENCY, TELEMETRY = "latency_ns", "telemetry"
-DAMAGED = (MISSING, "E-ARTEFACT-CORRUPT", "E-ARTEFACT-FORMAT")
 COLUMNS = {LATENCY: ("ns",), TELEMETRY: Reading._fields}
 """What is read; the rows of an attempt's latency are its samples in order."""
 HELD = 256 << 20
@@ -37,6 +37,10 @@ HELD = 256 << 20
 
 and share row groups.
 """
+
+
+_DEEP_OR_HUGE = (RecursionError, OverflowError)
+"""What valid JSON may raise: nested too deeply, a number that no float holds."""
 
 
 class Series:
@@ -91,7 +95,7 @@ class Series:
         except InfraError as error:
             return error
         except (pa.ArrowException, KeyError) as error:
-            return _malformed(f"pack {packed}", self._role, str(error))
+            return malformed(f"the pack {packed} of {self._role}", str(error))
 
 
 class _Pack:
@@ -132,7 +136,7 @@ class _Pack:
         return self._groups[number]
 
 
-Damage = dict[str, InfraError]
+Damage = dict[str, DamageError]
 
 
 def latency(store: Store, run: str, damage: Damage | None = None) -> dict[str, NDArray[np.int64]]:
@@ -155,8 +159,8 @@ def _tables(series: Series, damage: Damage | None) -> Iterator[tuple[str, Any]]:
     for attempt in series.attempts:
         try:
             yield attempt, series.table(attempt)
-        except InfraError as error:
-            if damage is None or error.id not in DAMAGED:
+        except DamageError as error:
+            if damage is None:
                 raise
             damage[attempt] = error
 
@@ -186,12 +190,10 @@ def latency_table(data: bytes, attempt: str) -> Any:
     import numpy as np
     import pyarrow as pa
 
-    try:
-        ns = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise _malformed(attempt, LATENCY, str(error)) from error
+    ns = array_of(data, _named(attempt, LATENCY))
     if ns.dtype != np.int64 or ns.ndim != 1:
-        raise _malformed(attempt, LATENCY, f"{ns.dtype}{list(ns.shape)} is not int64[samples]")
+        why = f"{ns.dtype}{list(ns.shape)} is not int64[samples]"
+        raise malformed(_named(attempt, LATENCY), why)
     return pa.table(
         {
             "attempt": pa.array([attempt] * len(ns), pa.string()),
@@ -206,8 +208,9 @@ def telemetry_table(data: bytes, attempt: str) -> Any:
 
     try:
         rows = [reading for line in data.splitlines() for reading in _readings(json.loads(line))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _malformed(attempt, TELEMETRY, f"{type(error).__name__}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, *_DEEP_OR_HUGE) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise malformed(_named(attempt, TELEMETRY), why) from error
     return pa.table(
         {
             "attempt": pa.array([attempt] * len(rows), pa.string()),
@@ -220,15 +223,18 @@ def telemetry_table(data: bytes, attempt: str) -> Any:
 
 def _readings(line: dict[str, Any]) -> Iterator[Reading]:
     """One line of the worker's telemetry file: t_s and values by sensor."""
-    t_s = float(line["t_s"])
+    t_s = _finite(line["t_s"])
     for name, value in line["values"].items():
-        yield Reading(t_s, name, None if value is None else float(value))
+        yield Reading(t_s, name, None if value is None else _finite(value))
 
 
-def _malformed(attempt: str, role: str, why: str) -> InfraError:
-    return InfraError(
-        "E-ARTEFACT-FORMAT",
-        f"{role} of attempt {attempt} has not the agreed form: {why}",
-        mend="the worker on that device wrote it; run the cell again",
-        retryable=False,
-    )
+def _finite(value: Any) -> float:
+    """ValueError for NaN and infinity, which no document can show."""
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError(f"{value} is no reading")
+    return found
+
+
+def _named(attempt: str, role: str) -> str:
+    return f"{role} of attempt {attempt}"

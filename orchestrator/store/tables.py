@@ -1,4 +1,7 @@
-"""The tables (SQLModel). Only types that SQLite and PostgreSQL share; migrations build them."""
+"""The tables (SQLModel). Only types that SQLite and PostgreSQL share; migrations build them.
+
+``digest`` is what store/digests.py makes of the row's other columns.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ class Device(SQLModel, table=True):
     identity: dict[str, Any] = Field(sa_type=JSON)
     first_seen: float
     last_seen: float
+    digest: str | None = None
 
 
 class Lease(SQLModel, table=True):
@@ -39,6 +43,7 @@ class Run(SQLModel, table=True):
     retry_infra: int
     created: float = Field(index=True)
     frozen: dict[str, Any] = Field(sa_type=JSON)
+    digest: str | None = None
 
 
 class Slot(SQLModel, table=True):
@@ -75,11 +80,13 @@ class Cell(SQLModel, table=True):
     outcome: str | None = None
     attempt: str | None = None
     failures: int = 0
+    digest: str | None = None
 
 
 class Attempt(SQLModel, table=True):
     """Written once when it starts and once when it ends; after that never again.
 
+    ``content``: records.content_of its outputs. ``digest``: store/digests.py; NULL while it runs.
     ``offline``: the nonce of the archive it left in; such an attempt runs under no lease (token 0).
     """
 
@@ -110,6 +117,7 @@ class Attempt(SQLModel, table=True):
     result: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
     digest: str | None = None
     offline: str | None = Field(default=None, foreign_key="pack.nonce", index=True)
+    content: str | None = None
 
 
 class Pack(SQLModel, table=True):
@@ -120,6 +128,7 @@ class Pack(SQLModel, table=True):
     device: str = Field(foreign_key="device.name")
     created: float
     manifest: dict[str, Any] = Field(sa_type=JSON)
+    digest: str | None = None
 
 
 class Environment(SQLModel, table=True):
@@ -150,6 +159,7 @@ class Verdict(SQLModel, table=True):
     run: str = Field(foreign_key="run.id", index=True)
     created: float
     document: dict[str, Any] = Field(sa_type=JSON)
+    digest: str | None = None
 
 
 class Baseline(SQLModel, table=True):
@@ -159,6 +169,7 @@ class Baseline(SQLModel, table=True):
     environment: str = Field(foreign_key="environment.sha256")
     created: float
     data: dict[str, Any] = Field(sa_type=JSON)
+    digest: str | None = None
 
 
 class Fingerprint(SQLModel, table=True):
@@ -178,3 +189,4 @@ class Fingerprint(SQLModel, table=True):
     sha256: str = Field(index=True)
     document: dict[str, Any] = Field(sa_type=JSON)
     created: float
+    digest: str | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from orchestrator.baseline import stored
-from orchestrator.errors import InfraError, InputError, NotAvailableError
+from orchestrator.errors import AssayError, DamageError, InfraError, NotAvailableError
 from orchestrator.frozen import load_run
 from orchestrator.observe import known_truth, outputs
 from orchestrator.questions.raters import Subject, subject_of
@@ -18,7 +18,6 @@ from orchestrator.questions.standings import Answer, Standing, every_run, standi
 from orchestrator.signoff.case import CLEAN, Case
 from orchestrator.store.database import Store
 from orchestrator.store.records import RunInfo
-from orchestrator.store.series import DAMAGED
 from orchestrator.variance import answers as reading
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.observation import Observation, Truth
@@ -35,7 +34,7 @@ def load_across(store: Store, run: str | None) -> Loaded:
     ``run``, or of the newest. Raises InputError E-RUN-UNKNOWN, NotAvailableError E-VARIANCE-EMPTY.
     """
     chosen = None if run is None else store.run(run)
-    unreadable: dict[str, InputError] = {}
+    unreadable: dict[str, AssayError] = {}
     groups: dict[Subject, Given] = defaultdict(list)
     for s in standings(store, every_run(store), unreadable):
         if s.cell.condition == CLEAN and s.answer:
@@ -124,9 +123,7 @@ def _read(
     try:
         tensors = outputs(store, s.frozen, s.cell, answer.attempt)
         return reading.read(subject.task, tensors, truth.labels, truth.inputs)
-    except InfraError as error:
-        if error.id not in DAMAGED:
-            raise
+    except DamageError as error:
         return str(error)
     except TaskError as error:
         return error.what

@@ -86,7 +86,7 @@ def _ingest(store: Store, folder: Path) -> Table:
     cpu = Spread.of(ratios(spent["ours"][-TURNS:], spent["bare"][-TURNS:]))
     table.note(f"{wall.p50:.2f}x ({wall.low:.2f}–{wall.high:.2f}); aim: at most 1.5x")
     table.note(f"CPU {cpu.p50:.2f}x ({cpu.low:.2f}–{cpu.high:.2f}), on two threads against one")
-    attempts = len(store.attempts(run.id, results=False))
+    attempts = len(store.attempts(run.id))
     table.note(f"{attempts} attempts of {SAMPLES:,} samples, {whole.num_columns} columns")
     table.note("from the store: read, check hashes, decide, compare with FP32, encode, write")
     return table

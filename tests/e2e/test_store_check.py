@@ -124,7 +124,7 @@ def test_a_damaged_baseline(kept: Kept) -> None:
     kept.spoil(sha)
     assert "needed by: an FP32 baseline" in kept.run("store", "check").out
     done = kept.judge("--json")
-    assert [d["what"] for d in done.json["damaged"]] == ["cnn on digits"]
+    assert [d["what"] for d in done.json["damaged"]] == ["the FP32 baseline of cnn on digits"]
     assert rows(done)["bench"]["fp32"] is None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.errors import InfraError, InputError
+from orchestrator.errors import DamageError, InputError
 from orchestrator.observe import observations
 from orchestrator.store.database import Store
 from tests.support.cli import assay
@@ -64,7 +64,7 @@ def test_a_baseline_that_was_never_stored_is_unknown(farm: Farm, tmp_path: Path)
 
 def test_a_damaged_answer_is_named_and_the_rest_still_answers(farm: Farm, tmp_path: Path) -> None:
     shutil.copytree(farm.store, tmp_path / "store")
-    told: dict[str, InfraError] = {}
+    told: dict[str, DamageError] = {}
     with Store.open(tmp_path / "store", readonly=True) as store:
         attempts = {a.cell: a for a in store.attempts(farm.run)}
         cells = {c.id: c for c in store.cells(farm.run)}
@@ -72,7 +72,7 @@ def test_a_damaged_answer_is_named_and_the_rest_still_answers(farm: Farm, tmp_pa
         path = store.artefacts.path(spoilt.artefacts["output-0"].sha256)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         found = list(observations(store, farm.run, told.__setitem__))
-        with pytest.raises(InfraError, match="E-ARTEFACT-CORRUPT"):
+        with pytest.raises(DamageError, match="E-ARTEFACT-CORRUPT"):
             list(observations(store, farm.run))
     assert {e.id for e in told.values()} == {"E-ARTEFACT-CORRUPT"}
     assert {cells[id].file for id in told} == {"int8"}, "both devices answered with these bytes"
@@ -82,7 +82,7 @@ def test_a_damaged_answer_is_named_and_the_rest_still_answers(farm: Farm, tmp_pa
 
 def test_damaged_labels_leave_the_answers(farm: Farm, tmp_path: Path) -> None:
     shutil.copytree(farm.store, tmp_path / "store")
-    told: dict[str, InfraError] = {}
+    told: dict[str, DamageError] = {}
     with Store.open(tmp_path / "store", readonly=True) as store:
         labels = store.frozen(farm.run)["staging"]["sets"]["digits"]["labels"]
         store.artefacts.path(labels).unlink()
@@ -90,7 +90,7 @@ def test_damaged_labels_leave_the_answers(farm: Farm, tmp_path: Path) -> None:
     assert [len(o.outputs) for o, _ in found] == [1] * 4
     assert {t.labels for _, t in found} == {None}
     assert {name: error.id for name, error in told.items()} == {
-        "cnn on digits": "E-ARTEFACT-MISSING"
+        "the labels of cnn on digits": "E-ARTEFACT-MISSING"
     }
 
 

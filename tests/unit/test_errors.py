@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator import errors
-from orchestrator.errors import AssayError, Exit, InfraError, InputError
+from orchestrator.errors import AssayError, DamageError, Exit, InfraError, InputError
 
 ROOT = Path(__file__).parents[2]
 ID = re.compile(r"E-[A-Z0-9]+(?:-[A-Z0-9]+)*")
 ROW = re.compile(r"^\| (E-[A-Z0-9-]+) \| ([0-9]+) \| (.+) \| (.+) \|$", re.MULTILINE)
 
 CODE_OF_CALL: dict[str, Exit] = {
-    **{c.__name__: c.exit_code for c in (InputError, InfraError)},
+    **{c.__name__: c.exit_code for c in (InputError, InfraError, DamageError)},
     "DeadlineError": Exit.TIMEOUT,
     "ModelError": Exit.FAIL,
     "NotAvailableError": Exit.INCONCLUSIVE,

@@ -347,7 +347,7 @@ def test_a_result_becomes_a_record_and_artefacts(artefacts: Artefacts) -> None:
         "output-0": b"codes",
         "latency_ns": b"ns",
     }
-    assert record(answer(), artefacts).digest() == made.digest(), "redelivered, it is the same"
+    assert record(answer(), artefacts).columns() == made.columns(), "redelivered, it is the same"
 
 
 def test_heat_spoils_the_timing_alone(artefacts: Artefacts) -> None:

@@ -1,0 +1,28 @@
+"""Rows that were edited and sealed again: what a faulty program, not a flipped bit, leaves."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from orchestrator.store.digests import digest_of
+from orchestrator.store.reader import ATTEMPT
+from orchestrator.store.records import Blob, content_of
+
+
+def reseal(connection: Connection, attempt: str) -> None:
+    """Give an edited attempt the content ID and the digest of what it now says."""
+    (row,) = connection.execute(text(f"{ATTEMPT} WHERE id = :id"), {"id": attempt}).mappings()
+    files = connection.execute(
+        text(
+            "SELECT x.role, x.sha256, f.size FROM attempt_artefact x"
+            " JOIN artefact f ON f.sha256 = x.sha256 WHERE x.attempt = :id"
+        ),
+        {"id": attempt},
+    )
+    artefacts = {role: Blob(sha256, size) for role, sha256, size in files}
+    content = content_of(artefacts)
+    digest = digest_of("attempt", {**row, "content": content, "artefacts": artefacts})
+    connection.execute(
+        text("UPDATE attempt SET content = :content, digest = :digest WHERE id = :id"),
+        {"content": content, "digest": digest, "id": attempt},
+    )
