@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from orchestrator.baseline import Baseline
 from orchestrator.devices.worker import clock_note
-from orchestrator.errors import DamageError
+from orchestrator.errors import AssayError, DamageError
 from orchestrator.frozen import FrozenRun
 from orchestrator.matrix.by_class import CLEAN, ByClass
 from orchestrator.matrix.conditions import parse_condition
@@ -29,6 +31,7 @@ from orchestrator.store.arrays import malformed
 from orchestrator.store.database import Store
 from orchestrator.store.digests import taken_apart
 from orchestrator.store.records import AttemptInfo, CellInfo, Json, Reading, sha256_of
+from orchestrator.store.uses import DATABASE
 from orchestrator.variance.observation import Observation, Truth
 
 MEASURED_ONLY = Policy.model_validate({"name": "(no policy: measured only)", "reference": []})
@@ -47,16 +50,19 @@ def conclude(
     parents: Mapping[tuple[str, str], Baseline],
     compute: Compute,
     policy: Policy | None = None,
+    known: Mapping[str, AssayError] = MappingProxyType({}),
 ) -> Json:
     """The result document (``assay.result/1``) of a run as it stands.
 
-    A damaged artefact costs what it held, no more: a row's outputs (the row is then an error), an
-    FP32 baseline, an attempt's latency or telemetry. The document names each.
+    A damaged artefact or record costs what it held, no more: a row's outputs (the row is then an
+    error), an FP32 baseline, an attempt's latency or telemetry. The document names each, and what
+    was ``known`` beforehand; where the database itself is damaged, nothing passes.
     Kept as the run's verdict, unless it was asked for under another ``policy`` than the run's own.
     """
-    cells, attempts = store.cells(run_id), {a.id: a for a in store.attempts(run_id)}
+    cells = [_as_planned(frozen, cell) for cell in store.cells(run_id)]
+    attempts = {a.id: a for a in store.attempts(run_id)}
     devices = {d.name: d for d in store.devices()}
-    damaged: dict[str, DamageError] = {}
+    damaged: dict[str, AssayError] = {}
     observations = [
         observation_or_error(store, frozen, c, attempts, devices, damaged.__setitem__)
         for c in cells
@@ -90,12 +96,12 @@ def conclude(
         except DamageError as error:
             damaged[f"environment {e}"] = error
     # An attempt that does not count for its cell may be damaged as well.
+    lost = {f"attempt {a.id} of {a.cell}": a.damage for a in attempts.values() if a.damage}
     named = {str(error) for error in damaged.values()}
-    damaged |= {
-        f"attempt {a.id} of {a.cell}": a.damage
-        for a in attempts.values()
-        if a.damage and str(a.damage) not in named
-    }
+    damaged |= {what: e for what, e in (lost | dict(known)).items() if str(e) not in named}
+    if DATABASE in damaged and signoff["verdict"] == "pass":
+        why = f"what it rests on is damaged: {damaged[DATABASE]}"
+        signoff = {**signoff, "verdict": "error", "reasons": [why, *signoff["reasons"]]}
     result = document.build(
         run={
             "id": run.id,
@@ -134,6 +140,16 @@ def conclude(
     if policy is None:
         store.save_verdict(run_id, result)
     return result
+
+
+def _as_planned(frozen: FrozenRun, cell: CellInfo) -> CellInfo:
+    """A damaged cell keeps its ID, which tells its names. Raises DamageError where it does not."""
+    if cell.damage is None:
+        return cell
+    names = frozen.names_of(cell.id)
+    if names is None:
+        raise cell.damage
+    return replace(cell, **names)
 
 
 def _unfit(
@@ -267,7 +283,7 @@ def _attempt(attempt: AttemptInfo) -> Json:
         "notes": [*notes, *_unwitnessed(attempt), *_offline(attempt.offline)],
         "offline": attempt.offline is not None,
         "sensors": sensors,
-        "witnessed": attempt.witnessed,
+        "digest": attempt.digest,
         "bytes_pushed": result.get("bytes_pushed"),
         "environment": attempt.environment,
         "number": attempt.number,
@@ -277,7 +293,7 @@ def _attempt(attempt: AttemptInfo) -> Json:
 
 
 def _unwitnessed(attempt: AttemptInfo) -> list[str]:
-    if attempt.witnessed or attempt.damage:
+    if attempt.witnessed or attempt.damage or not attempt.state.final:
         return []
     return ["unwitnessed: an older Assay wrote it, and nothing shows that it is what was written"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,8 +13,11 @@ from orchestrator.matrix.by_class import ByClass
 from orchestrator.matrix.frozen import freeze, thaw
 from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.model import Matrix
+from orchestrator.matrix.plan import cell_id
 from orchestrator.signoff.policy import Policy
 from orchestrator.staged import Staging
+
+CELL_NAMES = ("slot", "model", "file", "inputs", "condition", "runtime")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,17 @@ class FrozenRun:
         """The device class of a unit, or of the slot where no unit was ever bound."""
         classes = {d.name: d.class_ for d in self.inventory.devices}
         return classes.get(unit, slot.partition("#")[0])
+
+    def names_of(self, id: str) -> dict[str, str] | None:
+        """The names that a cell's ID was made of (`matrix.plan.cell_id`); None for another ID."""
+        for slot, model, runtime in product(self.slots, self.matrix.models, self.matrix.runtimes):
+            for file, inputs in product(model.files, model.inputs):
+                before, after = f"{slot}-{model.name}.{file.name}-{inputs}-", f"-{runtime.name}"
+                condition = id.removeprefix(before).removesuffix(after)
+                names = (slot, model.name, file.name, inputs, condition, runtime.name)
+                if cell_id(*names) == id:
+                    return dict(zip(CELL_NAMES, names, strict=True))
+        return None
 
     def dump(self) -> dict[str, Any]:
         data = freeze(self.matrix, self.inventory, self.policy)

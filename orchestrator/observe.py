@@ -21,6 +21,7 @@ from orchestrator.store.arrays import array_of, malformed
 from orchestrator.store.database import Store
 from orchestrator.store.digests import damaged, taken_apart
 from orchestrator.store.records import AttemptInfo, Blob, CellInfo, DeviceInfo, Json
+from orchestrator.store.rows import counted
 from orchestrator.variance import tasks
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 from orchestrator.variance.slices import same_inputs
@@ -52,9 +53,6 @@ def observations(
     for cell in store.cells(run_id):
         if cell.state is not CellState.DONE:
             continue
-        key = cell.model, cell.inputs
-        if key not in known:
-            known[key] = known_truth(store, frozen, *key, parents.get(key), damage)
         try:
             found = observation(store, frozen, cell, attempts, devices)
         except DamageError as error:
@@ -62,6 +60,9 @@ def observations(
                 raise
             damage(cell.id, error)
             continue
+        key = cell.model, cell.inputs
+        if key not in known:
+            known[key] = known_truth(store, frozen, *key, parents.get(key), damage)
         yield found, known[key]
 
 
@@ -88,6 +89,8 @@ def observation(
     if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
         error = attempt.error if attempt else None
         return Observation(row, cell.id, status, cell.attempt, error=error)
+    if not attempt.witnessed:
+        sample_hashes(store, attempt)  # all that it rests on, since its record proves nothing
     with taken_apart(attempt):
         return told(
             row,
@@ -100,25 +103,6 @@ def observation(
             timing_valid=bool(attempt.timing_valid),
             samples=samples_of(store, frozen, cell),
         )
-
-
-def counted(cell: CellInfo, attempts: Mapping[str, AttemptInfo]) -> AttemptInfo | None:
-    """The attempt whose outcome is the cell's; None while it is not done.
-
-    Raises DamageError E-STORE-DAMAGED where cell and attempt are not what was written.
-    """
-    if cell.damage:
-        raise cell.damage
-    if cell.state is not CellState.DONE:
-        return None
-    attempt = attempts.get(cell.attempt or "")
-    if attempt is None:
-        raise damaged(f"cell {cell.id}", f"its attempt {cell.attempt} is not there")
-    if attempt.damage:
-        raise attempt.damage
-    if (attempt.cell, attempt.state) != (cell.id, cell.outcome):
-        raise damaged(f"cell {cell.id}", f"attempt {attempt.id} did not end it so")
-    return attempt
 
 
 def told(
@@ -264,6 +248,8 @@ def _check_samples(
         asked = min(asked, frozen.matrix.repeat_samples)
     for i, output in enumerate(found):
         shape = output.values.shape
+        if output.values.dtype.kind not in "biufc":
+            raise malformed(f"output-{i} of attempt {attempt.id}", f"{output.values.dtype}")
         if shape[:1] != (asked,) or not output.values.size:
             why = f"shape {list(shape)} for {asked} samples"
             raise malformed(f"output-{i} of attempt {attempt.id}", why)

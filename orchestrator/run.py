@@ -5,9 +5,10 @@ matrix → plan → stage → queue → lease → fan-out → results → store 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator import representatives
@@ -145,11 +146,19 @@ def finish(
 
 
 def judge(
-    store: Store, run_id: str, frozen: FrozenRun, fan: Executor, policy: Policy | None = None
+    store: Store,
+    run_id: str,
+    frozen: FrozenRun,
+    fan: Executor,
+    policy: Policy | None = None,
+    damage: Mapping[str, AssayError] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The document of a run as it stands, under its own policy or another one."""
+    """The document of a run as it stands, under its own policy or another one.
+
+    ``damage``: what is known to be damaged beforehand (store.uses.run_damage).
+    """
     from orchestrator.baseline import baselines
     from orchestrator.conclude import conclude
 
     parents = baselines(store, fan, frozen)
-    return conclude(store, run_id, frozen, parents, fan.compute, policy)
+    return conclude(store, run_id, frozen, parents, fan.compute, policy, damage)

@@ -37,7 +37,9 @@ def check(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
-    """Read every kept file and compare it with its hash; say what needs those that are damaged.
+    """Hold every kept file against its hash and every record against its digest, let the database
+
+    check itself, and say what needs those that are damaged.
 
     A spoilt file that was moved away is put anew by the next run that makes the same content.
 
@@ -48,6 +50,7 @@ def check(
 
     with Store.open(store_folder(store), readonly=True) as opened:
         found = look(opened, quarantine=quarantine)
+    rows = found.rows
     if as_json:
         print_json(
             {
@@ -65,9 +68,17 @@ def check(
                     }
                     for d in found.damaged
                 ],
+                "rows": rows.checked,
+                "unwitnessed": rows.unwitnessed,
+                "damaged_rows": [
+                    {"what": what, "error_id": error.id, "error": str(error)}
+                    for what, error in rows.damaged.items()
+                ],
             }
         )
     else:
+        for error in rows.damaged.values():
+            print_text(str(error))
         for d in found.damaged:
             print_text(f"{d.error} needed by: {', '.join(d.needed_by) or 'nothing'}")
             if d.moved:
@@ -76,4 +87,6 @@ def check(
             f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB, {found.unused} of them unused;"
             f" {len(found.damaged)} damaged"
         )
-    return Exit.INFRA if found.damaged else Exit.PASS
+        note = f", {rows.unwitnessed} attempts unwitnessed" if rows.unwitnessed else ""
+        print_text(f"{rows.checked:,} records; {len(rows.damaged)} damaged{note}")
+    return Exit.INFRA if found.damaged or rows.damaged else Exit.PASS

@@ -11,10 +11,11 @@ from orchestrator.frozen import FrozenRun
 from orchestrator.layers.graph import Array
 from orchestrator.layers.samples import choose, distances
 from orchestrator.matrix.conditions import parse_condition
-from orchestrator.observe import counted, outputs
+from orchestrator.observe import outputs
 from orchestrator.queue.states import AttemptState
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo
+from orchestrator.store.rows import counted
 
 CLEAN = "clean"
 

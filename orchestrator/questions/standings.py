@@ -12,12 +12,13 @@ from functools import cache
 from device_worker import wire
 from orchestrator.errors import AssayError, DamageError, InputError
 from orchestrator.frozen import FrozenRun, load_run
-from orchestrator.observe import counted, outputs_sha256, row_of
+from orchestrator.observe import outputs_sha256, row_of
 from orchestrator.orders import runtime_spec
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.store.database import Store
 from orchestrator.store.digests import taken_apart
 from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, RunInfo
+from orchestrator.store.rows import counted
 from orchestrator.variance.factors import Factors, factors
 from orchestrator.variance.observation import Row
 

@@ -87,7 +87,7 @@ def damage_of(table: str, row: Mapping[str, Any], what: str) -> DamageError | No
     """Why ``row``, as it was read, is not what was written; None where it is, or nobody knows."""
     try:
         whole = row["digest"] is None or row["digest"] == digest_of(table, row)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         whole = False
     return None if whole else damaged(what, "it is not what was written: its digest differs")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
 from orchestrator.errors import InfraError
-from orchestrator.store.faults import database_fault, value_fault
+from orchestrator.store.digests import damaged
+from orchestrator.store.faults import corrupt, database_fault, value_fault
 from orchestrator.store.records import canonical
 from orchestrator.store.schema import foreign
 from orchestrator.store.sqlite import open_sqlite
@@ -66,6 +68,10 @@ class Database:
             yield
         except DBAPIError as error:
             raise database_fault(error.orig or error, self.path) from error
+        except UnicodeDecodeError as error:  # what a damaged schema makes of SQLite's own messages
+            raise corrupt(error, self.path) from error
+        except json.JSONDecodeError as error:
+            raise damaged(f"a row of {self.path}", str(error)) from error
         except StatementError as error:
             raise value_fault(error.orig or error, self.path) from error
         except SQLAlchemyError as error:

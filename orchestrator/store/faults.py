@@ -27,13 +27,7 @@ def database_fault(error: BaseException, path: Path) -> AssayError:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return _read_only(where)
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return InfraError(
-                "E-STORE-CORRUPT",
-                f"not a readable Assay database ({error})",
-                where=where,
-                mend="restore it from a backup or move it away",
-                retryable=False,
-            )
+            return corrupt(error, path)
         case sqlite3.SQLITE_FULL:
             return _disk_full(where)
         case sqlite3.SQLITE_CANTOPEN:
@@ -48,6 +42,16 @@ def database_fault(error: BaseException, path: Path) -> AssayError:
             return InfraError(
                 "E-STORE-DB", f"{type(error).__name__}: {error}", where=where, retryable=False
             )
+
+
+def corrupt(error: BaseException, path: Path) -> InfraError:
+    return InfraError(
+        "E-STORE-CORRUPT",
+        f"not a readable Assay database ({error})",
+        where=str(path),
+        mend="restore it from a backup or move it away",
+        retryable=False,
+    )
 
 
 def file_fault(error: OSError, path: Path) -> AssayError:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store.faults import database_fault, missing
+from orchestrator.store.faults import corrupt, database_fault, missing
 from orchestrator.store.reader import Reader, Row
 from orchestrator.store.schema import check
 from orchestrator.store.sqlite import DATABASE, open_sqlite
@@ -32,6 +32,8 @@ def glance(root: Path, *, busy_timeout: float = 2.0) -> Iterator[Reader]:
         yield Reader(lambda sql, values: _query(connection, sql, values))
     except sqlite3.Error as error:
         raise database_fault(error, path) from error
+    except UnicodeDecodeError as error:  # what a damaged schema makes of SQLite's own messages
+        raise corrupt(error, path) from error
     finally:
         if connection is not None:
             connection.close()

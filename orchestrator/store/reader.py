@@ -43,6 +43,7 @@ ATTEMPT = (
     " timing_valid, claimed, started, ended, hub, environment, result, offline, content, digest"
     " FROM attempt"
 )
+DEVICE = "SELECT name, device_class, emulated, identity, first_seen, last_seen, digest FROM device"
 PACK = "SELECT nonce, run, device, created, manifest, digest FROM pack"
 BASELINE = "SELECT key, model_sha256, inputs, environment, created, data, digest FROM baseline"
 
@@ -162,7 +163,7 @@ class Reader:
 
     def devices(self) -> list[DeviceInfo]:
         """Every unit ever seen, by name."""
-        return [_device_info(row) for row in self._query("SELECT * FROM device ORDER BY name", {})]
+        return [_device_info(row) for row in self._query(f"{DEVICE} ORDER BY name", {})]
 
     def leases(self) -> list[LeaseInfo]:
         """The leases held now, by device."""
@@ -321,8 +322,9 @@ def attempt_info(row: Row, artefacts: Mapping[str, Blob]) -> AttemptInfo:
         told |= {**dict.fromkeys(ENDED), "error_id": damage.id, "error": str(damage)}
         told |= dict.fromkeys(("codes_valid", "timing_valid", "result"))
         told |= {"retryable": False, "artefacts": {}, "claimed": _number(row["claimed"])}
+        told["device"] = None
         state = AttemptState.INFRA_ERROR
-        return AttemptInfo(**told, state=state, witnessed=False, damage=damage)
+        return AttemptInfo(**told, state=state, damage=damage)
     told |= {name: row[name] for name in (*ENDED, "claimed")}
     told |= {name: _flag(row[name]) for name in ("codes_valid", "timing_valid")}
     return AttemptInfo(
@@ -331,7 +333,7 @@ def attempt_info(row: Row, artefacts: Mapping[str, Blob]) -> AttemptInfo:
         retryable=bool(row["retryable"]),
         result=result,
         artefacts=artefacts,
-        witnessed=row["digest"] is not None or not state.final,
+        digest=row["digest"],
     )
 
 

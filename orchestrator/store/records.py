@@ -219,8 +219,7 @@ class AttemptInfo:
 
     ``offline``: the nonce of the archive in which the cell left; ``token`` is 0 then too.
     ``content``: content_of its files. ``damage``: its record is not what was written; nothing it
-    says is then believed, and it counts as an infra_error. ``witnessed``: whether its record could
-    be verified.
+    says is then believed, and it counts as an infra_error.
     """
 
     id: str
@@ -244,8 +243,13 @@ class AttemptInfo:
     offline: str | None
     artefacts: Mapping[str, Blob]
     content: str | None = None
-    witnessed: bool = True
+    digest: str | None = None
     damage: DamageError | None = None
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether its record is known to be what was written."""
+        return self.digest is not None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 DATABASE = "assay.db"
 
@@ -38,6 +40,16 @@ def open_sqlite(path: Path, *, readonly: bool, busy_timeout: float) -> sqlite3.C
 def _text(data: bytes) -> str:
     """A flipped bit that leaves no UTF-8 spoils its row (its digest differs), not the question."""
     return data.decode("utf-8", "replace")
+
+
+def faults(execute: Callable[[str], Iterable[Any]]) -> list[str]:
+    """What SQLite finds wrong with its file, and rows that refer to rows that are not there."""
+    found = [str(row[0]) for row in execute("PRAGMA integrity_check")]
+    broken = [
+        f"row {row[1]} of {row[0]} refers to a row of {row[2]} that is not there"
+        for row in execute("PRAGMA foreign_key_check")
+    ]
+    return [*(why for why in found if why != "ok"), *broken]
 
 
 def _untouchable(path: Path) -> bool:
