@@ -44,7 +44,7 @@ class FrozenRun:
         classes = {d.name: d.class_ for d in self.inventory.devices}
         return classes.get(unit, slot.partition("#")[0])
 
-    def names_of(self, id: str) -> dict[str, str] | None:
+    def names_of(self, id: str) -> dict[str, Any] | None:
         """The names that a cell's ID was made of (`matrix.plan.cell_id`); None for another ID."""
         for slot, model, runtime in product(self.slots, self.matrix.models, self.matrix.runtimes):
             for file, inputs in product(model.files, model.inputs):
