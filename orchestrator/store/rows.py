@@ -103,7 +103,7 @@ class _Rows:
             self._attempts[info.id] = info
             if info.damage:
                 self.damaged[f"attempt {info.id}"] = info.damage
-            elif not info.witnessed:
+            elif info.state.final and not info.witnessed:
                 self.unwitnessed += 1
 
     def tables(self) -> Iterator[Callable[[], None]]:
