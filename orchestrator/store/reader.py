@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.errors import DamageError, InputError
+from orchestrator.errors import DamageError, InfraError, InputError
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.store.digests import damage_of, damaged
 from orchestrator.store.records import (
