@@ -7,7 +7,7 @@ import select
 import threading
 from typing import Any, Dict, Iterator, Tuple
 
-from device_worker import wire
+from device_worker import plain
 
 
 class SilenceError(Exception):
@@ -41,7 +41,7 @@ class Writer:
 
     def send(self, message: Dict[str, Any]) -> None:
         """Raises OSError when the coordinator is gone."""
-        data = memoryview(wire.encode(message) + b"\n")
+        data = memoryview(plain.encode(message) + b"\n")
         with self._lock:
             while data:
                 data = data[os.write(self._fd, data) :]
@@ -51,7 +51,7 @@ def lines(fd: int, silence: float) -> Iterator[bytes]:
     """Lines read from ``fd`` until its end.
 
     Raises SilenceError after ``silence`` seconds without a byte, LineTooLongError past
-    wire.MAX_LINE bytes.
+    plain.MAX_LINE bytes.
     """
     pending = b""
     while True:
@@ -61,6 +61,6 @@ def lines(fd: int, silence: float) -> Iterator[bytes]:
         if not chunk:
             return
         *whole, pending = (pending + chunk).split(b"\n")
-        if len(pending) > wire.MAX_LINE:
+        if len(pending) > plain.MAX_LINE:
             raise LineTooLongError
         yield from whole

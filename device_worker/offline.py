@@ -21,7 +21,7 @@ import tarfile
 import time
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from device_worker import environment, power, session, shortage, wire
+from device_worker import environment, plain, power, session, shortage, wire
 from device_worker.archive import (
     DOCUMENT_LIMIT,
     MANIFEST_FILE,
@@ -124,7 +124,7 @@ def load(root: str, sha256: str) -> Manifest:
     with storage("reading the manifest"), open(os.path.join(root, MANIFEST_FILE), "rb") as file:
         text = file.read()
     try:
-        data = wire.decode(text, DOCUMENT_LIMIT)
+        data = plain.decode(text, DOCUMENT_LIMIT)
         if sha256_of(data) != sha256:
             raise wire.WireError("it is not the one that was packed")
         return wire.load(Manifest, data)
@@ -240,7 +240,7 @@ class _Child:
         if code != 0 or not os.path.exists(path):
             return None
         with storage("reading an answer"), open(path, "rb") as file:
-            answer = wire.load(Answer, wire.decode(file.read(), DOCUMENT_LIMIT))
+            answer = wire.load(Answer, plain.decode(file.read(), DOCUMENT_LIMIT))
         return dataclasses.replace(answer, bundle=self._bundle)
 
     def _no_python(self, clock: Clock, why: str) -> Answer:

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
-from device_worker import environment, power, shortage, wire
+from device_worker import environment, plain, power, shortage, wire
 from device_worker.cache import Cache, read_plain, sha256_file
 from device_worker.channel import LineTooLongError, SilenceError, Writer, lines, take_stdio
 from device_worker.errors import (
@@ -137,7 +137,7 @@ class Session:
         """Reader thread: queue requests, answer pings, end the process with its coordinator."""
         try:
             for line in lines(fd, self._settings.watchdog):
-                request = wire.decode(line)
+                request = plain.decode(line)
                 if request.get("op") == "ping":
                     pong = {"type": "pong", "id": request.get("id"), "nonce": request.get("nonce")}
                     self._writer.send(pong)

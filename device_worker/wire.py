@@ -23,24 +23,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Type, TypeVar
 
+from device_worker.plain import WireError as WireError
+
 PROTOCOL = 2
-MAX_LINE = 1 << 20
-MAX_DEPTH = 32
-"""Levels of JSON: four times what any message has."""
-MAX_NUMBER = (1 << 63) - 1
-"""Nothing that is measured, counted or dated is larger."""
 
 T = TypeVar("T")
-
-
-class WireError(ValueError):
-    """A message does not have the agreed form."""
 
 
 @dataclass(frozen=True)
@@ -322,192 +314,6 @@ class Reading:
     values: Dict[str, Optional[float]]
 
 
-@dataclass(frozen=True)
-class Environment:
-    """What is known of ``JobResult.environment`` (`device_worker.environment`); there is more."""
-
-    machine: Optional[str] = None
-    kernel: Optional[str] = None
-    os: Optional[str] = None
-    libc: Optional[str] = None
-    python: Optional[str] = None
-    python_bits: Optional[int] = None
-    numpy: Optional[str] = None
-    hardware: Optional[str] = None
-    fingerprint: Optional[str] = None
-    soc: Optional[str] = None
-    isa_flags: Optional[List[str]] = None
-    cores: Optional[List[Dict[str, str]]] = None
-    governors: Optional[List[str]] = None
-    runtimes: Optional[Dict[str, Dict[str, Any]]] = None
-    runtime: Optional[Dict[str, Any]] = None
-    delegate: Optional[Dict[str, Any]] = None
-    board: Optional[Dict[str, Any]] = None
-    threads: Optional[int] = None
-
-
-def check_environment(data: Any) -> None:
-    """Raises WireError unless every field of `Environment` that ``data`` has is of its type."""
-    _expect(data, dict, "environment")
-    known = _hints(Environment)
-    load(Environment, {name: value for name, value in data.items() if name in known})
-
-
-MESSAGES: Dict[str, Dict[str, Any]] = {
-    "hello": {
-        "protocol": int,
-        "pid": Optional[int],
-        "python": Optional[str],
-        "clock_unix": Optional[float],
-        "worker_sha256": Optional[str],
-    },
-    "heartbeat": {"counter": Optional[int]},
-    "pong": {"nonce": Optional[str]},
-    "facts": {"environment": Dict[str, Any]},
-    "sensors": {"reading": Dict[str, Any], "doubts": Optional[Dict[str, Any]]},
-    "probed": {"delegate": Dict[str, Any]},
-    "have": {"present": List[str]},
-    "adopted": {},
-    "progress": {
-        "attempt": Optional[str],
-        "phase": Optional[str],
-        "done": Optional[int],
-        "total": Optional[int],
-    },
-    "result": {"result": Dict[str, Any]},
-    "content": {"files": Dict[str, str]},
-    "forgotten": {},
-    "done": {},
-    "bye": {},
-    "error": {
-        "kind": Optional[str],
-        "code": Optional[str],
-        "what": Optional[str],
-        "mend": Optional[str],
-    },
-}
-"""What a worker says: type -> its fields beside ``type`` and ``id``, as they are coerced."""
-
-ANSWERS = {
-    "ping": "pong",
-    "facts": "facts",
-    "sensors": "sensors",
-    "probe": "probed",
-    "have": "have",
-    "adopt": "adopted",
-    "run": "result",
-    "batch": "result",
-    "fetch": "content",
-    "forget": "forgotten",
-    "noop": "done",
-    "bye": "bye",
-}
-"""The type of the answer to each request."""
-
-
-def encode(message: Dict[str, Any]) -> bytes:
-    """One line, without its newline. NaN is refused: JSON has none."""
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
-
-
-def decode(line: bytes, limit: int = MAX_LINE) -> Dict[str, Any]:
-    """An object of plain JSON data, or WireError.
-
-    At most ``limit`` bytes and MAX_DEPTH levels; numbers are finite and no larger than
-    MAX_NUMBER, texts can be encoded.
-    """
-    if len(line) > limit:
-        raise WireError(f"longer than {limit} bytes: {line[:80]!r}")
-    try:
-        message = json.loads(
-            line, parse_int=_integer, parse_float=_number, parse_constant=_constant
-        )
-    except RecursionError:
-        raise WireError(f"nested too deep: {line[:80]!r}") from None
-    except WireError:
-        raise
-    except ValueError as error:
-        raise WireError(f"not JSON: {line[:80]!r}") from error
-    if not isinstance(message, dict):
-        raise WireError(f"not an object: {line[:80]!r}")
-    check_plain(message)
-    return message
-
-
-def _integer(text: str) -> int:
-    # Not by int() first: of a text of millions of digits it takes minutes.
-    if len(text) > 20 or abs(int(text)) > MAX_NUMBER:
-        raise WireError(f"a number out of range: {text[:40]}")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not abs(value) <= MAX_NUMBER:
-        raise WireError(f"a number out of range: {text[:40]}")
-    return value
-
-
-def _constant(text: str) -> float:
-    raise WireError(f"{text} is no number")
-
-
-def check_plain(data: Any) -> None:
-    """Raises WireError for what `decode` would not give: nested too deep, a number out of range,
-
-    a text that no encoding can take, an object that JSON does not have.
-    """
-    level: List[Any] = [data]
-    for _ in range(MAX_DEPTH):
-        below: List[Any] = []
-        for value in level:
-            if isinstance(value, dict):
-                below.extend(value)
-                below.extend(value.values())
-            elif isinstance(value, list):
-                below.extend(value)
-            else:
-                _check_scalar(value)
-        if not below:
-            return
-        level = below
-    raise WireError(f"nested deeper than {MAX_DEPTH} levels")
-
-
-def _check_scalar(value: Any) -> None:
-    if isinstance(value, str):
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise WireError(f"a text with half a character: {value[:40]!r}") from None
-    elif isinstance(value, (int, float)):
-        if not abs(value) <= MAX_NUMBER:  # NaN is no less than anything
-            raise WireError("a number out of range")
-    elif value is not None:
-        raise WireError(f"a {type(value).__name__} is no plain data")
-
-
-def message(line: bytes) -> Dict[str, Any]:
-    """A message of the worker's: of a known type, each of its fields as MESSAGES has it.
-
-    Raises WireError.
-    """
-    data = decode(line)
-    kind = data.get("type")
-    fields = MESSAGES.get(kind) if isinstance(kind, str) else None
-    if fields is None:
-        raise WireError(f"unknown type {str(kind)[:40]!r}")
-    unknown = sorted(set(data) - set(fields) - {"type", "id"})
-    if unknown:
-        raise WireError(f"{kind}: unknown field {unknown[0][:40]!r}")
-    found = {name: _coerce(hint, data.get(name), f"{kind}.{name}") for name, hint in fields.items()}
-    ident = _coerce(Optional[int], data.get("id"), f"{kind}.id")
-    if kind == "facts":
-        check_environment(found["environment"])
-    return {"type": kind, "id": ident, **found}
-
-
 def dump(value: Any) -> Dict[str, Any]:
     """A dataclass of this module as plain JSON data."""
     return dataclasses.asdict(value)
@@ -522,7 +328,7 @@ def load(cls: Type[T], data: Any) -> T:
     if unknown:
         raise WireError(f"{cls.__name__}: unknown field {unknown[0]!r}")
     try:
-        return cls(**{k: _coerce(hints[k], v, f"{cls.__name__}.{k}") for k, v in data.items()})
+        return cls(**{k: coerce(hints[k], v, f"{cls.__name__}.{k}") for k, v in data.items()})
     except TypeError as error:
         raise WireError(f"{cls.__name__}: {error}") from error
 
@@ -533,23 +339,24 @@ def _hints(cls: Type[Any]) -> Dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _coerce(hint: Any, value: Any, where: str) -> Any:
+def coerce(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as its type hint has it; ``where`` names it. Raises WireError."""
     if hint is Any:
         return value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in _UNIONS:
         if value is None and type(None) in args:
             return None
-        return _coerce(next(a for a in args if a is not type(None)), value, where)
+        return coerce(next(a for a in args if a is not type(None)), value, where)
     if origin is list:
         _expect(value, list, where)
-        return [_coerce(args[0], v, where) for v in value]
+        return [coerce(args[0], v, where) for v in value]
     if origin is tuple:
         _expect(value, list, where)
-        return tuple(_coerce(args[0], v, where) for v in value)
+        return tuple(coerce(args[0], v, where) for v in value)
     if origin is dict:
         _expect(value, dict, where)
-        return {k: _coerce(args[1], v, where) for k, v in value.items()}
+        return {k: coerce(args[1], v, where) for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
         return load(typing.cast("Type[Any]", hint), value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

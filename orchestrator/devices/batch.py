@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_worker import wire
+from device_worker import plain, wire
 from device_worker.archive import DOCUMENT_LIMIT
 from device_worker.batch import TRIALS, TRIED, Recipe, Trial, Tried
 from device_worker.runtimes import FORMATS
@@ -140,7 +140,7 @@ def read(path: Path, result: wire.BatchResult) -> Answers:
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive)
-            plan = wire.decode(b'{"tried":%s}' % archive.read(TRIED), DOCUMENT_LIMIT)["tried"]
+            plan = plain.decode(b'{"tried":%s}' % archive.read(TRIED), DOCUMENT_LIMIT)["tried"]
             if not isinstance(plan, list):
                 raise ValueError(f"{TRIED} is no list")
             tried = [wire.load(Tried, item) for item in plan]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from device_worker import wire
+from device_worker import messages, plain, wire
 from orchestrator.errors import (
     AssayError,
     DeadlineError,
@@ -68,7 +68,7 @@ class Worker:
             self.clock_offset = round(clock - time.time(), 3)
 
     def ask(self, op: str, *, timeout: float, **fields: Any) -> dict[str, Any]:
-        """Send one request and return its reply, whose fields are those of wire.MESSAGES.
+        """Send one request and return its reply, whose fields are those of messages.MESSAGES.
 
         Raises DeadlineError E-SILENCE without one, InfraError E-WORKER-GARBAGE for another one.
         """
@@ -86,7 +86,7 @@ class Worker:
         self._id += 1
         self._send({"op": op, "id": self._id, **fields})
         reply = self._reply(self._id, timeout, late, progress)
-        if reply["type"] != wire.ANSWERS[op]:
+        if reply["type"] != messages.ANSWERS[op]:
             raise self._garbage(f"answers {op!r} with {reply['type']!r}")
         return reply
 
@@ -110,7 +110,7 @@ class Worker:
 
     def _result(self, cls: type[T], reply: Mapping[str, Any]) -> T:
         try:
-            wire.check_environment(reply["result"].get("environment"))
+            messages.check_environment(reply["result"].get("environment"))
             return wire.load(cls, reply["result"])
         except wire.WireError as error:
             raise self._garbage(f"gives a result that is none: {error}") from error
@@ -157,7 +157,7 @@ class Worker:
 
     def _send(self, message: dict[str, Any]) -> None:
         self._sent = time.monotonic()
-        self._channel.send(wire.encode(message))
+        self._channel.send(plain.encode(message))
 
     def _late(self, id: str, what: str) -> DeadlineError:
         return DeadlineError(
@@ -210,7 +210,7 @@ class Worker:
             if line is None:
                 raise self._ended()
             try:
-                message = wire.message(line)
+                message = messages.message(line)
             except wire.WireError as error:
                 garbage += 1
                 # A library may print a word; what looks like a message and is none is the worker's.

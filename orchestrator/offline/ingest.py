@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_worker import wire
+from device_worker import messages, plain, wire
 from device_worker.archive import (
     DOCUMENT_LIMIT,
     RESULT,
@@ -79,14 +79,14 @@ class _Received:
     def expect(self, document: bytes) -> dict[str, int]:
         """Check the document; the files that must come with it (sha256 -> bytes)."""
         try:
-            data = wire.decode(document, DOCUMENT_LIMIT)
+            data = plain.decode(document, DOCUMENT_LIMIT)
             if data.get("schema") != RESULT:
                 raise wire.WireError(f"its schema is not {RESULT}")
             result = wire.load(Result, data)
-            wire.check_environment(result.environment)
+            messages.check_environment(result.environment)
             for answer in result.answers:
                 if answer.result is not None:
-                    wire.check_environment(answer.result.environment)
+                    messages.check_environment(answer.result.environment)
             sealed = seal(result.manifest_sha256, data)
         except (ValueError, RecursionError) as error:
             raise form(self._path, f"its document cannot be read: {error}") from None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from device_worker import wire
+from device_worker import messages, plain, wire
 from orchestrator.results.files import described, refuse
 
 LONGEST_NS = 1 << 53
@@ -41,13 +41,13 @@ class Asked:
 def job_result(data: Mapping[str, Any] | None) -> wire.JobResult:
     """What the worker said, out of what a hub hands on. Raises InfraError E-RESULT-FORM, -VALUE."""
     try:
-        wire.check_plain(data)
+        plain.check_plain(data)
     except wire.WireError as error:
         refuse("E-RESULT-VALUE", str(error))
     try:
         if data is None:
             raise wire.WireError("there is none")
-        wire.check_environment(data.get("environment"))
+        messages.check_environment(data.get("environment"))
         return wire.load(wire.JobResult, {k: v for k, v in data.items() if k not in TOLD})
     except wire.WireError as error:
         refuse("E-RESULT-FORM", str(error))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from device_worker import wire
+from device_worker import plain, wire
 from device_worker.outputs import sample_digest
 from orchestrator.errors import InfraError
 from orchestrator.results import npy
@@ -93,7 +93,7 @@ def check_telemetry(data: bytes) -> None:
     """Raises InfraError E-RESULT-FORM unless it is a list of readings, one JSON object a line."""
     try:
         for line in data.splitlines():
-            for name in wire.load(wire.Reading, wire.decode(line)).values:
+            for name in wire.load(wire.Reading, plain.decode(line)).values:
                 if name != shown(name):
                     raise wire.WireError(f"no sensor is called {name[:40]!r}")
     except wire.WireError as error:

@@ -17,7 +17,7 @@ import pickle
 import re
 from typing import Any
 
-from device_worker import wire
+from device_worker import plain, wire
 from orchestrator.errors import InfraError
 from orchestrator.results.files import refuse
 from orchestrator.results.finished import Failure, Finished, shown
@@ -63,7 +63,7 @@ def decode(data: bytes) -> Finished:
         refuse("E-RESULT-HASH", "a finished attempt is damaged: its bytes are not those written")
     document, _, rest = body.partition(b"\n")
     try:
-        return _loaded(wire.decode(document, DOCUMENT_LIMIT), rest)
+        return _loaded(plain.decode(document, DOCUMENT_LIMIT), rest)
     except wire.WireError as error:
         refuse("E-RESULT-FORM", f"a finished attempt cannot be read: {error}")
 

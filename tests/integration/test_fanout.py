@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from orchestrator.devices.session import Limits
 from orchestrator.errors import DeadlineError, InfraError, InputError, ModelError
@@ -20,6 +19,7 @@ from orchestrator.fanout import cluster
 from orchestrator.fanout.cluster import Cluster
 from orchestrator.fanout.executor import Executor, Seat
 from orchestrator.fanout.inprocess import InProcess
+from orchestrator.fanout.ray_start import ray
 from orchestrator.transports.settings import Fault
 from tests.support import hostile
 from tests.support.line import workers
@@ -269,6 +269,10 @@ class Older:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def form(self) -> int:
+        # What Ray raises in an actor's process for a method that its class has not.
+        raise AttributeError("'Hub' object has no attribute 'form'")
 
 
 class Newer(Older):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from device_worker import wire
+from device_worker import plain, wire
 
 REPO = Path(__file__).parents[3]
 QUICKSTART = REPO / "matrices" / "quickstart"
@@ -107,7 +107,7 @@ class WorkerProcess:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, f"worker ended: {self.stderr()}"
-        return wire.decode(line)
+        return plain.decode(line)
 
     def message(self) -> dict[str, Any]:
         """The next message that is no heartbeat or progress (those are collected)."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from device_worker import wire
+from device_worker import plain, wire
 from tests.unit.device_worker.harness import WorkerProcess, gemm
 
 ORT = wire.RuntimeSpec("onnxruntime")
@@ -31,7 +31,7 @@ def test_what_does_not_fit_into_an_answer_is_left_out(tmp_path: Path) -> None:
         job = worker.job(gemm(tmp_path / "m.onnx"), {"x": x}, ORT)
         result = worker.run(job)
         answer = worker.ask("fetch", attempt=job.attempt)
-    assert len(wire.encode(answer)) < wire.MAX_LINE // 2
+    assert len(plain.encode(answer)) < plain.MAX_LINE // 2
     assert result.files["telemetry"].path in answer["files"]
     assert result.files["sample_hashes"].path not in answer["files"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_worker import wire
+from device_worker import plain, wire
 from tests.unit.device_worker.harness import (
     BOOTSTRAP,
     WorkerProcess,
@@ -255,7 +255,7 @@ def test_a_fresh_lease_clears_what_a_dead_session_left(tmp_path: Path) -> None:
         assert list((tmp_path / "incoming").iterdir()) == []
 
 
-@pytest.mark.parametrize("line", [b"garbage", b"[1]", b"\xff\xfe", b"x" * (wire.MAX_LINE + 9)])
+@pytest.mark.parametrize("line", [b"garbage", b"[1]", b"\xff\xfe", b"x" * (plain.MAX_LINE + 9)])
 def test_garbage_from_the_coordinator_ends_the_session(tmp_path: Path, line: bytes) -> None:
     with WorkerProcess(tmp_path) as worker:
         worker.ask("noop")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from device_worker import wire
+from device_worker import plain, wire
 from orchestrator.devices import worker as module
 from orchestrator.devices.worker import Worker, clock_note
 from orchestrator.errors import (
@@ -46,7 +46,7 @@ class Script:
         if line is None:
             time.sleep(timeout)
             raise failures.silence("d", timeout)
-        return line if isinstance(line, bytes) else wire.encode(line)
+        return line if isinstance(line, bytes) else plain.encode(line)
 
     def stderr_tail(self) -> str:
         return self.stderr
@@ -265,7 +265,7 @@ def test_heartbeats_keep_silence_away_but_not_the_deadline(
 
     def beat(timeout: float) -> bytes:
         time.sleep(0.05)
-        return wire.encode(BEAT)
+        return plain.encode(BEAT)
 
     monkeypatch.setattr(script, "read_line", beat)
     began = time.monotonic()

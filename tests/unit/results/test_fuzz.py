@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_worker import wire
+from device_worker import messages, wire
 from orchestrator.errors import InfraError
 from orchestrator.results.check import Asked
 from orchestrator.results.door import admitted
@@ -28,10 +28,10 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
-FIELDS = sorted({name for fields in wire.MESSAGES.values() for name in fields} | {"id"})
+FIELDS = sorted({name for fields in messages.MESSAGES.values() for name in fields} | {"id"})
 MESSAGES = st.builds(
     lambda kind, more: json.dumps({"type": kind, **more}).encode(),
-    st.sampled_from(sorted(wire.MESSAGES)),
+    st.sampled_from(sorted(messages.MESSAGES)),
     st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4),
 )
 
@@ -41,10 +41,10 @@ MESSAGES = st.builds(
 def test_worker_lines(line: bytes) -> None:
     counted["worker lines"] += 1
     try:
-        found = wire.message(line)
+        found = messages.message(line)
     except wire.WireError:
         return
-    assert found["type"] in wire.MESSAGES
+    assert found["type"] in messages.MESSAGES
     assert found["id"] is None or type(found["id"]) is int
 
 
