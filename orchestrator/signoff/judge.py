@@ -294,6 +294,7 @@ def _verdict(
     reasons += [g.reason for v in shown for g in decided if g.verdict == v]
     if case.answers and case.answers.nonfinite:
         count, n = case.answers.nonfinite, case.answers.n
+        verdicts.append("inconclusive")  # an answer, and never one that a pass rests on
         reasons.append(f"NaN or infinity in the outputs for {count} of {n} samples")
     if stands_for_it and e.standing:
         accepted = policy.accept_covered_by_class

@@ -248,6 +248,18 @@ def test_one_nan_sample_is_one_disagreement() -> None:
     assert found.fleet[0].spread.unanimity.k == 999
 
 
+def test_no_pass_rests_on_an_answer_that_is_not_finite() -> None:
+    finite = np.tile(f32([20.0, 0.0]), (1000, 1))
+    values = finite.copy()
+    values[3, 1] = np.inf
+    only = policy(gates={f"G{n}": {"enabled": False} for n in (0, 2, 3, 5, 7)})
+    for shown, verdict in ((finite, "pass"), (values, "inconclusive")):
+        cell = clean(outputs=(Output("logits", shown),))
+        result = of(decide(clean("ref"), cell, policy_=only))
+        assert gate(result, "G6").verdict == "pass"
+        assert result.verdict == verdict
+
+
 def test_many_pairs_are_corrected_by_holm() -> None:
     """10 of 1000 fails half a percent alone (p = .031), not as one of many; 100 of 1000 always."""
     alone = decide(device("ref"), device("d0", codes(flipped=10)))
