@@ -28,7 +28,7 @@ from orchestrator.reports.progress import PlainProgress
 from orchestrator.results.finished import Finished
 from orchestrator.run import enqueue, plan
 from orchestrator.staging import here
-from orchestrator.store.database import Store
+from orchestrator.store.database import Store, upgrade
 from orchestrator.store.farm import farm_id
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import AttemptInfo, CellInfo, Owner
@@ -36,7 +36,7 @@ from orchestrator.work_off import Stop, work_off
 from tests.support.tiny import Tiny
 
 DATA = Path(__file__).parents[1] / "data"
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(autouse=True)
@@ -524,6 +524,7 @@ def test_what_an_older_assay_spooled_is_collected(tmp_path: Path) -> None:
     """A store of df4554a whose coordinator died before it wrote its one answer down."""
     with tarfile.open(DATA / "df4554a" / "spooled.tar.gz") as tar:
         tar.extractall(tmp_path, filter="data")
+    upgrade(tmp_path / "store")
     with Store.open(tmp_path / "store") as store:
         (run,) = store.runs()
         queued = Line(store, run.id, io.StringIO())

@@ -103,7 +103,7 @@ def pull_takes_no_more_than_its_limit(t: Transport, scratch: PurePosixPath) -> N
     script = (
         'mkdir -p "$1" && cd "$1" && head -c 100 /dev/zero > small && '
         "head -c 3145728 /dev/zero > large && "
-        "dd if=/dev/zero of=sparse bs=1 count=1 seek=68719476736"
+        "truncate -s 68719476737 sparse"
     )
     expect("status", sh(t, script, str(scratch)).returncode, 0)
     with local_files() as (_, back):
