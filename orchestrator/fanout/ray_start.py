@@ -49,12 +49,14 @@ def start(join: bool) -> None:
     # Ray prints what befell its workers on stdout, where results belong; it has no other switch.
     # E-HUB-LOST says the same where the user looks.
     ray._private.worker._worker_logs_enabled = False
+    before = set(_sessions())
     for last in (join, True):
         try:
             _init(join)
         except Exception as error:  # Ray raises what it likes, plain Exception included
             if last or not slow(error):
-                raise failed(error, join) from error
+                began = [] if join else sorted(set(_sessions()) - before)
+                raise failed(error, join, began[-1] / "logs" if began else None) from error
         else:
             return
 
@@ -106,8 +108,8 @@ def slow(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) or _SLOW.search(str(error)) is not None
 
 
-def failed(error: BaseException, join: bool) -> InfraError:
-    """Whatever class the error has: what the user is told of it."""
+def failed(error: BaseException, join: bool, logs: Path | None = None) -> InfraError:
+    """Whatever class the error has: what the user is told of it. ``logs``: of the start."""
     said = " ".join(str(error).split()) or type(error).__name__
     if "Version mismatch" in said:
         return InfraError(
@@ -116,7 +118,7 @@ def failed(error: BaseException, join: bool) -> InfraError:
             mend="install the same Ray and Python on every hub",
             retryable=False,
         )
-    why = "" if join else told(_logs())
+    why = told(logs)
     if not join and slow(error) and not why:
         return InfraError(
             "E-RAY-SLOW",
@@ -138,11 +140,9 @@ def _load() -> str:
         return "on a machine that does not tell its load"
 
 
-def _logs() -> Path | None:
-    """Of the session that this process began last."""
-    root = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray")
-    found = sorted(root.glob(f"session_*_{os.getpid()}"))
-    return found[-1] / "logs" if found else None
+def _sessions() -> Iterator[Path]:
+    """Folders of those that this process began."""
+    return Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray").glob(f"session_*_{os.getpid()}")
 
 
 def told(logs: Path | None) -> str:

@@ -21,6 +21,7 @@ from orchestrator.reports.agreement import render
 from orchestrator.store.database import Store
 from tests.support.cli import assay
 from tests.support.judged import Judged
+from tests.support.sealed import reseal, reseal_rows
 from tests.support.tiny import MODELS, Tiny
 
 
@@ -137,6 +138,7 @@ def retask(store: Path, run: str, **task: Any) -> None:
         frozen = json.loads(text)
         frozen["matrix"]["models"][0]["task"] = task
         database.execute("UPDATE run SET frozen = ? WHERE id = ?", (json.dumps(frozen), run))
+    reseal_rows(store, "run")
 
 
 def test_other_names_for_the_classes_are_another_study(farm: Farm, copy: Path) -> None:
@@ -239,18 +241,22 @@ def test_history_tells_what_changed_since(farm: Farm, copy: Path) -> None:
             "bench-1-ds.int8-digits-repeat:3-ref"
         ]
         other = {**(repeat.result or {}), "outputs": (reference.result or {})["outputs"]}
-        hashes = reference.artefacts["sample_hashes"].sha256
+        files = {role: reference.artefacts[role].sha256 for role in ("sample_hashes", "output-0")}
         with store.database.write() as connection:
             for change in (
                 ("UPDATE attempt SET environment = ? WHERE id = ?", (updated, clean.id)),
                 ("UPDATE attempt SET result = ? WHERE id = ?", (json.dumps(other), repeat.id)),
-                (
-                    "UPDATE attempt_artefact SET sha256 = ?"
-                    " WHERE attempt = ? AND role = 'sample_hashes'",
-                    (hashes, repeat.id),
+                *(
+                    (
+                        "UPDATE attempt_artefact SET sha256 = ? WHERE attempt = ? AND role = ?",
+                        (sha256, repeat.id, role),
+                    )
+                    for role, sha256 in files.items()
                 ),
             ):
                 connection.exec_driver_sql(*change)
+            for attempt in (clean.id, repeat.id):
+                reseal(connection, attempt)
     (row,) = history(copy, "bench-1")["rows"]
     assert (row["asked_again"], row["unchanged"]) == (2, 1)
     assert row["versions"] == {"litert": [old["runtime"]["version"], "9.9"]}

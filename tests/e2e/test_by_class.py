@@ -22,6 +22,7 @@ from orchestrator.store.database import Store
 from tests.support.cli import Done, assay
 from tests.support.line import coordinator
 from tests.support.line import done as done_of
+from tests.support.sealed import reseal_rows
 from tests.support.tiny import Tiny
 
 UNITS = ("one", "two", "three", "odd")
@@ -224,6 +225,7 @@ def test_a_fingerprint_of_another_build_stands_for_nobody(desk: Desk) -> None:
     path, words = "$.taken_on.runtime.native_sha256", "another build of runtime"
     with sqlite3.connect(desk.store / "assay.db") as db:
         db.execute("UPDATE fingerprint SET document = json_set(document, ?, 'c0ffee')", (path,))
+    reseal_rows(desk.store, "fingerprint")
     done = desk.run("run", "--by-class", "--json")
     assert all(c[0] == "clean" for c in cells(done.json).values()), done.err
     assert words in done.err

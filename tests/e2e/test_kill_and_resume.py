@@ -264,7 +264,7 @@ def test_worker_over_ssh(tiny: Tiny, store: Path, server: sshd.Sshd, undisturbed
         ran.until(at_work_after(1))
         ran.until(lambda _: workers(tiny.root("one")))
         os.kill(workers(tiny.root("one"))[0], signal.SIGKILL)
-        ended_then_resumed(ran, store, "E-WORKER-DIED", "E-LINK")
+        ended_then_resumed(ran, store, "E-WORKER-KILLED", "E-WORKER-DIED", "E-LINK")
     assert summary(store) == undisturbed
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import assay
-from tests.support.isa import needs_exact
+from tests.support.isa import needs_exact, saturates
 from tests.support.judged import Judged
 from tests.support.realmodels import MODELS, classifiers, write
 
@@ -109,4 +109,6 @@ def test_what_x86_keeps_in_float_is_a_difference_of_plans(ran: Judged) -> None:
     assert (found["answer"], found["plan_matters"]) == ("plan", True)
     kinds = sorted((layer["a"], layer["b"]) for layer in found["plan"]["layers"])
     assert kinds == 2 * [("Add", "QLinearAdd")] + 6 * [("Conv", "QLinearConv")]
-    assert {found["operators"][i]["kind"] for i in found["guilty"]} <= {"Softmax"}
+    # Where the host's products saturate, its integer convolutions differ as well.
+    integer = {"QLinearConv"} if saturates(ran.isa("host")) else set()
+    assert {found["operators"][i]["kind"] for i in found["guilty"]} <= {"Softmax"} | integer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, text
 
 from orchestrator.store.digests import digest_of
 from orchestrator.store.reader import ATTEMPT
@@ -26,3 +28,17 @@ def reseal(connection: Connection, attempt: str) -> None:
         text("UPDATE attempt SET content = :content, digest = :digest WHERE id = :id"),
         {"content": content, "digest": digest, "id": attempt},
     )
+
+
+def reseal_rows(store: Path, table: str, where: str = "true") -> None:
+    """The same for edited rows of another table; ``where``: SQL."""
+    engine = create_engine(f"sqlite:///{store / 'assay.db'}")
+    with engine.begin() as connection:
+        rows = connection.execute(text(f'SELECT rowid AS number, * FROM "{table}" WHERE {where}'))
+        for row in rows.mappings().all():
+            columns = {name: value for name, value in row.items() if name != "number"}
+            connection.execute(
+                text(f'UPDATE "{table}" SET digest = :digest WHERE rowid = :number'),
+                {"digest": digest_of(table, columns), "number": row["number"]},
+            )
+    engine.dispose()

@@ -296,7 +296,7 @@ def test_proxy_command(server: Sshd, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("false", "hung up"),
+        ("false", "hung up|the other side closed the connection"),
         ("assay-no-such-program %h", "not found"),
         ("sh -c 'echo no route to %h >&2; exit 3'", "it said: no route to 127.0.0.1"),
         ("sh -c 'echo HTTP/1.1 502 Bad Gateway; sleep 0.2'", "it said: HTTP/1.1 502 Bad Gateway"),
@@ -312,7 +312,7 @@ def test_proxy_command_that_fails(
     error = refusal(with_config(server, f"ProxyCommand {command}"))
     assert error.id == "E-SSH-UNREACHABLE"
     assert command.split()[0] in str(error)
-    assert says in str(error)
+    assert any(word in str(error) for word in says.split("|"))
     assert len(str(error)) < 800
 
 
