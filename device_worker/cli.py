@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any, List, NoReturn
 
-from device_worker import environment, session, wire
+from device_worker import environment, fence, session, wire
 from device_worker.errors import EXIT_REFUSED, WorkerError
 
 CACHE_LIMIT = 4 << 30
@@ -22,6 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--root", required=True, help="folder on this device that may be used")
     serve.add_argument("--owner", required=True, help="name of the farm that holds the lease")
     serve.add_argument("--token", required=True, type=int, help="fencing token of the lease")
+    serve.add_argument(
+        "--claim", type=fence.decode, default=fence.NO_STORE, help="what the farm's store says"
+    )
     serve.add_argument("--watchdog", type=float, default=60.0, help="seconds of silence allowed")
     serve.add_argument("--heartbeat", type=float, default=2.0, help="seconds between heartbeats")
     serve.add_argument("--observe", type=float, default=10.0, help="seconds to watch a holder")
@@ -61,6 +64,7 @@ def run(argv: List[str]) -> int:
             heartbeat=args.heartbeat,
             observe=args.observe,
             cache_limit=args.cache_limit,
+            claim=args.claim,
         )
     )
 

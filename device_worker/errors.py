@@ -27,15 +27,26 @@ _LONGEST = 500
 
 
 class WorkerError(Exception):
-    """One failure: ``code`` is stable, ``what`` and ``mend`` are single lines."""
+    """One failure: ``code`` is stable, ``what`` and ``mend`` are single lines.
 
-    def __init__(self, kind: str, code: str, what: str, mend: str = "") -> None:
+    ``more``: fields that its message has besides, for the coordinator to act on (see wire.py).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        code: str,
+        what: str,
+        mend: str = "",
+        more: Optional[Dict[str, Any]] = None,
+    ) -> None:
         self.kind, self.code, self.what, self.mend = kind, code, one_line(what), mend
+        self.more = more or {}
         super().__init__("%s [%s]" % (self.what, code))
 
     def message(self, request: Optional[object] = None) -> Dict[str, Any]:
         """The ``error`` message that answers ``request`` (None: not asked for)."""
-        fields = {"type": "error", "kind": self.kind, "code": self.code}
+        fields = {"type": "error", "kind": self.kind, "code": self.code, **self.more}
         texts = {"what": self.what, "mend": self.mend}
         return {**fields, **texts} if request is None else {**fields, **texts, "id": request}
 

@@ -42,6 +42,8 @@ MESSAGES: Dict[str, Dict[str, Any]] = {
         "code": Optional[str],
         "what": Optional[str],
         "mend": Optional[str],
+        "remembered": Optional[Dict[str, Any]],
+        "holder": Optional[str],
     },
 }
 """What a worker says: type -> its fields beside ``type`` and ``id``, as they are coerced."""

@@ -30,6 +30,7 @@ from device_worker.errors import (
     storage,
     told,
 )
+from device_worker.fence import NO_STORE, Claim
 from device_worker.lease import Lease
 from device_worker.telemetry.sensors import Sensors
 
@@ -53,6 +54,7 @@ class Settings:
     heartbeat: float = 2.0
     observe: float = 10.0
     cache_limit: int = 4 << 30
+    claim: Claim = NO_STORE
 
 
 def bundle_sha256() -> str:
@@ -116,7 +118,9 @@ class Session:
     def __init__(self, settings: Settings, writer: Writer) -> None:
         self._settings, self._writer = settings, writer
         self._root = os.path.realpath(settings.root)
-        self._lease = Lease(self._root, settings.owner, settings.token, settings.observe)
+        self._lease = Lease(
+            self._root, settings.owner, settings.token, settings.observe, settings.claim
+        )
         self._cache = Cache(self._root, settings.cache_limit)
         self._requests: queue.Queue[Message] = queue.Queue()
         self._leaving = threading.Event()

@@ -17,6 +17,8 @@ Coordinator -> worker (each has "op" and "id"; a reply carries the same "id"):
   bye                       -> bye, exit 0
 Worker -> coordinator, unasked: hello (first line), heartbeat {counter}.
 Any failure: error {kind: model_error|infra_error|not_available|stale, code: "E-...", what, mend}.
+With E-LEASE-STALE, remembered {incarnation, generation, token, place}: the grant before, that the
+device remembers; with E-LEASE-HELD, holder: the same farm's other name for the device.
 """
 
 from __future__ import annotations

@@ -5,24 +5,27 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from device_worker.fence import Claim
 from orchestrator.devices.bundle import find_bundle
 from orchestrator.devices.checks import Checked, StoppedError, Subject, address, check
 from orchestrator.devices.extras import holder, read_extras
 from orchestrator.devices.facts import read_facts
 from orchestrator.devices.health import HELD, Health, Item, State, bad, failed, unknown
 from orchestrator.devices.rounds import side_by_side
-from orchestrator.devices.session import DeviceSession, Limits
+from orchestrator.devices.session import Grant, Limits
 from orchestrator.errors import AssayError
 from orchestrator.matrix.device_class import DeviceClass
 from orchestrator.matrix.inventory import Device, bundle_name
+from orchestrator.queue.fences import Remembered
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
 from orchestrator.store.owner import this_process
@@ -43,32 +46,36 @@ class InUseError(Exception):
     """Another coordinator holds the device; the text says which."""
 
 
-@dataclass(frozen=True)
-class Grant:
-    """The owner and token to drive a device under."""
+@dataclass(eq=False)
+class _Holding:
+    """A lease that may be replaced by a later one while it is held."""
 
-    owner: str
-    token: int
+    lease: Lease
 
 
 class Reservations:
     """Leases of the store in ``root``; without a store, tokens that only the devices know.
 
-    A context manager. Thread-safe. Raises InfraError E-STORE-* when there is a store that cannot be
-    used.
+    A context manager. Thread-safe. ``say``: told a line, on stderr unless given, when
+    the store goes on after it was moved or restored. Raises InfraError E-STORE-* when there is a
+    store that cannot be used.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] | None = None) -> None:
         self._store = Store.open(root) if (root / DATABASE).is_file() else None
+        self._say = say or _to_stderr
         self._farm = farm_id(root) if self._store else _own_name()
         self._owner = this_process()
-        self._held: list[Lease] = []
+        self._held: list[_Holding] = []
         self._granting = threading.Lock()
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="leases", daemon=True)
 
     def __enter__(self) -> Reservations:
         if self._store is not None:
+            moved = self._store.settle()
+            if moved:
+                self._say(moved)
             self._heart.start()
         return self
 
@@ -100,12 +107,21 @@ class Reservations:
             lease = self._store.acquire_lease(device.name, self._owner)
         if lease is None:
             raise InUseError(self._holder(device.name))
-        self._held.append(lease)
+        held = _Holding(lease)
+        self._held.append(held)
+
+        def catch_up(seen: Remembered) -> tuple[int, Claim]:
+            assert self._store is not None
+            held.lease, note = self._store.catch_up(held.lease, seen)
+            if note:
+                self._say(note)
+            return held.lease.token, held.lease.shown
+
         try:
-            yield Grant(self._farm, lease.token)
+            yield Grant(self._farm, lease.token, lease.shown, catch_up, stored=True)
         finally:
-            self._held.remove(lease)
-            self._store.release(lease)
+            self._held.remove(held)
+            self._store.release(held.lease)
 
     def seen(self, device: str) -> Mapping[str, Any] | None:
         """What the last good check remembered of the unit; None: never checked."""
@@ -134,7 +150,7 @@ class Reservations:
         assert self._store is not None
         while not self._ended.wait(HEARTBEAT_S):
             try:
-                self._store.renew(list(self._held))
+                self._store.renew([held.lease for held in list(self._held)])
             except AssayError:
                 continue  # a lease that is lost meanwhile is refused by the device
 
@@ -181,9 +197,7 @@ def check_devices(
         def _check(device: Device, grant: Grant) -> Health:
             assert device.profile is not None, "the loader gives every device one"
             seen = None if accept else reservations.seen(device.name)
-            subject = Subject(
-                device, device.profile, grant.owner, grant.token, seen, classes, contract
-            )
+            subject = Subject(device, device.profile, grant, seen, classes, contract)
             checked = check(subject, stop)
             if not _stranger(checked.health):
                 reservations.remember(device, checked)
@@ -222,11 +236,9 @@ def facts_document(device: Device, root: Path) -> dict[str, Any]:
 def _asked(device: Device, profile: DeviceClass, grant: Grant | str) -> dict[str, Any]:
     """``grant``: or by whom the device is in use; then no worker is started on it."""
     transport = open_transport(device.transport, device=device.name)
-    owner, token = (grant.owner, grant.token) if isinstance(grant, Grant) else ("", 0)
+    leased = grant if isinstance(grant, Grant) else Grant("", 0)
     limits = Limits(WORKER_S, WORKER_S)
-    with DeviceSession(
-        transport, device=device.name, owner=owner, token=token, limits=limits
-    ) as session:
+    with leased.session(transport, device=device.name, limits=limits) as session:
         facts = read_facts(transport, profile.facts, timeout=FACTS_S)
         workers: dict[str, Any] = {}
         if isinstance(grant, Grant):
@@ -261,6 +273,10 @@ def _stranger(health: Health) -> bool:
 
 def _one(device: Device, item: Item) -> Health:
     return replace(Health(device.name, device.class_), items=(item,))
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"assay: {line}\n")
 
 
 def _own_name() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from device_worker import wire
+from device_worker import fence, wire
 from orchestrator.bundles import bundle_for
 from orchestrator.devices.identity import expected
 from orchestrator.devices.session import Limits
@@ -24,8 +24,17 @@ from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import AttemptRecord, Blob, CellInfo, Claim, Json
 
 
-def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) -> Order:
-    """``farm``: the owner name under which this store's leases are known on devices."""
+def order_for(
+    claim: Claim,
+    frozen: FrozenRun,
+    artefacts: Artefacts,
+    farm: str,
+    shown: fence.Claim = fence.NO_STORE,
+) -> Order:
+    """``farm``: the owner name under which this store's leases are known on devices. ``shown``: as
+
+    of the lease.
+    """
     cell, matrix = claim.cell, frozen.matrix
     device, config = frozen.inventory.device(claim.device), matrix.runtime(cell.runtime)
     job = job_for(claim.attempt, cell, frozen, config, device)
@@ -40,6 +49,7 @@ def order_for(claim: Claim, frozen: FrozenRun, artefacts: Artefacts, farm: str) 
             claim.token,
             device.cache_limit,
             expected(device),
+            shown,
         ),
         job=job,
         python=device.interpreter(config.runtime),

@@ -66,11 +66,9 @@ def visit(device: Device, reservations: Reservations, limits: Limits = LIMITS) -
     try:
         with reservations.of(device) as grant:
             transport = open_transport(device.transport, device=device.name)
-            with DeviceSession(
+            with grant.session(
                 transport,
                 device=device.name,
-                owner=grant.owner,
-                token=grant.token,
                 limits=limits,
                 cache_limit=device.cache_limit,
                 identity=expected(device),

@@ -33,6 +33,8 @@ HEARTBEAT_S = 5.0
 POLL_S = 0.5
 GIVE_UP_AFTER = 3
 """Infrastructure failures in a row after which a device gets no more cells in this run."""
+CATCH_UPS = 3
+"""So often in a run a device may remember a later lease than the store's."""
 REST_S = 1.0
 """Pause after a device's first failure, three times as long after the next: a board may reboot."""
 
@@ -45,7 +47,11 @@ NOT_DELIVERED = frozenset({"E-LEASE-STALE", "E-ATTEMPT-UNKNOWN", "E-ATTEMPT-FINA
 
 @dataclass
 class _Unit:
-    """One device of the run: its lease while we hold it, and how it has been behaving."""
+    """One device of the run: its lease while we hold it, and how it has been behaving.
+
+    ``twin``: the name under which the farm was driving this very device; it is waited for.
+    ``caught_up``: how often the store had to go on above what the device remembered.
+    """
 
     name: str
     lease: Lease | None = None
@@ -54,6 +60,8 @@ class _Unit:
     failures: int = 0
     rest_until: float = 0.0
     given_up: Failure | None = None
+    caught_up: int = 0
+    twin: str | None = None
 
 
 @dataclass
@@ -118,6 +126,9 @@ class _Coordinator:
 
     def _work_off(self) -> None:
         self._move_run(RunState.RUNNING)
+        moved = self._store.settle()
+        if moved:
+            self._progress.message(moved)
         heart = threading.Thread(target=self._beat, name="leases", daemon=True)
         heart.start()
         state = RunState.INTERRUPTED
@@ -173,7 +184,9 @@ class _Coordinator:
         for unit in idle:
             if unit.lease is None:
                 wanted = self._wanted() if wanted is None else wanted
-                if unit.name in wanted:
+                if unit.twin is not None and not self._is_held(unit.twin):
+                    unit.twin = None
+                if unit.name in wanted and unit.twin is None:
                     unit.lease = self._store.acquire_lease(unit.name, self._owner)
             if unit.lease is not None:
                 self._feed(unit, unit.lease)
@@ -190,7 +203,7 @@ class _Coordinator:
             self._let_go(unit)
             return
         self._progress.cell_started(unit.claim.cell.id, unit.name)
-        order = order_for(unit.claim, self._frozen, self._store.artefacts, self._farm)
+        order = order_for(unit.claim, self._frozen, self._store.artefacts, self._farm, lease.shown)
         try:
             self._flying[self._fan.run(order)] = unit
         except AssayError as error:
@@ -222,7 +235,10 @@ class _Coordinator:
         unit.prefer = Prefer(claim.cell.env_key, claim.cell.model)
         finished = admitted(finished, asked_for(claim, self._frozen))
         try:
-            finished, written = self._write(finished)
+            settled = self._settled(unit, finished)
+            if settled is None:
+                return
+            finished, written = self._write(settled)
         except InfraError as error:
             if error.id != "E-LEASE-STALE":
                 raise
@@ -249,6 +265,37 @@ class _Coordinator:
         unit.rest_until = time.monotonic() + REST_S * 3.0 ** (unit.failures - 1)
         if unit.failures >= GIVE_UP_AFTER or not failure.retryable:
             self._give_up(unit, failure)
+
+    def _settled(self, unit: _Unit, finished: Finished) -> Finished | None:
+        """What to write down; None where the device's fence wants another try, so the cell waits.
+
+        Raises InfraError E-LEASE-STALE.
+        """
+        refusal, lease = finished.failure and finished.failure.refusal, unit.lease
+        if not refusal or lease is None:
+            return finished
+        if refusal.remembered is not None and unit.caught_up < CATCH_UPS:
+            unit.caught_up += 1
+            try:
+                unit.lease, note = self._store.catch_up(lease, refusal.remembered)
+            except InfraError as error:
+                if error.id != "E-STORE-COPY":
+                    raise
+                return replace(finished, failure=Failure.of(error))
+            if note:
+                self._progress.message(note)
+            return None
+        if refusal.holder is None or not self._is_held(refusal.holder):
+            return finished
+        unit.twin = refusal.holder
+        waits = f"it is the device that is in use as {unit.twin}"
+        self._progress.message(f"{unit.name}: {waits}, and waits for its turn")
+        self._store.cancel_running(lease, waits)
+        self._let_go(unit)
+        return None
+
+    def _is_held(self, device: str) -> bool:
+        return any(lease.device == device for lease in self._store.leases())
 
     def _write(self, finished: Finished) -> tuple[Finished, Finish]:
         """Write down what can be stored: another answer is an error of its attempt, not of the
@@ -388,7 +435,9 @@ class _Coordinator:
         return [c for c in cells if c.state is not CellState.DONE and c.id not in packed]
 
     def _expire_dead(self) -> int:
-        return expire_dead(self._store, self._watch, set(self._units), self._progress.message)
+        twins = {unit.twin for unit in self._units.values() if unit.twin is not None}
+        devices = twins | set(self._units)
+        return expire_dead(self._store, self._watch, devices, self._progress.message)
 
     def _abandon(self) -> None:
         """Second Ctrl-C: running attempts are cancelled, their cells wait for `assay resume`."""

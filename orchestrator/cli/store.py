@@ -1,13 +1,14 @@
-"""store upgrade, store check."""
+"""store upgrade, store check, store adopt."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.options import AsJson, StoreFolder, print_json, print_text, store_folder
-from orchestrator.errors import Exit
+from orchestrator.errors import Exit, InputError
 
 app = typer.Typer(no_args_is_help=True, help="The database and artefacts of a farm.")
 
@@ -90,3 +91,44 @@ def check(
         note = f", {rows.unwitnessed} attempts unwitnessed" if rows.unwitnessed else ""
         print_text(f"{rows.checked:,} records; {len(rows.damaged)} damaged{note}")
     return Exit.INFRA if found.damaged or rows.damaged else Exit.PASS
+
+
+@app.command()
+def adopt(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: StoreFolder = None,
+    as_json: AsJson = False,
+) -> int:
+    """Make this copy of a store the one that goes on: devices refuse every other from now on.
+
+    For E-STORE-COPY: two copies of a store are in use, or a backup was restored while the store
+    that it came from is still there. Nothing of the other copy is taken over.
+
+    Example: assay store adopt --yes --store /srv/assay
+    """
+    from orchestrator.store.database import Store
+    from orchestrator.store.place import here, shown
+
+    folder = store_folder(store)
+    Store.open(folder, readonly=True).close()  # makes none where none is
+    place = here(folder)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InputError("E-USAGE", "nobody is there to be asked", mend="add --yes")
+        what = f"Devices will refuse every copy of this store but the one at {shown(place)}. Adopt?"
+        if not typer.confirm(what, err=True):
+            return Exit.INTERRUPTED
+    with Store.open(folder) as opened:
+        made = opened.adopt()
+    if as_json:
+        print_json(
+            {
+                "schema": "assay.store-adopt/1",
+                "place": shown(place),
+                "incarnation": made.incarnation,
+                "generation": made.generation,
+            }
+        )
+    else:
+        print_text(f"generation {made.generation}: the store at {shown(place)} goes on")
+    return Exit.PASS

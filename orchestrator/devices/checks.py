@@ -20,9 +20,19 @@ from orchestrator.devices.bundle import find_bundle
 from orchestrator.devices.extras import board_of, holder, read_extras
 from orchestrator.devices.facts import Facts, read_facts
 from orchestrator.devices.findings import Extras, Values
-from orchestrator.devices.health import HELD, Health, Item, bad, failed, nothing, ok, unknown
+from orchestrator.devices.health import (
+    HELD,
+    REFUSED,
+    Health,
+    Item,
+    bad,
+    failed,
+    nothing,
+    ok,
+    unknown,
+)
 from orchestrator.devices.sensing import read_sensors
-from orchestrator.devices.session import DeviceSession, Limits
+from orchestrator.devices.session import Grant, Limits
 from orchestrator.devices.worker import Worker, emulated
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.matrix.device_class import DeviceClass, SourceSpec, recognise
@@ -56,15 +66,14 @@ class GoneError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """``owner``, ``token``: the lease to take on the device. ``seen``: `findings.identity_of` it,
+    """``grant``: the lease to take on the device. ``seen``: `findings.identity_of` it, as the store
 
-    as the store knows it. ``classes``: all that it might be. ``contract``: check the transport too.
+    knows it. ``classes``: all that it might be. ``contract``: check the transport too.
     """
 
     device: Device
     profile: DeviceClass
-    owner: str
-    token: int
+    grant: Grant
     seen: Mapping[str, Any] | None = None
     classes: Sequence[DeviceClass] = ()
     contract: bool = True
@@ -109,11 +118,9 @@ class _Examiner:
         self._subject, self._stop = subject, stop
         self._device, self._name = subject.device, subject.device.name
         self._transport: Transport = open_transport(self._device.transport, device=self._name)
-        self._session = DeviceSession(
+        self._session = subject.grant.session(
             self._transport,
             device=self._name,
-            owner=subject.owner,
-            token=subject.token,
             limits=LIMITS,
             cache_limit=self._device.cache_limit,
         )
@@ -185,7 +192,9 @@ class _Examiner:
 
     def _lease_and_pythons(self) -> Iterator[Item]:
         """The first worker that starts takes the lease on the device."""
-        look = partial(holder, self._transport, self._subject.owner, self._extras, timeout=FACTS_S)
+        look = partial(
+            holder, self._transport, self._subject.grant.owner, self._extras, timeout=FACTS_S
+        )
         other, pythons = self._step("lease", look)
         if other is not None:
             self._held = True
@@ -198,15 +207,24 @@ class _Examiner:
                 version = f"{started.get('python')}, {_numpy(started)}"
                 make = ok if started.get("numpy") else _without_numpy
                 pythons.append(make(f"python {python}", version))
-            elif any(item.error in HELD for item in trouble):
+            elif any(item.error in HELD | REFUSED for item in trouble):
                 self._held = True
                 what = f"{trouble[0].finding}: {_LEFT}"
                 yield replace(trouble[0], name="lease", finding=what)
                 return
             else:
                 pythons += trouble
-        yield ok("lease", "taken for this check, given back after it" if self._workers else "free")
+        yield self._lease()
         yield from pythons
+
+    def _lease(self) -> Item:
+        """What is known of it once every Python was tried."""
+        if not self._workers:
+            return unknown("lease", "nobody holds it; no worker started that could take it")
+        taken = "taken for this check, given back after it"
+        if self._subject.grant.stored:
+            return ok("lease", taken)
+        return ok("lease", f"{taken}; without a store, so a farm's own lease was not tried")
 
     def _start(self, python: str) -> Mapping[str, Any]:
         """The environment under an interpreter. The worker takes the lease before its answer."""

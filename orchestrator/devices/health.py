@@ -50,6 +50,10 @@ HELD = frozenset({"E-LEASE-HELD", "E-LEASE-STALE"})
 """Errors that say of a device only that somebody else is using it."""
 
 
+REFUSED = frozenset({"E-STORE-COPY", "E-LEASE-CORRUPT"})
+"""Errors that say that the device lets in nobody, or not this store, until somebody acts."""
+
+
 def failed(name: str, error: AssayError, device: str) -> Item:
     """The item of a step that raised. ``device``: its name, which need not be said again."""
     what = " ".join(error.what.split()).removeprefix(f"{device}: ")

@@ -7,16 +7,19 @@ import hashlib
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from device_worker import wire
+from device_worker import fence, wire
+from device_worker.fence import NO_STORE, Claim
 from orchestrator.devices.bundle import BOOTSTRAP, CORRUPT, MISSING, BundleFile, worker_bundle
 from orchestrator.devices.hermetic import bring, transfer_deadline
 from orchestrator.devices.identity import ANYBODY, Identity, confirm
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError
+from orchestrator.queue.fences import RefusedError, Remembered
 from orchestrator.results import files
 from orchestrator.results.check import Asked, Declared, announced
 from orchestrator.transports import failures
@@ -50,12 +53,17 @@ class Limits(NamedTuple):
     silence: float = 180.0
 
 
+CatchUp = Callable[[Remembered], tuple[int, Claim]]
+"""From what a device remembers to a token and claim that it lets in. Raises InfraError."""
+
+
 class DeviceSession:
     """Context manager around one transport. One thread at a time.
 
     Entering it raises what opening the transport does, and as `confirm` for another unit than
     ``identity`` says, before anything is sent there. ``cache_limit``: bytes that models and inputs
-    may take on the device; None: the worker's own.
+    may take on the device; None: the worker's own. ``claim``: what the store shows besides the
+    token. ``catch_up``: asked once for a lease above what the device turns out to remember.
     """
 
     def __init__(
@@ -68,10 +76,13 @@ class DeviceSession:
         limits: Limits,
         cache_limit: int | None = None,
         identity: Identity = ANYBODY,
+        claim: Claim = NO_STORE,
+        catch_up: CatchUp | None = None,
     ) -> None:
         self._transport, self._device, self._limits = transport, device, limits
         self._owner, self._token, self._cache_limit = owner, token, cache_limit
-        self._identity = identity
+        self._identity, self._catch_up = identity, catch_up
+        self._claim = replace(claim, device=device)
         self._workers: dict[str, Worker] = {}
         self._serves: dict[str, str] = {}
         self.bytes_pushed = 0
@@ -247,19 +258,34 @@ class DeviceSession:
         return "sh", str(brought.python)
 
     def _start(self, python: tuple[str, ...], env: Mapping[str, str] | None) -> Worker:
+        try:
+            return self._launch(python, env)
+        except RefusedError as error:
+            seen = error.refusal.remembered
+            if seen is None or self._catch_up is None:
+                raise
+            self._token, claim = self._catch_up(seen)
+            self._claim = replace(claim, device=self._device)
+        return self._launch(python, env)
+
+    def _launch(self, python: tuple[str, ...], env: Mapping[str, str] | None) -> Worker:
         bundle = worker_bundle()
         remote = self._transport.root() / "worker" / bundle.name
-        owned = ("--owner", self._owner, "--token", str(self._token))
         # A worker must be heard of several times before its silence counts.
         beat = ("--heartbeat", f"{min(HEARTBEAT_S, self._limits.silence / 4):g}")
         cache = () if self._cache_limit is None else ("--cache-limit", str(self._cache_limit))
-        args = ("session", "--root", str(self._transport.root()), *owned, *beat, *cache)
+        owned = ("--owner", self._owner, "--token", str(self._token))
+        claim = ("--claim", fence.encode(self._claim))
+        args = ("session", "--root", str(self._transport.root()), *owned, *claim, *beat, *cache)
         argv = [*python, "-c", BOOTSTRAP, str(remote), bundle.sha256, *args]
         for attempt in range(2):
             channel = self._transport.start(argv, env=env)
             worker = Worker(channel, where=self._device, silence=self._limits.silence)
             try:
                 worker.greet(START_S)
+                if self._catch_up is not None:
+                    # Only a worker that has the lease answers.
+                    worker.ask("noop", timeout=START_S)
                 return worker
             except InfraError as error:
                 worker.kill()
@@ -275,3 +301,39 @@ class DeviceSession:
                 self._transport.push(Path(file.name), remote, timeout=transfer_deadline(size))
                 self.bytes_pushed += size
         raise AssertionError("unreachable: the loop returns or raises")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Under what a device is driven by the process itself: see DeviceSession.
+
+    ``stored``: a store granted it, so that its lease was tried and not only the device's.
+    """
+
+    owner: str
+    token: int
+    claim: Claim = NO_STORE
+    catch_up: CatchUp | None = None
+    stored: bool = False
+
+    def session(
+        self,
+        transport: Transport,
+        *,
+        device: str,
+        limits: Limits,
+        cache_limit: int | None = None,
+        identity: Identity = ANYBODY,
+    ) -> DeviceSession:
+        """A session under this grant."""
+        return DeviceSession(
+            transport,
+            device=device,
+            owner=self.owner,
+            token=self.token,
+            limits=limits,
+            cache_limit=cache_limit,
+            identity=identity,
+            claim=self.claim,
+            catch_up=self.catch_up,
+        )

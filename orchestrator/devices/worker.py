@@ -16,6 +16,7 @@ from orchestrator.errors import (
     ModelError,
     NotAvailableError,
 )
+from orchestrator.queue.fences import Refusal, RefusedError, Remembered
 from orchestrator.results.finished import shown
 from orchestrator.transports.base import Channel
 
@@ -271,10 +272,30 @@ class Worker:
                 return ModelError(code, what, where=self._where, mend=mend)
             case "not_available":
                 return NotAvailableError(code, what, where=self._where, mend=mend)
-            case "stale":
-                return InfraError(code, what, where=self._where, mend=mend, retryable=False)
-            case _:
-                return InfraError(code, what, where=self._where, mend=mend)
+            case kind:
+                retryable = kind != "stale"
+                refusal = self._refusal(message)
+                make = InfraError if refusal is None else RefusedError
+                error = make(code, what, where=self._where, mend=mend, retryable=retryable)
+                if isinstance(error, RefusedError) and refusal is not None:
+                    error.refusal = refusal
+                return error
+
+    def _refusal(self, message: Mapping[str, Any]) -> Refusal | None:
+        remembered, holder = message["remembered"], message["holder"]
+        try:
+            if remembered is not None:
+                return Refusal(remembered=Remembered.of(remembered))
+        except ValueError as error:
+            what = f"it remembers a lease that cannot be one: {error}"
+            raise InfraError(
+                "E-LEASE-CORRUPT",
+                what,
+                where=self._where,
+                mend="delete fences.json and lease.json there once no farm uses it",
+                retryable=False,
+            ) from error
+        return None if holder is None else Refusal(holder=shown(holder))
 
 
 def clock_note(offset: float | None) -> str | None:

@@ -207,6 +207,7 @@ class Hub:
             limits=limits,
             cache_limit=target.cache_limit,
             identity=target.identity,
+            claim=target.claim,
         )
         session.__enter__()
         self._places[target.device] = (target, session.reached)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from device_worker import wire
+from device_worker.fence import NO_STORE, Claim
 from orchestrator.devices.bundle import BundleFile
 from orchestrator.devices.identity import ANYBODY, Identity
 from orchestrator.devices.session import Limits
@@ -16,7 +17,7 @@ from orchestrator.transports.settings import TransportSettings
 class Target:
     """One unit, the lease under which it is driven, and what it must show to be that unit.
 
-    ``cache_limit``: as of DeviceSession.
+    ``cache_limit``, ``claim``: as of DeviceSession.
     """
 
     device: str
@@ -26,6 +27,7 @@ class Target:
     token: int
     cache_limit: int | None = None
     identity: Identity = ANYBODY
+    claim: Claim = NO_STORE
 
 
 @dataclass(frozen=True)

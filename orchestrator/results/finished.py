@@ -12,16 +12,21 @@ from orchestrator.errors import (
     ModelError,
     NotAvailableError,
 )
+from orchestrator.queue.fences import Refusal, RefusedError
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error in the form that is stored: outcome, stable ID, one line, and may it be retried?"""
+    """An error in the form that is stored: outcome, stable ID, one line, and may it be retried?
+
+    ``refusal``: why the device's fence did not let the lease in, where that is it.
+    """
 
     outcome: str
     id: str
     text: str
     retryable: bool
+    refusal: Refusal | None = None
 
     @classmethod
     def of(cls, error: AssayError) -> Failure:
@@ -32,6 +37,8 @@ class Failure:
                 return cls("not_available", error.id, str(error), False)
             case DeadlineError(id="E-CELL-TIMEOUT" | "E-SILENCE"):
                 return cls("timeout", error.id, str(error), False)
+            case RefusedError():
+                return cls("infra_error", error.id, str(error), error.retryable, error.refusal)
             case InfraError():
                 return cls("infra_error", error.id, str(error), error.retryable)
             case _:

@@ -16,13 +16,15 @@ from sqlalchemy import Connection, insert, select, text, update
 from sqlmodel import col
 
 from orchestrator.errors import DamageError, InfraError
+from orchestrator.queue.fences import Remembered, Standing, Step
 from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import RUN_STEPS, AttemptState, CellState, RunState
-from orchestrator.store import attempts, leases, queued
+from orchestrator.store import attempts, fences, leases, place, queued
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.digests import sealed
 from orchestrator.store.engine import Database, insert_missing
-from orchestrator.store.faults import file_fault, missing, value_fault
+from orchestrator.store.farm import farm_id
+from orchestrator.store.faults import copied, file_fault, missing, value_fault
 from orchestrator.store.owner import owner_is_dead
 from orchestrator.store.reader import Reader, Row
 from orchestrator.store.records import (
@@ -54,6 +56,11 @@ LOST = AttemptRecord(
     error_id="E-COORDINATOR-LOST",
     error="the coordinator that ran this attempt is gone",
 )
+BEHIND = AttemptRecord(
+    AttemptState.CANCELLED,
+    error_id="E-LEASE-BEHIND",
+    error="the device remembered a later lease; the store now goes on above it",
+)
 RELEASED = AttemptRecord(
     AttemptState.CANCELLED,
     error_id="E-CANCELLED",
@@ -68,6 +75,7 @@ class Store(Reader):
         super().__init__(self._select)
         self.database = database
         self.artefacts = artefacts
+        self._settled = False
 
     @classmethod
     def open(cls, root: Path, *, readonly: bool = False, busy_timeout: float = 10.0) -> Self:
@@ -182,12 +190,61 @@ class Store(Reader):
             insert_missing(connection, Device, {"name": name, "first_seen": now, **seen})
             connection.execute(update(Device).where(col(Device.name) == name).values(**seen))
 
+    def settle(self) -> str | None:
+        """Before the first lease: the store drives from where it lies. A line about a change.
+
+        A store that was moved or copied since it last drove becomes a new incarnation.
+        """
+        here = place.here(self.database.path.parent)
+        with self.database.write() as connection:
+            before = fences.settle(connection, here)
+        self._settled = True
+        if before is None:
+            return None
+        was, now = place.shown(before), place.shown(here)
+        return (
+            f"this store was at {was} and is now at {now}: it goes on from here;"
+            " if it is a copy, its devices refuse the other one from now on"
+        )
+
+    def adopt(self) -> Standing:
+        """This copy of the store goes on, and its devices refuse every other from now on."""
+        with self.database.write() as connection:
+            return fences.adopt(connection, place.here(self.database.path.parent))
+
+    def catch_up(self, lease: Lease, seen: Remembered) -> tuple[Lease, str | None]:
+        """The lease with a token above what the device remembers; a line about why, or None.
+
+        Attempts under it are cancelled, their cells wait. Raises InfraError E-STORE-COPY: another
+        copy of the store drove the device, and may go on; E-LEASE-STALE.
+        """
+        root = self.database.path.parent
+        here, gone = place.here(root), place.gone(seen.place, root, farm_id(root))
+        with self.database.write() as connection:
+            leases.require(connection, lease.device, lease.token)
+            found = fences.catch_up(connection, seen, refused=lease.token, here=here, gone=gone)
+            if found.step is not Step.COPIED:
+                attempts.cancel(connection, lease.device, lease.token, BEHIND)
+                lease = leases.regrant(connection, lease, time.time())
+        if found.step is Step.COPIED:
+            raise copied(lease.device, place.shown(seen.place), place.shown(here))
+        if found.step is Step.FOLLOWED:
+            return lease, None
+        there = place.shown(seen.place or here)
+        return lease, (
+            f"{lease.device}: this store was restored from a backup: the device remembers lease"
+            f" {seen.token}, granted at {there}, and the store {found.before.token} as its last;"
+            " it goes on above both"
+        )
+
     def acquire_lease(self, device: str, owner: Owner) -> Lease | None:
         """The device, or None while somebody holds it who is not known to be dead.
 
         A dead owner on this host loses the lease here and now; one elsewhere is for a LeaseWatch
         and ``expire``. Raises InfraError E-DEVICE-UNKNOWN (upsert_device comes first).
         """
+        if not self._settled:
+            self.settle()
         with self.database.write() as connection:
             lease = leases.grant(connection, device, owner, time.time())
             if isinstance(lease, LeaseInfo) and owner_is_dead(lease.owner):

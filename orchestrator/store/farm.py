@@ -8,13 +8,16 @@ from pathlib import Path
 
 from orchestrator.store.faults import file_fault
 
+FARM = "farm-id"
+"""The file in a store's folder that holds it."""
+
 
 def farm_id(root: Path) -> str:
     """Random, made once; two farms that share a device tell each other apart by it."""
-    path = root / "farm-id"
+    path = root / FARM
     try:
         if not path.exists():
-            part = root / f"farm-id.{os.getpid()}.{secrets.token_hex(4)}"
+            part = root / f"{FARM}.{os.getpid()}.{secrets.token_hex(4)}"
             part.write_text(f"farm-{secrets.token_hex(8)}\n")
             try:
                 os.link(part, path)  # fails where another coordinator was first

@@ -94,6 +94,17 @@ def stale(device: str | None, token: int) -> AssayError:
     )
 
 
+def copied(device: str, there: str, here: str) -> AssayError:
+    return InfraError(
+        "E-STORE-COPY",
+        f"another copy of this store, at {there}, has driven it since the two were one; this one,"
+        f" at {here}, may not",
+        where=device,
+        mend="go on with that copy, or with this one after: assay store adopt",
+        retryable=False,
+    )
+
+
 def _read_only(where: str) -> AssayError:
     return InfraError(
         "E-STORE-READONLY",

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlmodel import col
 
 from orchestrator.errors import InfraError
-from orchestrator.store import records
+from orchestrator.store import fences, records
 from orchestrator.store.faults import stale
 from orchestrator.store.records import LeaseInfo, Owner
 from orchestrator.store.tables import Device, Lease
@@ -32,18 +32,29 @@ def grant(
                 "E-DEVICE-UNKNOWN", f"no device {device!r} in the store", retryable=False
             )
         connection.execute(
-            insert(Lease).values(device=device, token=1, counter=0, granted=now, **vars(owner))
+            insert(Lease).values(device=device, token=0, counter=0, granted=now, **FREE)
         )
-        return records.Lease(device, 1, owner)
-    if row.coordinator is not None:
+    elif row.coordinator is not None:
         other = Owner(row.coordinator, row.host, row.boot_id, row.pid, row.pid_start)
         return LeaseInfo(device, row.token, row.counter, other, row.granted)
+    return _granted(connection, device, owner, now)
+
+
+def regrant(connection: Connection, lease: records.Lease, now: float) -> records.Lease:
+    """The same lease with a new token. Raises InfraError E-LEASE-STALE when it was lost."""
+    require(connection, lease.device, lease.token)
+    return _granted(connection, lease.device, lease.owner, now)
+
+
+def _granted(connection: Connection, device: str, owner: Owner, now: float) -> records.Lease:
+    token = fences.next_token(connection)
     connection.execute(
         update(Lease)
         .where(col(Lease.device) == device)
-        .values(token=row.token + 1, counter=0, granted=now, **vars(owner))
+        .values(token=token, counter=0, granted=now, **vars(owner))
     )
-    return records.Lease(device, row.token + 1, owner)
+    shown = fences.claim(connection, device, owner.coordinator)
+    return records.Lease(device, token, owner, shown)
 
 
 def renew(connection: Connection, lease: records.Lease) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from device_worker import fence
 from orchestrator.errors import DamageError
 from orchestrator.queue.states import AttemptState, CellState, RunState
 
@@ -69,11 +70,12 @@ class Owner:
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to one device while ``token`` is its newest."""
+    """The right to one device while ``token`` is its newest. ``shown``: to it, besides."""
 
     device: str
     token: int
     owner: Owner
+    shown: fence.Claim = field(default=fence.NO_STORE, compare=False)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.errors import InfraError
 
-HISTORY: tuple[str, ...] = ("0001", "0002", "0003", "0004")
+HISTORY: tuple[str, ...] = ("0001", "0002", "0003", "0004", "0005")
 HEAD = HISTORY[-1]
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -23,7 +23,7 @@ class Device(SQLModel, table=True):
 
 
 class Lease(SQLModel, table=True):
-    """One row per device for ever: ``token`` never falls. Free when ``coordinator`` is NULL."""
+    """One row per name for ever: ``token`` never falls. Free when ``coordinator`` is NULL."""
 
     device: str = Field(primary_key=True, foreign_key="device.name")
     token: int
@@ -34,6 +34,30 @@ class Lease(SQLModel, table=True):
     pid: int = 0
     pid_start: int = Field(default=0, sa_type=BigInteger)
     granted: float
+
+
+class Fence(SQLModel, table=True):
+    """One row: the store's incarnation, and the ``token`` it granted last (store/fences.py).
+
+    ``place``: where it drove from last, "" before it ever did. ``adopted``: the generation in which
+    somebody last decided that this copy goes on; ``heard``: the highest of another copy.
+    """
+
+    id: int | None = Field(default=None, primary_key=True)
+    incarnation: str
+    generation: int = Field(sa_type=BigInteger)
+    token: int = Field(sa_type=BigInteger)
+    place: str
+    adopted: int = Field(sa_type=BigInteger)
+    heard: int = Field(sa_type=BigInteger)
+
+
+class Forebear(SQLModel, table=True):
+    """An incarnation that the store goes on from, and the last token under it that was its own."""
+
+    number: int | None = Field(default=None, primary_key=True)
+    incarnation: str = Field(unique=True)
+    token: int = Field(sa_type=BigInteger)
 
 
 class Run(SQLModel, table=True):

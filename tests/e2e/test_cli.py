@@ -46,6 +46,7 @@ COMMANDS = (
     "report",
     "sql",
     "export",
+    "store adopt",
     "store upgrade",
     "version",
 )

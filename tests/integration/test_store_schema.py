@@ -88,10 +88,13 @@ def old_store(root: Path, revision: str) -> None:
     database.close()
     with sqlite3.connect(root / "assay.db") as plain:
         plain.executescript(
-            """INSERT INTO device VALUES ('pi', 'rpi-4', 0, '{}', 1, 2);
-            INSERT INTO run VALUES ('r1', 'old', 'running', 2, 1, '{}');
+            """INSERT INTO device (name, device_class, emulated, identity, first_seen, last_seen)
+              VALUES ('pi', 'rpi-4', 0, '{}', 1, 2);
+            INSERT INTO run (id, name, state, retry_infra, created, frozen)
+              VALUES ('r1', 'old', 'running', 2, 1, '{}');
             INSERT INTO slot VALUES ('r1', 'pi', 0, '["pi"]', 'pi');
-            INSERT INTO cell VALUES
+            INSERT INTO cell (run, id, position, slot, model, file, inputs, condition, runtime,
+              env_key, state, outcome, attempt, failures) VALUES
               ('r1', 'c0', 0, 'pi', 'm', 'f', 'i', 'clean', 'ort', 'ort', 'done', 'ok', 'a0', 0),
               ('r1', 'c1', 1, 'pi', 'm', 'f', 'i', 'hot', 'ort', 'ort', 'pending', NULL, NULL, 0);
             INSERT INTO attempt (id, run, cell, number, device, token, state, claimed, retryable)

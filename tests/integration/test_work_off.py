@@ -432,7 +432,7 @@ def spooled(queued: Line, fan: InProcess) -> str:
     claim = queued.store.claim(queued.run, lease)
     assert claim is not None
     farm = farm_id(queued.store.database.path.parent)
-    order = order_for(claim, frozen, queued.store.artefacts, farm)
+    order = order_for(claim, frozen, queued.store.artefacts, farm, lease.shown)
     finished = fan.run(order).result()
     assert finished.failure is None
     fan.let_go("bench")
