@@ -213,22 +213,6 @@ def test_layers_of_either_format_have_their_parent(
     assert found["taps"]["findings"] == []
 
 
-def copy_of_store(demo: Demo, folder: Path) -> Path:
-    """For commands that add a run: what others ask of the newest one must not change."""
-    return shutil.copytree(demo.judged.store, folder / "store")
-
-
-def test_a_second_run_sends_no_byte_again(demo: Demo, tmp_path: Path) -> None:
-    wanted, store = "*-digits_ds.*-digits32-clean-*-t1", copy_of_store(demo, tmp_path)
-    again = assay("run", MATRIX, "--select", wanted, "--json", store=store, timeout=120)
-    second = Judged(again, store)
-    ran = [a for a in second.attempts.values() if a.device == "host"]
-    assert len(ran) == 4 + demo.has_tflite214
-    assert {a.result["bytes_pushed"] for a in ran} == {0}
-    for cell in second.attempts:
-        assert (second.output(cell) == demo.judged.output(cell)).all()
-
-
 def test_a_missing_runtime_reads_not_available_here(tmp_path: Path) -> None:
     """The row of a computer without tflite-runtime, whatever this one has."""
     matrix = yaml.safe_load(MATRIX.read_text())
@@ -263,10 +247,21 @@ def files_of(model: dict[str, Any]) -> list[dict[str, Any]]:
 GUIDE = (REPO / "docs" / "guides" / "quickstart.md").read_text()
 
 
+@pytest.fixture(scope="module")
+def copy(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For commands that add a run: what others ask of the newest one must not change.
+
+    One copy for all of them, in the guide's order: a device lets in only one of several.
+    """
+    return shutil.copytree(demo.judged.store, tmp_path_factory.mktemp("copy") / "store")
+
+
 @pytest.mark.parametrize("line", re.findall(r"^    \$ assay (.+)$", GUIDE, re.MULTILINE))
-def test_the_guides_commands_work_after_the_demo(demo: Demo, line: str, tmp_path: Path) -> None:
+def test_the_guides_commands_work_after_the_demo(
+    demo: Demo, copy: Path, line: str, tmp_path: Path
+) -> None:
     arguments = shlex.split(line.replace("report.html", str(tmp_path / "report.html")))
-    done = assay(*arguments, store=copy_of_store(demo, tmp_path))
+    done = assay(*arguments, store=copy)
     if "default.yaml" in line:
         # No emulated board counts there; a host whose products saturate fails by itself.
         expected = EXITS["fail" if saturates(demo.judged.isa("host")) else "inconclusive"]
@@ -279,6 +274,17 @@ def test_the_guides_commands_work_after_the_demo(demo: Demo, line: str, tmp_path
         expected = 0
     assert done.code == expected, done
     assert done.out
+
+
+def test_a_second_run_sends_no_byte_again(demo: Demo, copy: Path) -> None:
+    wanted, store = "*-digits_ds.*-digits32-clean-*-t1", copy
+    again = assay("run", MATRIX, "--select", wanted, "--json", store=store, timeout=120)
+    second = Judged(again, store)
+    ran = [a for a in second.attempts.values() if a.device == "host"]
+    assert len(ran) == 4 + demo.has_tflite214
+    assert {a.result["bytes_pushed"] for a in ran} == {0}
+    for cell in second.attempts:
+        assert (second.output(cell) == demo.judged.output(cell)).all()
 
 
 @pytest.mark.parametrize(
