@@ -20,7 +20,7 @@ from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.store.arrays import array_of, malformed
 from orchestrator.store.database import Store
 from orchestrator.store.digests import damaged, taken_apart
-from orchestrator.store.records import AttemptInfo, Blob, CellInfo, DeviceInfo, Json
+from orchestrator.store.records import AttemptInfo, Blob, CellInfo, DeviceInfo, Json, content_id
 from orchestrator.store.rows import counted
 from orchestrator.variance import tasks
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
@@ -134,7 +134,6 @@ def told(
         repeat_samples=repeats["samples"],
         repeat_mismatches=repeats["mismatches"],
         file_sha256=result["model_sha256"],
-        outputs_sha256=tuple(o["blob"]["sha256"] for o in result["outputs"]),
         soak=_soak(result.get("soak")),
         power=result.get("power"),
         order=_order(result.get("order")),
@@ -190,7 +189,7 @@ def outputs(
     """What an attempt that is ok put out. Raises as ``observation``."""
     staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
     with taken_apart(attempt):
-        hashes = outputs_sha256(attempt)
+        hashes = _outputs_sha256(attempt)
         if len(hashes) != len(staged.outputs):
             raise malformed(f"attempt {attempt.id}", f"{len(hashes)} outputs")
         found = tuple(
@@ -205,11 +204,19 @@ def outputs(
     return found
 
 
-def outputs_sha256(attempt: AttemptInfo) -> tuple[str, ...]:
-    """sha256 of each output's .npy of an attempt that is ok: what is kept is what it told of.
+def content_of(attempt: AttemptInfo) -> str:
+    """The content ID (`store.records.content_id`) of what an attempt that is ok put out.
 
     Raises DamageError E-STORE-DAMAGED.
     """
+    found = content_id(_outputs_sha256(attempt))
+    if found != attempt.content:
+        raise damaged(f"attempt {attempt.id}", "its content ID is not that of its outputs")
+    return found
+
+
+def _outputs_sha256(attempt: AttemptInfo) -> tuple[str, ...]:
+    """sha256 of each output's .npy: what is kept is what the result tells of."""
     with taken_apart(attempt):
         told = tuple(str(o["blob"]["sha256"]) for o in (attempt.result or {})["outputs"])
     kept = tuple(b.sha256 for r, b in _in_order(attempt.artefacts))

@@ -15,15 +15,15 @@ class Said:
     """An answer of somebody with a fingerprint that speaks for it.
 
     ``who``: device and configuration. ``question``: what two must share to be compared (model,
-    inputs, threads ...), ``asked`` the same in words. ``outputs``: hashes of everything that came
-    out.
+    inputs, threads ...), ``asked`` the same in words. ``content``: the content ID
+    of everything that came out.
     """
 
     fingerprint: str
     who: str
     attempt: str
     question: tuple[str, ...]
-    outputs: tuple[str, ...]
+    content: str
     asked: str = ""
 
 
@@ -98,12 +98,12 @@ def counted(answers: Iterable[Said], checks: Iterable[Check] = ()) -> Tested:
         return before and not same
 
     for group in _asked(answers):
-        first: dict[tuple[str, ...], Said] = {}
+        first: dict[str, Said] = {}
         for answer in group:
-            first.setdefault(answer.outputs, answer)
+            first.setdefault(answer.content, answer)
         found |= dict.fromkeys(combinations(first.values(), 2))
         for a, b in combinations(group, 2):
-            count(a, b, a.outputs == b.outputs)
+            count(a, b, a.content == b.content)
     for check in checks:
         if count(check.spot, check.full, not check.differing):
             found[check.spot, check.full] = None
@@ -112,9 +112,9 @@ def counted(answers: Iterable[Said], checks: Iterable[Check] = ()) -> Tested:
 
 def _asked(answers: Iterable[Said]) -> list[list[Said]]:
     """For each fingerprint and question the distinct answers of each who, the first of equals."""
-    asked: dict[tuple[str, tuple[str, ...]], dict[tuple[str, tuple[str, ...]], Said]] = {}
+    asked: dict[tuple[str, tuple[str, ...]], dict[tuple[str, str], Said]] = {}
     for a in answers:
-        asked.setdefault((a.fingerprint, a.question), {}).setdefault((a.who, a.outputs), a)
+        asked.setdefault((a.fingerprint, a.question), {}).setdefault((a.who, a.content), a)
     return [list(group.values()) for group in asked.values()]
 
 

@@ -78,14 +78,14 @@ def _row(
         "versions": dict(sorted(versions.items())),
         "questions": len(questions),
         "asked_again": len(again),
-        "unchanged": sum(len({a.outputs for _, a in answers}) == 1 for answers in again),
+        "unchanged": sum(len({a.content for _, a in answers}) == 1 for answers in again),
         "steps": [step for answers in again for step in _steps(store, answers, damaged)],
     }
 
 
 def _steps(store: Store, answers: Sequence[Asked], damaged: dict[str, AssayError]) -> list[Json]:
     told = []
-    for step in changes.steps([(a.outputs, a.environment) for _, a in answers]):
+    for step in changes.steps([(a.content, a.environment) for _, a in answers]):
         was, now = answers[step.index - 1], answers[step.index]
         f = now[1].factors
         told.append(

@@ -39,17 +39,17 @@ def subject_of(s: Standing, answer: Answer) -> Subject:
 
 
 class Reader:
-    """Answers by the hashes of their outputs, the last KEPT of them held."""
+    """Answers by content ID, the last KEPT of them held."""
 
     def __init__(self, store: Store, task: tasks.Task, found: Sequence[Standing]) -> None:
         self._store, self._task = store, task
-        self._known = {s.answer.outputs: (s, s.answer.attempt) for s in found if s.answer}
-        self._outputs: dict[str, tuple[str, ...]] = {}
+        self._known = {s.answer.content: (s, s.answer.attempt) for s in found if s.answer}
+        self._content: dict[str, str] = {}
         self._load = lru_cache(maxsize=KEPT)(self._read)
         self._compare = lru_cache(maxsize=None)(self._elements)
 
-    def _read(self, key: tuple[str, ...]) -> Answers:
-        s, attempt = self._known[key]
+    def _read(self, content: str) -> Answers:
+        s, attempt = self._known[content]
         inputs = None
         if isinstance(self._task, tasks.Anomaly):
             inputs = array(self._store, s.frozen.staging.sets[s.cell.inputs].x)
@@ -58,25 +58,25 @@ class Reader:
             inputs = inputs[: len(tensors[0].values)]
         return reading.read(self._task, tensors, None, inputs)
 
-    def _elements(self, a: tuple[str, ...], b: tuple[str, ...]) -> Elements:
+    def _elements(self, a: str, b: str) -> Elements:
         return elements(self._load(a), self._load(b))
 
     def rater(self, answer: Answer) -> Rater:
         """What it decided. Raises InfraError E-ARTEFACT-*, TaskError."""
         attempt = answer.attempt
         hashes = sample_hashes(self._store, attempt)
-        decided = self._load(answer.outputs).decisions
+        decided = self._load(answer.content).decisions
         if len(hashes) != len(decided):
             why = f"{len(hashes)} for {len(decided)} samples"
             raise malformed(f"sample_hashes of attempt {attempt.id}", why)
-        self._outputs[attempt.id] = answer.outputs
+        self._content[attempt.id] = answer.content
         return Rater(attempt.id, answer.factors, decided, hashes, attempt.claimed)
 
     def compare(self, a: Rater, b: Rater) -> Elements:
         """Two that ``rater`` gave. Raises as ``rater``."""
-        return self._compare(self._outputs[a.attempt], self._outputs[b.attempt])
+        return self._compare(self._content[a.attempt], self._content[b.attempt])
 
     def check_labels(self, rater: Rater, labels: Array) -> None:
         """Raises TaskError unless ``labels`` can be compared with what ``rater`` answered."""
-        answered = self._load(self._outputs[rater.attempt])
+        answered = self._load(self._content[rater.attempt])
         tasks.check_labels(self._task, labels[: rater.n], answered.outputs)

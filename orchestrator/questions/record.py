@@ -84,7 +84,7 @@ def _said(fingerprint: str, who: str, standing: Standing, answer: Answer) -> Sai
             str(answer.factors.threads),
             answer.factors.reset,
         ),
-        answer.outputs,
+        answer.content,
         f"{cell.model}.{cell.file} with {cell.inputs} {cell.condition}",
     )
 

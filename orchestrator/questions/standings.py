@@ -12,7 +12,7 @@ from functools import cache
 from device_worker import wire
 from orchestrator.errors import AssayError, DamageError, InputError
 from orchestrator.frozen import FrozenRun, load_run
-from orchestrator.observe import outputs_sha256, row_of
+from orchestrator.observe import content_of, row_of
 from orchestrator.orders import runtime_spec
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.store.database import Store
@@ -28,14 +28,14 @@ EVERY_RUN = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """An attempt that is ok. ``outputs``: sha256 of each output tensor's .npy."""
+    """An attempt that is ok. ``content``: the content ID of what it put out."""
 
     attempt: AttemptInfo
     factors: Factors
     environment: Json
     file_sha256: str
     inputs_sha256: tuple[str, ...]
-    outputs: tuple[str, ...]
+    content: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,5 +130,5 @@ def _answer(
             environment=environment,
             file_sha256=result["model_sha256"],
             inputs_sha256=tuple(result["input_sha256"]),
-            outputs=outputs_sha256(attempt),
+            content=content_of(attempt),
         )

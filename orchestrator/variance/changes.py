@@ -30,15 +30,15 @@ class Step:
 
 
 def steps(
-    answers: Sequence[tuple[Sequence[str], Mapping[str, Any]]],
+    answers: Sequence[tuple[str, Mapping[str, Any]]],
 ) -> list[Step]:
-    """``answers``: the hashes of the output bytes and the environment of each, in order of time.
+    """``answers``: the content ID and the environment of each, in order of time.
 
     Steps in which neither bytes nor environment change are left out.
     """
     found = []
     for i, ((was, before), (now, after)) in enumerate(pairwise(answers), 1):
-        step = Step(i, tuple(was) == tuple(now), tuple(changes(before, after)))
+        step = Step(i, was == now, tuple(changes(before, after)))
         if step.changes or not step.identical:
             found.append(step)
     return found

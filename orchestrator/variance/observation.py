@@ -85,7 +85,6 @@ class Observation:
     repeat_mismatches: int = 0
     error: str | None = None
     file_sha256: str = ""
-    outputs_sha256: tuple[str, ...] = ()
     soak: Soak | None = None
     power: str | None = None
     order: Order | None = None

@@ -90,17 +90,17 @@ def _set(
 def _rows(
     store: Store, subject: Subject, found: Given, truth: Truth, problems: list[Json]
 ) -> tuple[list[tuple[Case, Answers]], dict[str, tuple[tuple[str, str], ...]]]:
-    times: dict[tuple[str, str, tuple[str, ...]], Given] = defaultdict(list)
+    times: dict[tuple[str, str, str], Given] = defaultdict(list)
     for s, answer in found:
-        times[s.row.device, s.row.runtime, answer.outputs].append((s, answer))
+        times[s.row.device, s.row.runtime, answer.content].append((s, answer))
     several = Counter((device, runtime) for device, runtime, _ in times)
-    read: dict[tuple[str, ...], Answers | str] = {}
+    read: dict[str, Answers | str] = {}
     rows, given = [], {}
-    for (device, runtime, hashes), each in sorted(times.items(), key=lambda t: t[0][:2]):
+    for (device, runtime, content), each in sorted(times.items(), key=lambda t: t[0][:2]):
         s, answer = each[0]
-        if hashes not in read:
-            read[hashes] = _read(store, subject, s, answer, truth)
-        answers = read[hashes]
+        if content not in read:
+            read[content] = _read(store, subject, s, answer, truth)
+        answers = read[content]
         id = f"{s.cell.model}.{s.cell.file}@{device}/{runtime}"
         if several[device, runtime] > 1:
             id += f" of {s.run.id}"

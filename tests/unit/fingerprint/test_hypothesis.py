@@ -17,7 +17,7 @@ from orchestrator.fingerprint.hypothesis import (
     lines,
 )
 
-ONE = Said("f" * 64, "one:litert/default", "a1", ("model", "x", "8", "1"), ("out",), "m.f with x")
+ONE = Said("f" * 64, "one:litert/default", "a1", ("model", "x", "8", "1"), "out", "m.f with x")
 TWO = replace(ONE, who="two:litert/default", attempt="a2")
 
 
@@ -31,7 +31,7 @@ def test_pairs_need_one_fingerprint_and_one_question() -> None:
 
 
 def test_an_exception_is_a_counterexample_with_its_attempts() -> None:
-    other = replace(TWO, who="three:litert/default", attempt="a3", outputs=("else",))
+    other = replace(TWO, who="three:litert/default", attempt="a3", content="else")
     found = counted([ONE, TWO, other])
     assert (found.pairs, found.confirmed) == (3, 1)
     assert found.counterexamples == ((ONE, other),)
@@ -44,7 +44,7 @@ def test_an_exception_is_a_counterexample_with_its_attempts() -> None:
 
 def test_an_answer_that_came_out_otherwise_later_is_remembered() -> None:
     """One answered otherwise than two, and then as two did: by then it is one that does both."""
-    before = replace(ONE, attempt="a0", outputs=("old",))
+    before = replace(ONE, attempt="a0", content="old")
     found = counted([before, TWO, ONE])
     assert found.counterexamples == ((before, TWO),)
     assert (found.pairs, found.confirmed) == (2, 0)  # one and two, one and itself
@@ -54,14 +54,14 @@ def test_an_answer_that_came_out_otherwise_later_is_remembered() -> None:
 
 
 def test_one_that_contradicts_itself_is_apart_from_all() -> None:
-    again = replace(ONE, attempt="later", outputs=("else",))
+    again = replace(ONE, attempt="later", content="else")
     found = counted([ONE, again])
     assert (found.pairs, found.confirmed, found.counterexamples) == (1, 0, ((ONE, again),))
     assert found.at_most == 1.0
     assert found.between(TWO.who, ONE.who) == (ONE, again)
 
 
-SPOT = replace(TWO, attempt="s2", question=("model", "drawn", "3", "1"), outputs=("some",))
+SPOT = replace(TWO, attempt="s2", question=("model", "drawn", "3", "1"), content="some")
 
 
 def test_a_spot_check_counts_against_its_representative() -> None:
@@ -72,14 +72,14 @@ def test_a_spot_check_counts_against_its_representative() -> None:
     assert unlike.counterexamples == ((SPOT, ONE),)
     assert unlike.between(ONE.who, TWO.who) == (SPOT, ONE)
     # Drawn alike twice it is one pair, which one difference is enough to unmake.
-    again = replace(SPOT, attempt="s3", outputs=("other",))
+    again = replace(SPOT, attempt="s3", content="other")
     both = counted([ONE, SPOT], [Check(SPOT, ONE, 0), Check(again, ONE, 5)])
     assert (both.pairs, both.confirmed, both.counterexamples) == (1, 0, ((again, ONE),))
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=12))
 def test_every_pair_is_counted_once(outputs: list[str]) -> None:
-    answers = [replace(ONE, who=str(n), outputs=(o,)) for n, o in enumerate(outputs)]
+    answers = [replace(ONE, who=str(n), content=o) for n, o in enumerate(outputs)]
     found, n = counted(answers), len(outputs)
     equal = sum(a == b for i, a in enumerate(outputs) for b in outputs[i + 1 :])
     assert (found.pairs, found.confirmed) == (n * (n - 1) // 2, equal)
@@ -98,7 +98,7 @@ def test_kernels_that_fell_back_have_no_fingerprint() -> None:
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=8))
 def test_whoever_answered_differently_is_apart(outputs: list[str]) -> None:
-    answers = [replace(ONE, who=str(n), outputs=(o,)) for n, o in enumerate(outputs)]
+    answers = [replace(ONE, who=str(n), content=o) for n, o in enumerate(outputs)]
     pairs = itertools.combinations(enumerate(outputs), 2)
     expected = {frozenset((str(i), str(j))) for (i, a), (j, b) in pairs if a != b}
     assert counted(answers).apart.keys() == expected

@@ -154,7 +154,7 @@ def test_whom_data_set_apart_is_in_another_class_and_the_data_are_named() -> Non
     members = [Member(name, "ort", "1", EVEN) for name in ("a", "b", "c", "d")]
     members.insert(1, Member("other", "ort", "1", away))
     answers = [
-        Said(EVEN["sha256"], f"{name}:ort", f"of-{name}", ("net", "x"), (out,), "net.int8 with x")
+        Said(EVEN["sha256"], f"{name}:ort", f"of-{name}", ("net", "x"), out, "net.int8 with x")
         for name, out in (("a", "1"), ("b", "2"), ("c", "1"), ("d", "2"))
     ]
     tested = counted(answers)
