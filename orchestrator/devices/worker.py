@@ -31,6 +31,9 @@ CLOCK_TOLERANCE_S = 60.0
 EXIT_S = 2.0
 """How long after the end of its output a process may take to have an exit status."""
 
+FOR_GOOD = frozenset({"E-INPUT-MISFIT"})
+"""What a worker says that another attempt with the same job would only hear again."""
+
 _GARBAGE_LIMIT = 20
 _LITTER_BYTES = 4096
 
@@ -273,7 +276,7 @@ class Worker:
             case "not_available":
                 return NotAvailableError(code, what, where=self._where, mend=mend)
             case kind:
-                retryable = kind != "stale"
+                retryable = kind != "stale" and code not in FOR_GOOD
                 refusal = self._refusal(message)
                 make = InfraError if refusal is None else RefusedError
                 error = make(code, what, where=self._where, mend=mend, retryable=retryable)

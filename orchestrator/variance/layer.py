@@ -128,7 +128,9 @@ class LayerSums:
         if not n or self._bins is None:
             return LayerStats(n=0, nonfinite=self._lost)
         y = self._y
-        if not y.n and self._codes is not None and self._real is not None:
+        if self._furthest == 0:
+            y = x  # equal values summed in another order would differ in their rounding
+        elif not y.n and self._codes is not None and self._real is not None:
             y = Counted.of(self._real, self._codes, self._bins)
         rmse, sqnr = math.sqrt(self._noise / n), _decibels(x.squares, self._noise)
         return LayerStats(

@@ -243,6 +243,16 @@ def test_errors_are_told_apart(kind: str | None, cls: type[AssayError]) -> None:
     assert (raised.value.id, raised.value.what, raised.value.mend) == ("E-X", "w", "m")
 
 
+@pytest.mark.parametrize(("code", "retried"), [("E-INPUT-MISFIT", False), ("E-WORKER-SHORT", True)])
+def test_what_the_same_job_would_hear_again_is_not_tried_again(code: str, retried: bool) -> None:
+    worker, _ = greeted(
+        {"type": "error", "id": 1, "kind": "infra_error", "code": code, "what": "w"}
+    )
+    with pytest.raises(InfraError) as raised:
+        worker.ask("run", timeout=5)
+    assert raised.value.retryable is retried
+
+
 def test_an_error_of_no_request_ends_the_one_that_waits() -> None:
     worker, _ = greeted({"type": "error", "kind": "stale", "code": "E-LEASE-STALE", "what": "w"})
     with pytest.raises(InfraError) as raised:
