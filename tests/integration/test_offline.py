@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orchestrator.errors import InfraError, InputError, NotAvailableError
 from orchestrator.fanout.inprocess import InProcess
@@ -528,6 +532,86 @@ def test_a_document_that_was_changed_after_it_was_sealed(
     for text in (b"", b"[]", b"{", b'{"a":' * 100_000, b"\xff"):
         made = offline.write(farm.folder / "t", text, {})
         farm.refused(run, made, "E-INGEST-FORM")
+
+
+EDITS = st.lists(
+    st.tuples(st.integers(0, 1 << 20), st.integers(0, 64), st.binary(max_size=16)),
+    min_size=1,
+    max_size=3,
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+FUZZED = 80
+
+
+def test_fuzzed_archives(
+    farm: Farm, result: tuple[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other bytes in the tar, and other values in a document that is sealed again."""
+    run, path = result
+    document, _ = offline.read(path)
+    bytes_of_tar, before = gzip.decompress(path.read_bytes()), farm.state(run)
+    around = sorted(farm.folder.iterdir())
+    made, count = farm.folder / "fuzzed", Counter[str]()
+
+    def accepted(_: Store, nonce: str, records: Any) -> None:
+        """Everything was checked, and this would be stored now."""
+        raise InputError("E-INGEST-ACCEPTED", repr(records))
+
+    def tried(what: str, path: Path = made) -> str:
+        count[what] += 1
+        with pytest.raises(InputError, match=r"\[E-INGEST-") as caught:
+            farm.ingest(path)
+        assert "\n" not in str(caught.value)
+        return caught.value.what if caught.value.id == "E-INGEST-ACCEPTED" else ""
+
+    @settings(max_examples=FUZZED, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(edits=EDITS)
+    def archives(edits: list[tuple[int, int, bytes]]) -> None:
+        data = bytes_of_tar
+        for place, gone, new in edits:
+            at = place % (len(data) + 1)
+            data = data[:at] + new + data[at + gone :]
+        if data != bytes_of_tar:
+            made.write_bytes(gzip.compress(data, 1))
+            assert tried("archives") in ("", honest)  # beside its files stands what nobody reads
+
+    @settings(max_examples=FUZZED, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(place=st.sampled_from(sorted(_places(document), key=repr)), value=VALUES)
+    def documents(place: tuple[Any, ...], value: Any) -> None:
+        def change(document: dict[str, Any], files: dict[str, bytes]) -> None:
+            inner: Any = document
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = value
+
+        offline.tampered(path, made, change)
+        tried("documents")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packs, "finish", accepted)
+        honest = tried("honest", path)
+        assert honest
+        archives()
+        documents()
+    with capsys.disabled():
+        sys.stdout.write(f"\nfuzzed offline {dict(count)}\n")
+    assert sorted(farm.folder.iterdir()) == sorted([*around, made])
+    assert farm.state(run) == before
+    assert farm.ingest(path).left == 0
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a document, objects and lists too."""
+    if path:
+        yield path
+    if isinstance(value, dict | list):
+        keys = value if isinstance(value, dict) else range(len(value))
+        for key in keys:
+            yield from _places(value[key], (*path, key))
 
 
 # What happens there --------------------------------------------------------------------------
