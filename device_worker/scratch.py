@@ -19,10 +19,14 @@ _NAME = re.compile(r"assay-[a-z]+-([0-9a-f]{8})-([0-9]+)-([0-9]+)-\w{8}")
 
 
 @contextlib.contextmanager
-def scratch(what: str) -> Iterator[str]:
-    """A folder for ``what`` (letters) that goes afterwards. Raises OSError."""
-    swept(tempfile.gettempdir())
-    with tempfile.TemporaryDirectory(prefix="assay-%s-%s-" % (what, owner())) as folder:
+def scratch(what: str, inside: Optional[str] = None) -> Iterator[str]:
+    """A folder for ``what`` (letters) that goes afterwards. Raises OSError.
+
+    ``inside``: the folder to make it in, by default the system's for temporary files.
+    """
+    swept(inside or tempfile.gettempdir())
+    prefix = "assay-%s-%s-" % (what, owner())
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=inside) as folder:
         yield folder
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from device_worker.scratch import scratch
 from orchestrator.errors import DamageError, InfraError
 from orchestrator.store.faults import file_fault
 from orchestrator.store.records import Blob
@@ -115,34 +114,27 @@ class Artefacts:
 
     def _put(self, chunks: Iterable[bytes], expect: str | None = None) -> Blob:
         digest, size = hashlib.sha256(), 0
-        partial: Path | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".partial-", dir=self.folder)
-            partial = Path(name)
-            with os.fdopen(handle, "wb") as stream:
+            with scratch("put", str(self.folder)) as made, Path(made, "file").open("wb") as stream:
                 for chunk in chunks:
                     digest.update(chunk)
                     size += len(chunk)
                     stream.write(chunk)
                 sha256 = digest.hexdigest()
                 if expect is not None and sha256 != expect:
-                    raise _corrupt(partial, sha256, expect)
+                    raise _corrupt(Path(stream.name), sha256, expect)
                 final = self.place(sha256)
                 if not _is_whole(final, sha256):
                     stream.flush()
                     os.fsync(stream.fileno())
                     self._make_durable(final.parent)
-                    partial.chmod(0o644)
-                    partial.replace(final)
+                    os.fchmod(stream.fileno(), 0o644)
+                    Path(stream.name).replace(final)
                     _sync(final.parent)
             return Blob(sha256, size)
         except OSError as error:
             raise file_fault(error, self.folder) from error
-        finally:
-            if partial is not None:
-                with contextlib.suppress(OSError):
-                    partial.unlink(missing_ok=True)
 
     def _make_durable(self, folder: Path) -> None:
         """A sub-folder whose own name outlives a power cut; once per process and sub-folder,

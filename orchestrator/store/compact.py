@@ -7,7 +7,6 @@ marks, so they give the same answer at any moment.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
+from device_worker.scratch import scratch
 from orchestrator.errors import DamageError
 from orchestrator.store.engine import insert_missing
 from orchestrator.store.faults import file_fault
@@ -59,8 +59,8 @@ def _pack(
 ) -> int:
     folder = store.artefacts.folder
     try:
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as scratch:
-            path = Path(scratch) / "pack"
+        with scratch("pack", str(folder)) as made:
+            path = Path(made) / "pack"
             packed = _write(store, path, loose, table_of)
             if not packed:
                 return 0

@@ -181,8 +181,9 @@ def test_every_command_ends_well(world: World, tmp_path: Path, what: str) -> Non
     ):
         code, out, err = world.ask(*command)
         assert out, (command, code, err)
-    code, out, err = world.ask("explain", "-", "a", "b")
-    assert code in (3, 5), (out, err)
+    for command in (("explain", "-", "a", "b"), ("layers", "-", "a/litert", "b/litert")):
+        code, out, err = world.ask(*command)
+        assert code in (3, 5), (command, out, err)
     assert (world.ask("store", "check")[0] == 3) == ("garbage" not in what and "parts" not in what)
 
 

@@ -250,3 +250,34 @@ def test_many_may_switch_new_databases_to_wal_at_the_same_moment(tmp_path: Path)
         for thread in threads:
             thread.join()
     assert failures == []
+
+
+def test_what_a_killed_process_was_putting_goes_with_the_next_put(tmp_path: Path) -> None:
+    """Half a file of a process that is gone; that of one at work stays."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from orchestrator.store.artefacts import Artefacts\n"
+        "def chunks():\n"
+        "    yield b'half'\n"
+        "    print('half', flush=True)\n"
+        "    time.sleep(600)\n"
+        "Artefacts(Path(sys.argv[1]))._put(chunks())\n"
+    )
+    putting = [
+        subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    try:
+        for process in putting:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"half\n"
+        putting[0].kill()
+        putting[0].wait()
+        assert len(list(tmp_path.iterdir())) == 2
+        blob = Artefacts(tmp_path).put_bytes(b"whole")
+        left = {p.name for p in tmp_path.iterdir()} - {blob.sha256[:2]}
+        assert [str(putting[1].pid) in name for name in left] == [True]
+    finally:
+        for process in putting:
+            process.kill()
+            process.communicate()
