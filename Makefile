@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 FARM := $(BIN)/python -m infra.virtual_farm
 
+# Everything here starts `assay` many times: each would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check bench validity bundles farm farm-down farm-purge farm-packages install install-dev lock schema clean help
 
 help:

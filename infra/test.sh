@@ -51,7 +51,8 @@ hubs="tests/integration/test_hubs.py" code=0
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
-    $pytest -m "farm or phone" tests/contract tests/unit tests/integration || code=$?
+    $pytest $(grep -rlE 'mark\.(farm|phone)' tests/contract tests/unit tests/integration) \
+        -m "farm or phone" || code=$?
     $pytest $(e2e "" "$any") || code=$?
     $pytest $(e2e "" "$few") $hubs >"$logs/few" 2>&1 &
     second="$!" beside="$first $!"

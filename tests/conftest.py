@@ -44,9 +44,13 @@ NAMES = {
 
 
 def pytest_configure() -> None:
-    """Tests send SIGINT. A shell's background job starts with it ignored, and hands that on."""
+    """Tests send SIGINT and SIGHUP. A shell's background job starts with the one ignored, what
+
+    nohup starts with the other, and hands that on.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @functools.cache

@@ -73,7 +73,7 @@ def test_missing_decisions_agree_with_nothing() -> None:
     assert found.value < 0.5
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(LOGITS)
 def test_a_row_against_itself(q: Any) -> None:
     labels = np.arange(8) % 4
@@ -89,7 +89,7 @@ def test_a_row_against_itself(q: Any) -> None:
         assert (c.w1.low, c.w1.high, c.ks.high, c.psi.high) == (0, 0, 0, 0)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(LOGITS, LOGITS)
 def test_pairs_are_symmetric_but_for_the_sign(x: Any, y: Any) -> None:
     labels = np.arange(8) % 4
