@@ -8,40 +8,25 @@ from __future__ import annotations
 import functools
 import sys
 import uuid
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from device_worker import wire
 from device_worker.scratch import scratch
-from orchestrator.errors import AssayError, DamageError, InfraError
+from orchestrator.errors import AssayError, InfraError
 from orchestrator.fanout.executor import Executor
 from orchestrator.fanout.hub import Hub
 from orchestrator.fanout.order import Order, Target
 from orchestrator.frozen import FrozenRun
 from orchestrator.orders import blobs_of
 from orchestrator.results.finished import Finished
+from orchestrator.runs.baselines import Baseline, _known
 from orchestrator.store.database import Store
-from orchestrator.store.digests import damaged
-from orchestrator.store.records import BaselineKey, Json
+from orchestrator.store.records import BaselineKey
 from orchestrator.transports.settings import LocalSettings
 
 RUNTIME_OF = {"onnx": "onnxruntime", "tflite": "litert"}
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """``outputs``: sha256 of each output's .npy. ``error`` is set where the parent did not run,
-
-    ``damage`` where its record is not what was written.
-    """
-
-    attempt: str | None
-    outputs: tuple[str, ...] = ()
-    error: str | None = None
-    damage: DamageError | None = None
 
 
 def baselines(store: Store, fan: Executor, frozen: FrozenRun) -> dict[tuple[str, str], Baseline]:
@@ -65,31 +50,6 @@ def baselines(store: Store, fan: Executor, frozen: FrozenRun) -> dict[tuple[str,
     for name, (key, future) in running.items():
         found[name] = _keep(store, key, future)
     return found
-
-
-def stored(store: Store, frozen: FrozenRun) -> dict[tuple[str, str], Baseline]:
-    """(model, inputs) -> the newest answers of its FP32 parent in the store, of any environment."""
-    found: dict[tuple[str, str], Baseline] = {}
-    for spec in frozen.matrix.models:
-        for inputs in spec.inputs:
-            tensor = frozen.staging.tensors.get(f"{spec.name}/{inputs}")
-            if spec.fp32 is None or tensor is None:
-                continue
-            sha256 = frozen.staging.models[spec.name].sha256
-            read = functools.partial(store.baseline_newest, sha256, [tensor.sha256])
-            if known := _known(read):
-                found[spec.name, inputs] = known
-    return found
-
-
-def _known(read: Callable[[], Json | None]) -> Baseline | None:
-    try:
-        kept = read()
-        return None if kept is None else Baseline(kept["attempt"], tuple(map(str, kept["outputs"])))
-    except DamageError as error:
-        return Baseline(None, damage=error)
-    except (KeyError, TypeError) as error:
-        return Baseline(None, damage=damaged("an FP32 baseline", repr(error)))
 
 
 def run_alone(job: wire.Job, blobs: dict[str, str]) -> Finished:

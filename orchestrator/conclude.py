@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.baseline import Baseline
-from orchestrator.devices.worker import clock_note
 from orchestrator.errors import AssayError, DamageError
 from orchestrator.frozen import FrozenRun
 from orchestrator.matrix.by_class import CLEAN, ByClass
 from orchestrator.matrix.conditions import parse_condition
+from orchestrator.matrix.environment import clock_note
+from orchestrator.matrix.policy import Policy
 from orchestrator.observe import known_truth, observation_or_error
 from orchestrator.queue.states import CellState
 from orchestrator.reports import document
+from orchestrator.runs.baselines import Baseline
 from orchestrator.signoff.judge import judge
-from orchestrator.signoff.policy import Policy
+from orchestrator.store import series
 from orchestrator.store.arrays import malformed
 from orchestrator.store.database import Store
 from orchestrator.store.digests import taken_apart
@@ -77,16 +78,16 @@ def conclude(
         _judge, policy or frozen.policy, observations, truths, frozen.by_class
     ).result()
     rows = {a: row["id"] for row in signoff["rows"] for a in row["attempts"]}
-    series: dict[str, dict[str, DamageError]] = {"latency": {}, "telemetry": {}}
-    run, latency = store.run(run_id), store.latency(run_id, series["latency"])
-    telemetry = store.telemetry(run_id, series["telemetry"])
+    damage_of: dict[str, dict[str, DamageError]] = {"latency": {}, "telemetry": {}}
+    run, latency = store.run(run_id), series.latency(store, run_id, damage_of["latency"])
+    telemetry = series.telemetry(store, run_id, damage_of["telemetry"])
     for attempt, ns in list(latency.items()):
         if why := _unfit(attempts[attempt], ns, observations):
-            series["latency"][attempt] = malformed(f"latency_ns of attempt {attempt}", why)
+            damage_of["latency"][attempt] = malformed(f"latency_ns of attempt {attempt}", why)
             del latency[attempt]
     damaged |= {
         f"{name} of {attempts[attempt].cell}": error
-        for name, found in series.items()
+        for name, found in damage_of.items()
         for attempt, error in found.items()
     }
     environments: dict[str, Json] = {}
@@ -211,12 +212,12 @@ def _latency(
     timed = _timed(cells)
     emulated = {o.attempt: o.row.emulated for o in observations}
     found: dict[str, Json] = {}
-    for attempt, series in latency.items():
-        if attempt not in timed or attempt not in rows or not len(series):
+    for attempt, ns in latency.items():
+        if attempt not in timed or attempt not in rows or not len(ns):
             continue
-        p50, p90, p99 = np.percentile(np.asarray(series) / 1000.0, (50, 90, 99))
+        p50, p90, p99 = np.percentile(np.asarray(ns) / 1000.0, (50, 90, 99))
         found[rows[attempt]] = {
-            "n": len(series),
+            "n": len(ns),
             "p50_us": round(float(p50), 3),
             "p90_us": round(float(p90), 3),
             "p99_us": round(float(p99), 3),
@@ -237,19 +238,23 @@ def _traces(
         readings = telemetry.get(attempt, [])
         times = sorted({r.t_s for r in readings})
         at = {t: i for i, t in enumerate(times)}
-        series: dict[str, dict[str, list[float | None]]] = {"temp": {}, "freq": {}, "power": {}}
+        read_by: dict[str, dict[str, list[float | None]]] = {
+            "temp": {},
+            "freq": {},
+            "power": {},
+        }
         for reading in readings:
             kind, _, name = reading.sensor.partition("/")
-            if kind in series:
-                series[kind].setdefault(name, [None] * len(times))[at[reading.t_s]] = reading.value
+            if kind in read_by:
+                read_by[kind].setdefault(name, [None] * len(times))[at[reading.t_s]] = reading.value
         traces.append(
             {
                 "row": rows[attempt],
                 "attempt": attempt,
                 "t_s": times,
-                "temp_c": series["temp"],
-                "freq_khz": series["freq"],
-                "power_mw": series["power"],
+                "temp_c": read_by["temp"],
+                "freq_khz": read_by["freq"],
+                "power_mw": read_by["power"],
                 "latency_us": [round(ns / 1000, 3) for ns in latency[attempt]],
             }
         )

@@ -11,9 +11,8 @@ from orchestrator.inputs.dataset import Dataset
 from orchestrator.inputs.inspect import TensorInfo
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.yamlfile import Loc
-from orchestrator.observe import task_of
 from orchestrator.variance.lattice import Output
-from orchestrator.variance.tasks import TaskError, check_labels, decisions, tensor
+from orchestrator.variance.tasks import TaskError, check_labels, decisions, task_of, tensor
 
 
 def check(

@@ -14,7 +14,7 @@ from orchestrator.matrix.frozen import freeze, thaw
 from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import cell_id
-from orchestrator.signoff.policy import Policy
+from orchestrator.matrix.policy import Policy
 from orchestrator.staged import Staging
 
 CELL_NAMES = ("slot", "model", "file", "inputs", "condition", "runtime")

@@ -10,13 +10,13 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchestrator.baseline import Baseline, stored
-from orchestrator.devices.worker import emulated
 from orchestrator.errors import DamageError
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.conditions import parse_condition
+from orchestrator.matrix.environment import emulated
 from orchestrator.matrix.key import key_of
 from orchestrator.queue.states import AttemptState, CellState
+from orchestrator.runs.baselines import Baseline, stored
 from orchestrator.store.arrays import array_of, malformed
 from orchestrator.store.database import Store
 from orchestrator.store.digests import damaged, taken_apart
@@ -25,6 +25,7 @@ from orchestrator.store.rows import counted
 from orchestrator.variance import tasks
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 from orchestrator.variance.slices import same_inputs
+from orchestrator.variance.tasks import task_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -337,19 +338,6 @@ def _fp32(store: Store, parent: Baseline | None, names: Sequence[str]) -> tuple[
         Output(name, array(store, sha), None, None, None, None)
         for name, sha in zip(names, parent.outputs, strict=True)
     )
-
-
-def task_of(named: dict[str, Any]) -> tasks.Task:
-    """From a matrix' task as plain data."""
-    kinds = {
-        "classification": tasks.Classification,
-        "regression": tasks.Regression,
-        "anomaly": tasks.Anomaly,
-    }
-    kind = kinds[named.pop("type")]
-    named.pop("labels", None)
-    made: tasks.Task = kind(**named)
-    return made
 
 
 def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool:

@@ -16,6 +16,7 @@ from orchestrator.matrix.device_class import Thermal
 from orchestrator.matrix.fields import matches
 from orchestrator.matrix.inventory import Device
 from orchestrator.matrix.model import Matrix, RuntimeConfig
+from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.queue.states import AttemptState
 from orchestrator.results.check import Asked, Declared
 from orchestrator.results.files import ITEM_SIZES
@@ -108,22 +109,6 @@ def job_for(
         else wire.Soak(condition.target_c, condition.hold_s, matrix.gate.heat_s),
         power=_power(condition.mode, device),
         order=condition.seed,
-    )
-
-
-def runtime_spec(config: RuntimeConfig, device: Device) -> wire.RuntimeSpec:
-    found = device.delegates.get(config.delegate or "")
-    return wire.RuntimeSpec(
-        runtime=config.runtime,
-        threads=config.threads,
-        kernels=config.kernels,
-        reset=config.reset == "on",
-        providers=list(config.provider),
-        provider_options={name: dict(o) for name, o in config.provider_options.items()},
-        session=dict(config.session),
-        delegate=wire.Delegate(config.delegate, found.library, dict(found.options), found.sha256)
-        if found and config.delegate
-        else None,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+from orchestrator.coordinator.events import Progress
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.fingerprint.hypothesis import configuration
 from orchestrator.fingerprint.taken import taken_on
@@ -18,12 +19,11 @@ from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.key import Key
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import Cell
+from orchestrator.matrix.policy import Policy
+from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.matrix.work import count_samples
 from orchestrator.observe import observation_or_error, samples_of
-from orchestrator.orders import runtime_spec
 from orchestrator.queue.states import CellState
-from orchestrator.reports.progress import Progress
-from orchestrator.signoff.policy import Policy
 from orchestrator.store.database import Store
 from orchestrator.store.records import CellInfo, CellSpec
 from orchestrator.variance.covering import settle

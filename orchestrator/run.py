@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator import representatives
 from orchestrator.bundles import find_bundles, keep_bundles
+from orchestrator.coordinator.events import Progress
 from orchestrator.devices.bundle import BundleFile
 from orchestrator.errors import AssayError, NotAvailableError
 from orchestrator.fanout.executor import Executor
@@ -22,14 +23,14 @@ from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.loader import load_matrix
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import Cell, expand, select
+from orchestrator.matrix.policy import Policy
 from orchestrator.matrix.yamlfile import Loc, load
 from orchestrator.offline.outstanding import outstanding
-from orchestrator.reports.progress import Progress
 from orchestrator.representatives import Wanted
-from orchestrator.signoff.policy import Policy
 from orchestrator.staging import Compute, check_unchanged, stage
 from orchestrator.store import queued
 from orchestrator.store.artefacts import Artefacts
+from orchestrator.store.compact import compact
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import CellSpec
@@ -141,7 +142,7 @@ def finish(
             where=run_id,
             mend="assay ingest RESULT, or assay pack --cancel; assay signoff judges the rest",
         )
-    store.compact(run_id)
+    compact(store, run_id)
     return judge(store, run_id, frozen, fan)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from orchestrator.checkup import InUseError, Reservations
+from orchestrator.coordinator.reservations import InUseError, Reservations
 from orchestrator.devices.bundle import find_bundle
 from orchestrator.devices.identity import expected
 from orchestrator.devices.session import DeviceSession, Limits

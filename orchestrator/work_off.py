@@ -12,21 +12,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 
-from orchestrator.devices.worker import clock_note, emulated
+from orchestrator.coordinator.events import Progress
+from orchestrator.coordinator.expiry import expire_dead
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.fanout.executor import Executor
 from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.environment import clock_note, emulated
 from orchestrator.orders import asked_for, order_for, record
 from orchestrator.queue.expiry import LeaseWatch
 from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import AttemptState, CellState, RunState
-from orchestrator.reports.progress import Progress
 from orchestrator.results.door import admitted
 from orchestrator.results.finished import Failure, Finished, unexpected
 from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
-from orchestrator.store.owner import expire_dead
 from orchestrator.store.records import AttemptRecord, CellInfo, Claim, Finish, Lease, Owner
 
 HEARTBEAT_S = 5.0

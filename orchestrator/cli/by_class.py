@@ -55,7 +55,7 @@ def show(
     rehearse(matrix, select)
     with Store.open(root, readonly=True) as store:
         planned = divided(store, in_full, confidence, share)
-        saved = pace.saved(store, in_full, planned)
+        saved = pace.saved(store, planned.matrix, planned.inventory, in_full.cells, planned.cells)
     assert planned.by_class is not None
     before = total_work(planned.matrix, in_full.cells)
     work = total_work(planned.matrix, planned.cells)

@@ -33,8 +33,8 @@ def judged(run: str | None, folder: Path | None, policy: Path | None = None) -> 
     with Store.open(root) as store:
         other = None
         if policy is not None:
+            from orchestrator.matrix.policy import Policy
             from orchestrator.matrix.yamlfile import load
-            from orchestrator.signoff.policy import Policy
 
             other = load(policy, Policy)
         frozen = load_run(store.frozen(run_id))

@@ -26,10 +26,10 @@ from orchestrator.cli.options import (
 from orchestrator.errors import Exit, InputError
 
 if TYPE_CHECKING:
+    from orchestrator.coordinator.events import Progress
     from orchestrator.fanout.executor import Executor
     from orchestrator.matrix.inventory import Inventory
     from orchestrator.matrix.plan import Cell
-    from orchestrator.reports.progress import Progress
     from orchestrator.work_off import Stop
 
 

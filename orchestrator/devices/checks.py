@@ -33,9 +33,10 @@ from orchestrator.devices.health import (
 )
 from orchestrator.devices.sensing import read_sensors
 from orchestrator.devices.session import Grant, Limits
-from orchestrator.devices.worker import Worker, emulated
+from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.matrix.device_class import DeviceClass, SourceSpec, recognise
+from orchestrator.matrix.environment import emulated
 from orchestrator.matrix.inventory import Device, bundle_name
 from orchestrator.transports import open_transport
 from orchestrator.transports.base import Transport

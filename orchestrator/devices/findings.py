@@ -17,8 +17,8 @@ from device_worker.telemetry.sensors import hottest
 from orchestrator.devices.facts import Facts
 from orchestrator.devices.health import Item, bad, nothing, ok, unknown
 from orchestrator.devices.identity import compared
-from orchestrator.devices.worker import CLOCK_TOLERANCE_S
 from orchestrator.matrix.device_class import GENERIC, DeviceClass
+from orchestrator.matrix.environment import CLOCK_TOLERANCE_S
 from orchestrator.matrix.fields import matches
 from orchestrator.matrix.inventory import Device
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,23 +10,25 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from orchestrator.matrix.device_class import DeviceClass
+from orchestrator.matrix.inventory import Inventory
+from orchestrator.matrix.model import Matrix
+from orchestrator.matrix.policy import Policy
+
 FOLDER = Path(__file__).parents[2] / "matrices" / "schema"
-# By name: the policy's model belongs to a later stage, which this package must not import.
-MODELS = {
-    "matrix": "orchestrator.matrix.model:Matrix",
-    "inventory": "orchestrator.matrix.inventory:Inventory",
-    "device-class": "orchestrator.matrix.device_class:DeviceClass",
-    "policy": "orchestrator.signoff.policy:Policy",
+MODELS: dict[str, type[BaseModel]] = {
+    "matrix": Matrix,
+    "inventory": Inventory,
+    "device-class": DeviceClass,
+    "policy": Policy,
 }
 
 
 def schema(name: str) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of one of `MODELS`."""
-    module, _, attribute = MODELS[name].partition(":")
-    model: type[BaseModel] = getattr(importlib.import_module(module), attribute)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **model.model_json_schema(),
+        **MODELS[name].model_json_schema(),
     }
 
 

@@ -18,8 +18,8 @@ from orchestrator.fingerprint.taken import Prints
 from orchestrator.fingerprint.words import Document
 from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.by_class import CLEAN
+from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.observe import known_truth, observation_or_error
-from orchestrator.orders import runtime_spec
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, Json
 from orchestrator.variance.answers import Answers, read

@@ -17,9 +17,9 @@ from orchestrator.columns import parquet
 from orchestrator.columns.rows import Row, attempt_row, cell_row, pair_rows, run_row, verdict_rows
 from orchestrator.columns.samples import Parent, parent, sample_rows, telemetry_rows
 from orchestrator.columns.tables import TABLES
-from orchestrator.devices.worker import emulated
 from orchestrator.errors import AssayError, DamageError, InfraError
 from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.environment import emulated
 from orchestrator.store.database import Store
 from orchestrator.store.digests import damaged, taken_apart
 from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, RunInfo

@@ -10,14 +10,14 @@ from typing import Any
 
 from device_worker import wire
 from device_worker.runtimes import FORMATS
-from orchestrator.checkup import Reservations
+from orchestrator.coordinator.reservations import Reservations
 from orchestrator.devices.batch import run
 from orchestrator.devices.rounds import side_by_side
-from orchestrator.devices.worker import emulated
 from orchestrator.errors import AssayError, DeadlineError, InfraError, InputError, NotAvailableError
 from orchestrator.fingerprint.classes import Member
 from orchestrator.fingerprint.identify import identify
 from orchestrator.fingerprint.pack import archive, probes, wide
+from orchestrator.matrix.environment import emulated
 from orchestrator.matrix.inventory import Device
 from orchestrator.store import fingerprints
 from orchestrator.store.database import Store

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from orchestrator.errors import AssayError, DamageError
+from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.loader import sha256_file
+from orchestrator.matrix.model import Matrix
+from orchestrator.matrix.plan import Cell
+from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.matrix.work import total_work
-from orchestrator.orders import runtime_spec
 from orchestrator.questions.standings import every_run, standings
-from orchestrator.run import Planned
 from orchestrator.store.database import Store
 from orchestrator.store.series import LATENCY, Series
 from orchestrator.variance.factors import Way, way
@@ -63,13 +65,18 @@ class Saved(NamedTuple):
     emulated: bool
 
 
-def saved(store: Store, in_full: Planned, by_class: Planned) -> Saved:
+def saved(
+    store: Store,
+    matrix: Matrix,
+    inventory: Inventory,
+    in_full: Sequence[Cell],
+    by_class: Sequence[Cell],
+) -> Saved:
     """What running ``by_class`` in place of ``in_full`` saves, at the pace of earlier runs."""
-    matrix, inventory = in_full.matrix, in_full.inventory
-    before = total_work(matrix, in_full.cells).inferences
-    after = total_work(matrix, by_class.cells).inferences
+    before = total_work(matrix, in_full).inferences
+    after = total_work(matrix, by_class).inferences
     less: list[tuple[Kind, int]] = []
-    for full, cell in zip(in_full.cells, by_class.cells, strict=True):
+    for full, cell in zip(in_full, by_class, strict=True):
         if cell.id == full.id:
             continue
         unit = cell.candidates[0]

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from device_worker import batch as forms
 from device_worker import wire
-from orchestrator.checkup import Reservations
+from orchestrator.coordinator.reservations import Reservations
 from orchestrator.devices import batch
 from orchestrator.devices.session import Limits
 from orchestrator.errors import InfraError
 from orchestrator.frozen import FrozenRun
 from orchestrator.layers.graph import Array
 from orchestrator.layers.sides import Trial, Tried
-from orchestrator.orders import runtime_spec
+from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.visit import Visit, visit
 
 BUDGET = 64 << 20

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from orchestrator.observe import array, outputs, sample_hashes, task_of
+from orchestrator.observe import array, outputs, sample_hashes
 from orchestrator.questions.standings import Answer, Standing
 from orchestrator.store.arrays import malformed
 from orchestrator.store.database import Store
@@ -16,6 +16,7 @@ from orchestrator.variance.agreement import Rater
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.lattice import Array
 from orchestrator.variance.matched import Elements, elements
+from orchestrator.variance.tasks import task_of
 
 KEPT = 8
 """Answers held in memory at once: pairs are compared in an order that reuses them."""

@@ -12,8 +12,8 @@ from functools import cache
 from device_worker import wire
 from orchestrator.errors import AssayError, DamageError, InputError
 from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.observe import content_of, row_of
-from orchestrator.orders import runtime_spec
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.store.database import Store
 from orchestrator.store.digests import taken_apart

@@ -7,22 +7,13 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata, resources
 from typing import Any
 
+from orchestrator.signoff.result import COVERAGE
+
 SCHEMA = "assay.result/1"
 MAX_POINTS = 300
 """Most points kept of a trace's series: more than a chart in a report can show."""
 
 _SIGNOFF = ("verdict", "reasons", "policy", "classes", "rows", "pairs", "fleet")
-COVERAGE = (
-    "planned",
-    "ok",
-    "model_error",
-    "infra_error",
-    "timeout",
-    "cancelled",
-    "not_available",
-    "pending",
-)
-"""How a planned cell can stand, in the order in which reports list it."""
 
 
 def build(

@@ -9,8 +9,8 @@ import jinja2
 
 from orchestrator.reports import by_class, charts
 from orchestrator.reports import format as fmt
-from orchestrator.reports.document import COVERAGE
 from orchestrator.reports.headline import available, emulated_devices, headline
+from orchestrator.signoff.result import COVERAGE
 
 AXIS_WIDTH = 420
 OPEN_TRACES = 12

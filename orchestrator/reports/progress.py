@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import IO, Protocol
+from typing import IO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,64 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichBar
 from rich.text import Text
 
+from orchestrator.coordinator.events import NullProgress, Progress
 from orchestrator.reports import format as fmt
 
 RUNNING_SHOWN = 8
 """Most running cells listed at once; the rest are counted, so that the screen stays still."""
-
-
-class Progress(Protocol):
-    """Told by any thread what the run does. No method raises for what it is told."""
-
-    def start(self, total: int) -> None: ...
-
-    def grow(self, count: int) -> None:
-        """So many cells more than it started with."""
-
-    def cell_started(self, id: str, device: str) -> None: ...
-
-    def cell_finished(
-        self, id: str, device: str, outcome: str, seconds: float, note: str = ""
-    ) -> None:
-        """``outcome``: ok, model_error, infra_error, timeout, cancelled or not_available."""
-
-    def cell_waits(
-        self, id: str, device: str, outcome: str, seconds: float, note: str = ""
-    ) -> None:
-        """An attempt ended so that its cell waits for another one."""
-
-    def message(self, text: str) -> None: ...
-
-    def stop(self) -> None: ...
-
-
-class NullProgress:
-    """Shows nothing."""
-
-    def start(self, total: int) -> None:
-        pass
-
-    def grow(self, count: int) -> None:
-        pass
-
-    def cell_started(self, id: str, device: str) -> None:
-        pass
-
-    def cell_finished(
-        self, id: str, device: str, outcome: str, seconds: float, note: str = ""
-    ) -> None:
-        pass
-
-    def cell_waits(
-        self, id: str, device: str, outcome: str, seconds: float, note: str = ""
-    ) -> None:
-        pass
-
-    def message(self, text: str) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
 
 
 class PlainProgress:

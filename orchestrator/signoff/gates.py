@@ -6,8 +6,7 @@ opposite bound violates it, and is inconclusive between.
 
 from __future__ import annotations
 
-from orchestrator.signoff.case import Baseline, Case
-from orchestrator.signoff.policy import (
+from orchestrator.matrix.policy import (
     Accuracy,
     Behaviour,
     Codes,
@@ -15,6 +14,7 @@ from orchestrator.signoff.policy import (
     Reference,
     Repeatability,
 )
+from orchestrator.signoff.case import Baseline, Case
 from orchestrator.signoff.result import GateResult, GateVerdict, Repeat
 from orchestrator.variance.device import AgainstFp32
 from orchestrator.variance.intervals import (

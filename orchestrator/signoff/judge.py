@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.matrix.by_class import ByClass
+from orchestrator.matrix.policy import GATES, Policy
 from orchestrator.signoff import gates, tables
 from orchestrator.signoff.case import Baseline, Case, Group, baseline, cases
-from orchestrator.signoff.policy import GATES, Policy
 from orchestrator.signoff.reference import Choice, choose
 from orchestrator.signoff.refused import first_the_devices
 from orchestrator.signoff.result import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.matrix.policy import Candidate, Policy
 from orchestrator.signoff.case import Case
-from orchestrator.signoff.policy import Candidate, Policy
 
 
 @dataclass(frozen=True, eq=False)

@@ -213,3 +213,16 @@ def plain(value: Any) -> Any:
             return None
         case _:
             return value
+
+
+COVERAGE = (
+    "planned",
+    "ok",
+    "model_error",
+    "infra_error",
+    "timeout",
+    "cancelled",
+    "not_available",
+    "pending",
+)
+"""How a planned cell can stand, in the order in which reports list it."""

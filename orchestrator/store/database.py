@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import Connection, insert, select, text, update
 from sqlmodel import col
 
-from orchestrator.errors import DamageError, InfraError
+from orchestrator.errors import InfraError
 from orchestrator.queue.fences import Remembered, Standing, Step
 from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import RUN_STEPS, AttemptState, CellState, RunState
@@ -37,7 +37,6 @@ from orchestrator.store.records import (
     Lease,
     LeaseInfo,
     Owner,
-    Reading,
     sha256_of,
 )
 from orchestrator.store.schema import check
@@ -45,8 +44,7 @@ from orchestrator.store.sqlite import DATABASE
 from orchestrator.store.tables import Baseline, Cell, Device, Environment, Run, Slot, Verdict
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 SEEN_S = 60.0
 """How exact the time is at which a unit was last seen, in seconds."""
@@ -369,32 +367,6 @@ class Store(Reader):
         with self.database.write() as connection:
             row = {"run": run, "created": time.time(), "document": document}
             connection.execute(insert(Verdict).values(**self._sealed("verdict", row)))
-
-    def compact(self, run: str) -> int:
-        """Pack latency and telemetry files of finished attempts into Parquet; files packed."""
-        from orchestrator.store.compact import compact
-
-        return compact(self, run)
-
-    def latency(
-        self, run: str, damage: dict[str, DamageError] | None = None
-    ) -> dict[str, NDArray[np.int64]]:
-        """Attempt -> latency of each sample in ns, [samples]; packed or not.
-
-        An attempt whose file is damaged is told to ``damage`` and left out; without it the
-        DamageError E-ARTEFACT-* is raised.
-        """
-        from orchestrator.store.series import latency
-
-        return latency(self, run, damage)
-
-    def telemetry(
-        self, run: str, damage: dict[str, DamageError] | None = None
-    ) -> dict[str, list[Reading]]:
-        """Attempt -> telemetry readings in order of time; packed or not. ``damage`` as above."""
-        from orchestrator.store.series import telemetry
-
-        return telemetry(self, run, damage)
 
     def _select(self, sql: str, values: Mapping[str, Any]) -> list[Row]:
         with self.database.read() as connection:

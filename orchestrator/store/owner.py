@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.queue.expiry import LeaseWatch
 from orchestrator.store.records import Owner
 
 if TYPE_CHECKING:
-    from orchestrator.store.database import Store
+    pass
 
 
 def this_process() -> Owner:
@@ -61,24 +58,3 @@ def _start(pid: int) -> int | None:
     # proc(5): the second field is the name in brackets, and may hold brackets and spaces.
     fields = stat.rpartition(")")[2].split()
     return -1 if fields[0] in "ZX" else int(fields[19])
-
-
-def expire_dead(
-    store: Store, watch: LeaseWatch, devices: set[str], say: Callable[[str], None]
-) -> int:
-    """Free the leases of dead coordinators: at once where the process is known to be gone,
-
-    else when the heartbeat counter stood still for LeaseWatch's patience. Returns how many.
-    """
-    freed = 0
-    for lease in store.leases():
-        if lease.device not in devices:
-            continue
-        gone = owner_is_dead(lease.owner)
-        if gone or watch.observe(lease.device, lease.token, lease.counter, time.monotonic()):
-            back = store.expire(lease)
-            watch.forget(lease.device)
-            if back is not None:
-                say(f"{lease.device}: its coordinator is gone, {back} cell(s) wait again")
-                freed += 1
-    return freed

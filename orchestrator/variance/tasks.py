@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,3 +202,16 @@ def _within(a: Array, b: Array, tolerance: float) -> Mask:
     with np.errstate(invalid="ignore", over="ignore"):
         near: Mask = (np.abs(a - b) <= tolerance).all(axis=1)  # False for NaN
     return near
+
+
+def task_of(named: dict[str, Any]) -> Task:
+    """From a matrix's task as plain data."""
+    kinds = {
+        "classification": Classification,
+        "regression": Regression,
+        "anomaly": Anomaly,
+    }
+    kind = kinds[named.pop("type")]
+    named.pop("labels", None)
+    made: Task = kind(**named)
+    return made

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from orchestrator.baseline import stored
 from orchestrator.errors import AssayError, DamageError, InfraError, NotAvailableError
 from orchestrator.frozen import load_run
 from orchestrator.observe import known_truth, outputs
 from orchestrator.questions.raters import Subject, subject_of
 from orchestrator.questions.standings import Answer, Standing, every_run, standings
+from orchestrator.runs.baselines import stored
 from orchestrator.signoff.case import CLEAN, Case
 from orchestrator.store.database import Store
 from orchestrator.store.records import RunInfo

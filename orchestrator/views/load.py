@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from orchestrator.errors import InfraError, NotAvailableError
 from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.matrix.policy import Policy
 from orchestrator.observe import observations
 from orchestrator.signoff.case import CLEAN, Case, baseline, cases
-from orchestrator.signoff.policy import Policy
 from orchestrator.signoff.result import plain
 from orchestrator.store.database import Store
 from orchestrator.variance.answers import Answers

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from itertools import combinations
 
 from orchestrator.errors import InputError
+from orchestrator.matrix.policy import Policy
 from orchestrator.signoff.case import Case
-from orchestrator.signoff.policy import Policy
 from orchestrator.signoff.tables import vs_reference
 from orchestrator.variance import pair
 from orchestrator.variance.answers import Answers

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.columns.ask import Limits, ask
 from orchestrator.questions.export import Export
+from orchestrator.store.compact import compact
 from orchestrator.store.database import Store
 from tests.benchmarks.kit import Call, Spread, Table, interleave, ratios, scaled
 from tests.support.answered import CLASSES, answer, digests, queued, tiny_of
@@ -144,4 +145,4 @@ def _fill(store: Store, folder: Path) -> None:
         mine[other] = rng.permuted(mine[other], axis=1)
         my_hashes[other] = digests(mine[other])
         answer(store, run, name, mine, my_hashes, rng.integers(10_000, 1_000_000, SAMPLES))
-    store.compact(run)
+    compact(store, run)

@@ -18,10 +18,10 @@ from unittest import mock
 
 import paramiko
 
+from orchestrator.coordinator.events import NullProgress
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.queue.states import AttemptState
-from orchestrator.reports.progress import NullProgress
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from orchestrator.coordinator.events import NullProgress, Progress
 from orchestrator.fanout.executor import Executor
 from orchestrator.frozen import load_run
-from orchestrator.reports.progress import NullProgress, Progress
 from orchestrator.run import enqueue, plan
 from orchestrator.staging import here
 from orchestrator.store.database import Store

@@ -16,6 +16,8 @@ import numpy as np
 from sqlalchemy import insert
 
 from orchestrator.queue.states import AttemptState
+from orchestrator.store import series
+from orchestrator.store.compact import compact
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import AttemptRecord, Blob, CellSpec, Lease
@@ -78,12 +80,12 @@ def _commits(store: Store, folder: Path) -> Table:
 def _reads(store: Store) -> Table:
     loose, packed = (_finished(store, name, seed) for seed, name in enumerate(("loose", "packed")))
     begin = time.perf_counter()
-    files = store.compact(packed)
+    files = compact(store, packed)
     seconds = time.perf_counter() - begin
     taken = interleave(
         {
-            "small files": lambda: store.latency(loose),
-            "one Parquet file": lambda: store.latency(packed),
+            "small files": lambda: series.latency(store, loose),
+            "one Parquet file": lambda: series.latency(store, packed),
         },
         READS,
         warm=1,

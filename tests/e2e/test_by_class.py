@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.coordinator.events import NullProgress
 from orchestrator.frozen import load_run
 from orchestrator.queue.states import CellState
-from orchestrator.reports.progress import NullProgress
 from orchestrator.representatives import Representatives
 from orchestrator.store.database import Store
 from tests.support.cli import Done, assay

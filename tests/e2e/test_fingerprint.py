@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.checkup import Reservations
+from orchestrator.coordinator.reservations import Reservations
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.store.database import Store
 from tests.support.cli import Done, assay

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from device_worker.wire import RuntimeSpec
-from orchestrator.checkup import Reservations
 from orchestrator.cli.options import inventory_of
+from orchestrator.coordinator.reservations import Reservations
 from orchestrator.devices.batch import run
 from orchestrator.fingerprint.pack import archive, probes
 from orchestrator.visit import visit

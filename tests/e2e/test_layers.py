@@ -135,7 +135,7 @@ def test_of_several_files_one_is_chosen(tmp_path: Path) -> None:
 
 
 def test_a_device_in_use_is_not_disturbed(store: Path) -> None:
-    from orchestrator.checkup import Reservations
+    from orchestrator.coordinator.reservations import Reservations
     from orchestrator.store.database import Store
 
     with Store.open(store, readonly=True) as opened:

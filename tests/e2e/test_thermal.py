@@ -20,6 +20,7 @@ import yaml
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.queue.states import CellState
 from orchestrator.reports.document import schema
+from orchestrator.store import series
 from orchestrator.store.database import Store
 from orchestrator.transports import open_transport
 from tests.support.cli import REPO, assay, start
@@ -178,7 +179,7 @@ def test_soak_and_power_modes(warm: Tiny, store: Path) -> None:
     assert set(ids.values()) == {"E-POWER-MODE"}
     soaked = next(a for a in found.attempts.values() if a.condition == "soak:60C/3s")
     with Store.open(store, readonly=True) as opened:
-        readings = opened.telemetry(found.document["run"]["id"])[soaked.info.id]
+        readings = series.telemetry(opened, found.document["run"]["id"])[soaked.info.id]
     times = sorted({reading.t_s for reading in readings})
     assert times[-1] - times[0] >= reached["heat_s"] + reached["hold_s"], "watched to the end"
     assert max(b - a for a, b in pairwise(times)) < 1.5, "and all the time, if not 4 times a second"

@@ -14,6 +14,7 @@ import pytest
 from orchestrator.columns import parquet
 from orchestrator.columns.tables import TABLES
 from orchestrator.questions.export import Export
+from orchestrator.store.compact import compact
 from orchestrator.store.database import Store
 from tests.integration.store_kit import OK, add_devices, cells, lease_of
 from tests.support.answered import CLASSES, answer, put, queued, tiny_of
@@ -77,7 +78,7 @@ def test_samples_hold_every_answer(world: World) -> None:
 
 def test_packed_or_not_the_tables_are_the_same(world: World) -> None:
     loose = world.export("samples", "telemetry")
-    assert world.store.compact(world.run) > 0
+    assert compact(world.store, world.run) > 0
     assert world.export("samples", "telemetry") == loose
     assert [r["value"] for r in loose["telemetry"]] == [40.0] * 3
 
@@ -104,7 +105,7 @@ def test_a_damaged_output_is_named_and_the_rest_answers(world: World) -> None:
 
 
 def test_a_damaged_pack_costs_the_latency_and_nothing_else(world: World) -> None:
-    world.store.compact(world.run)
+    compact(world.store, world.run)
     with world.store.database.read() as connection:
         (pack,) = connection.exec_driver_sql(
             "SELECT DISTINCT packed FROM attempt_artefact WHERE role = 'latency_ns'"
@@ -122,7 +123,7 @@ def test_a_damaged_pack_costs_the_latency_and_nothing_else(world: World) -> None
 
 
 def test_a_pack_that_is_no_parquet_is_named(world: World) -> None:
-    world.store.compact(world.run)
+    compact(world.store, world.run)
     false = put(world.store, np.zeros(3))
     with world.store.database.write() as connection:
         connection.exec_driver_sql(

@@ -13,7 +13,9 @@ import pytest
 
 from orchestrator.errors import InfraError
 from orchestrator.queue.states import CellState
+from orchestrator.store import series
 from orchestrator.store.artefacts import Artefacts, put_and_commit
+from orchestrator.store.compact import compact
 from orchestrator.store.database import Store
 from orchestrator.store.records import Blob, Finish, Reading
 from orchestrator.store.series import LATENCY, Series
@@ -48,9 +50,9 @@ def files(store: Store) -> set[str]:
 
 
 def answers(store: Store, run: str) -> object:
-    ns = store.latency(run)
+    ns = series.latency(store, run)
     assert all(values.dtype == np.int64 for values in ns.values())
-    return {a: v.tolist() for a, v in ns.items()}, store.telemetry(run)
+    return {a: v.tolist() for a, v in ns.items()}, series.telemetry(store, run)
 
 
 def test_the_answers_stay_and_the_small_files_go(store: Store) -> None:
@@ -59,21 +61,21 @@ def test_the_answers_stay_and_the_small_files_go(store: Store) -> None:
     contents = [samples(store, n) for n in range(3)]
     attempts = finish(store, run, *({**c, "output:0": output} for c in contents))
     before, listed = answers(store, run), store.attempts(run)
-    assert store.latency(run)[attempts[1]].tolist() == [1, 1001, 2001, 3001, 4001]
-    assert store.telemetry(run)[attempts[1]][:5] == [
+    assert series.latency(store, run)[attempts[1]].tolist() == [1, 1001, 2001, 3001, 4001]
+    assert series.telemetry(store, run)[attempts[1]][:5] == [
         Reading(0.0, "temp/cpu", 41.0),
         Reading(0.0, "temp/gpu", None),
         Reading(0.0, "freq/cpu0", 1_500_000.0),
         Reading(0.0, "flags/throttled", None),
         Reading(0.0, "mem/free", float(1 << 31)),
     ]
-    assert store.compact(run) == 6
+    assert compact(store, run) == 6
     assert answers(store, run) == before
     assert store.attempts(run) == listed
     assert len(files(store)) == 3
     assert output.sha256 in files(store)
     again = files(store)
-    assert store.compact(run) == 0
+    assert compact(store, run) == 0
     assert files(store) == again
     assert answers(store, run) == before
 
@@ -83,7 +85,7 @@ def test_the_packs_are_plain_parquet(store: Store) -> None:
 
     run = queue(store, 2)
     finish(store, run, samples(store, 1), samples(store, 2))
-    store.compact(run)
+    compact(store, run)
     tables = [pq.read_table(store.artefacts.path(name)) for name in files(store)]
     schemas = {tuple(f"{f.name} {f.type}" for f in table.schema) for table in tables}
     assert schemas == {
@@ -96,12 +98,12 @@ def test_attempts_finished_later_are_packed_later(store: Store) -> None:
     run = queue(store, 3)
     contents = [samples(store, n) for n in range(3)]
     finish(store, run, *contents[:2])
-    store.compact(run)
+    compact(store, run)
     finish(store, run, contents[2])
     between = answers(store, run)
-    assert store.compact(run) == 2
+    assert compact(store, run) == 2
     assert answers(store, run) == between
-    assert len(store.latency(run)) == 3
+    assert len(series.latency(store, run)) == 3
     assert len(files(store)) == 4
 
 
@@ -111,11 +113,11 @@ def test_a_file_that_another_run_needs_stays_until_it_is_packed_too(store: Store
     finish(store, first, shared, shared)
     finish(store, second, shared)
     before = answers(store, second)
-    store.compact(first)
+    compact(store, first)
     assert {blob.sha256 for blob in shared.values()} <= files(store)
     assert answers(store, second) == before
-    assert len(store.latency(first)) == 2
-    store.compact(second)
+    assert len(series.latency(store, first)) == 2
+    compact(store, second)
     assert not {blob.sha256 for blob in shared.values()} & files(store)
     assert answers(store, second) == before
 
@@ -130,10 +132,11 @@ def test_empty_files_and_attempts_without_any_are_answered_as_such(store: Store)
     }
     attempts = finish(store, run, empty, {}, samples(store, 1))
     for _ in range(2):
-        assert set(store.latency(run)) == set(store.telemetry(run)) == {attempts[0], attempts[2]}
-        assert store.latency(run)[attempts[0]].shape == (0,)
-        assert store.telemetry(run)[attempts[0]] == []
-        store.compact(run)
+        for kept in (series.latency(store, run), series.telemetry(store, run)):
+            assert set(kept) == {attempts[0], attempts[2]}
+        assert series.latency(store, run)[attempts[0]].shape == (0,)
+        assert series.telemetry(store, run)[attempts[0]] == []
+        compact(store, run)
 
 
 @pytest.mark.parametrize("calls_before_death", range(8))
@@ -162,9 +165,9 @@ def test_dying_at_any_step_loses_nothing(
 
             patch.setattr(Artefacts, name, step)
         with pytest.raises(Killed):
-            store.compact(run)
+            compact(store, run)
     assert answers(store, run) == before
-    store.compact(run)
+    compact(store, run)
     assert answers(store, run) == before
     assert len(files(store)) == 2
 
@@ -185,14 +188,14 @@ def test_a_file_not_in_the_agreed_form_is_named_and_kept(
     run = queue(store, 2)
     bad = store.artefacts.put_bytes(content)
     attempt, good = finish(store, run, {role: bad}, samples(store, 1))
-    assert store.compact(run) == 2  # the good one's
+    assert compact(store, run) == 2  # the good one's
     assert bad.sha256 in files(store)
-    read: Any = {"latency_ns": store.latency, "telemetry": store.telemetry}[role]
+    read: Any = {"latency_ns": series.latency, "telemetry": series.telemetry}[role]
     damage: dict[str, InfraError] = {}
-    assert set(read(run, damage)) == {good}
+    assert set(read(store, run, damage)) == {good}
     assert damage[attempt].id == "E-ARTEFACT-FORMAT"
     with pytest.raises(InfraError, match=attempt):
-        read(run)
+        read(store, run)
 
 
 def test_latency_must_be_whole_numbers_in_one_row(store: Store) -> None:
@@ -201,7 +204,7 @@ def test_latency_must_be_whole_numbers_in_one_row(store: Store) -> None:
     np.save(stream, np.zeros((2, 2)))
     finish(store, run, {"latency_ns": store.artefacts.put_bytes(stream.getvalue())})
     with pytest.raises(InfraError, match=r"float64\[2, 2\]"):
-        store.latency(run)
+        series.latency(store, run)
 
 
 def test_two_coordinators_pack_the_same_run(
@@ -217,11 +220,11 @@ def test_two_coordinators_pack_the_same_run(
         def beaten(self: Artefacts, sha256: str, *, verify: bool = True) -> bytes:
             if not calls:
                 calls.append(1)
-                calls.append(other.compact(run))
+                calls.append(compact(other, run))
             return read(self, sha256, verify=verify)
 
         monkeypatch.setattr(Artefacts, "read", beaten)
-        assert store.compact(run) == 0
+        assert compact(store, run) == 0
     assert calls == [1, 6]
     assert answers(store, run) == before
 
@@ -231,7 +234,7 @@ def test_packed_by_another_while_it_is_read(store: Store) -> None:
     attempts = finish(store, run, *(samples(store, n) for n in range(2)))
     series = Series(store, run, LATENCY)
     before = series.table(attempts[0])
-    store.compact(run)
+    compact(store, run)
     assert series.table(attempts[0]).equals(before)
     assert series.table(attempts[1]).num_rows == before.num_rows
 
@@ -244,7 +247,7 @@ def test_a_loose_file_that_is_gone_is_told(store: Store) -> None:
     for _ in range(2):
         with pytest.raises(InfraError, match="is not there"):
             Series(store, run, LATENCY).table(attempts[0])
-        store.compact(run)
+        compact(store, run)
 
 
 def test_a_file_swept_between_its_put_and_its_commit_is_put_anew(store: Store) -> None:
@@ -260,13 +263,13 @@ def test_a_file_swept_between_its_put_and_its_commit_is_put_anew(store: Store) -
     def both() -> Finish:
         kept = samples(store, 0)
         if not tries:
-            store.compact(first)
+            compact(store, first)
         tries.append(1)
         return store.finish(claim.attempt, lease.token, replace(OK, artefacts=kept))
 
     assert put_and_commit(both).cell is CellState.DONE
     assert len(tries) == 2
-    assert store.latency(second)[claim.attempt].tolist() == [0, 1000, 2000, 3000, 4000]
+    assert series.latency(store, second)[claim.attempt].tolist() == [0, 1000, 2000, 3000, 4000]
 
 
 def test_what_stays_away_is_told_after_some_tries() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from device_worker import wire
 from orchestrator import work_off as module
-from orchestrator.checkup import Reservations
+from orchestrator.coordinator.reservations import Reservations
 from orchestrator.devices.session import DeviceSession
 from orchestrator.errors import InfraError
 from orchestrator.fanout.inprocess import InProcess

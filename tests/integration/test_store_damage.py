@@ -17,6 +17,7 @@ import pytest
 
 from orchestrator.cli.main import invoke
 from orchestrator.errors import Exit
+from orchestrator.store import series
 from orchestrator.store.database import Store
 from tests.support.answered import CLASSES, answer, queued, tiny_of
 from tests.support.sealed import reseal
@@ -256,5 +257,5 @@ def everything(world: World) -> Any:
             store.verdict(world.run),
             store.fingerprints(),
             [store.environment_data(e) for e in sorted(environments)],
-            {k: v.tolist() for k, v in store.latency(world.run).items()},
+            {k: v.tolist() for k, v in series.latency(store, world.run).items()},
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checkup import Reservations
+from orchestrator.coordinator.reservations import Reservations
 from orchestrator.devices.checks import StoppedError
 from orchestrator.errors import InfraError, NotAvailableError
 from orchestrator.matrix.inventory import Device

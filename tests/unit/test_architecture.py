@@ -29,6 +29,7 @@ FLOW = [
     "attribution",
     "signoff",
     "columns",
+    "coordinator",
     "reports",
 ]
 """Folders in the order in which they may be imported: each knows only those before it.

@@ -11,7 +11,7 @@ import pytest
 
 from device_worker import plain, wire
 from orchestrator.devices import worker as module
-from orchestrator.devices.worker import Worker, clock_note
+from orchestrator.devices.worker import Worker
 from orchestrator.errors import (
     AssayError,
     DeadlineError,
@@ -19,6 +19,7 @@ from orchestrator.errors import (
     ModelError,
     NotAvailableError,
 )
+from orchestrator.matrix.environment import clock_note
 from orchestrator.transports import failures
 
 HELLO = {"type": "hello", "protocol": wire.PROTOCOL, "clock_unix": 0.0}

@@ -12,7 +12,7 @@ from orchestrator.errors import InputError
 from orchestrator.matrix.frozen import freeze, thaw
 from orchestrator.matrix.loader import load_matrix, sha256_path
 from orchestrator.matrix.plan import expand
-from orchestrator.signoff.policy import Policy
+from orchestrator.matrix.policy import Policy
 from tests.unit.matrix.build import edited, written
 from tests.unit.matrix.test_inventory import data as inventory_data
 

@@ -16,8 +16,8 @@ from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.loader import load_matrix
 from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import expand
+from orchestrator.matrix.policy import Policy
 from orchestrator.matrix.work import total_work
-from orchestrator.signoff.policy import Policy
 from tests.unit.matrix.build import MATRIX, edited, written
 
 ROOT = Path(__file__).parents[3]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.reports import document, jsonout
+from orchestrator.signoff.result import COVERAGE
 from tests.unit.reports import synthetic
 
 
@@ -67,7 +68,7 @@ def _build(trace: dict[str, Any], coverage: dict[str, int] | None = None) -> dic
 
 def test_outcomes_that_did_not_occur_count_zero() -> None:
     built = _build(synthetic.result()["traces"][0], {"planned": 3, "ok": 3})
-    assert built["coverage"] == dict.fromkeys(document.COVERAGE, 0) | {"planned": 3, "ok": 3}
+    assert built["coverage"] == dict.fromkeys(COVERAGE, 0) | {"planned": 3, "ok": 3}
 
 
 def test_a_sign_off_without_one_of_its_parts_is_refused() -> None:
@@ -137,5 +138,5 @@ def test_the_guide_names_every_field() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "guides" / "json-schema.md").read_text("utf-8")
     definitions = document.schema()["$defs"]
     parts = (definitions[name]["required"] for name in ("fp32", "vs_reference", "repeat", "gate"))
-    wanted = {*document.schema()["required"], *document.COVERAGE, *(f for p in parts for f in p)}
+    wanted = {*document.schema()["required"], *COVERAGE, *(f for p in parts for f in p)}
     assert {name for name in wanted if f"`{name}`" not in guide} == set()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
+from orchestrator.coordinator.events import NullProgress, Progress
 from orchestrator.reports import progress
 
 
@@ -30,7 +31,7 @@ def test_plain_progress_is_one_line_per_finished_cell() -> None:
     ]
 
 
-def _work(target: progress.Progress, threads: int, cells: int) -> None:
+def _work(target: Progress, threads: int, cells: int) -> None:
     def one(worker: int) -> None:
         for number in range(cells):
             target.cell_started(f"c{worker}-{number}", f"d{worker}")
@@ -87,4 +88,4 @@ def test_the_writer_fits_the_console() -> None:
     assert isinstance(progress.progress_for(pipe), progress.PlainProgress)
     assert isinstance(progress.progress_for(dumb), progress.PlainProgress)
     assert isinstance(progress.progress_for(tty), progress.RichProgress)
-    assert isinstance(progress.progress_for(tty, quiet=True), progress.NullProgress)
+    assert isinstance(progress.progress_for(tty, quiet=True), NullProgress)

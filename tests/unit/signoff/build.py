@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.matrix.policy import Policy
 from orchestrator.signoff.judge import judge
-from orchestrator.signoff.policy import Policy
 from orchestrator.signoff.result import GateResult, RowResult, SignOff
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 from orchestrator.variance.tasks import Classification

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.errors import InputError
+from orchestrator.matrix.policy import Policy
 from orchestrator.matrix.yamlfile import load
-from orchestrator.signoff.policy import Policy
 from tests.unit.signoff.build import clean, codes, decide, device, failed, of, policy
 
 POLICIES = sorted((Path(__file__).parents[3] / "matrices" / "policies").glob("*.yaml"))

@@ -12,7 +12,7 @@ from device_worker.environment import describe
 from device_worker.wire import Delegate, RuntimeSpec
 from orchestrator.matrix.inventory import Device
 from orchestrator.matrix.model import RuntimeConfig
-from orchestrator.orders import runtime_spec
+from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.variance.factors import CPU, FACTORS, Factors, Way, changed, factors, way
 from orchestrator.variance.observation import Row
 from tests.unit.variance.raters import PLAIN
