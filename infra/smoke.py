@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.devices.smoke import BIAS, FOLDER, WEIGHTS
-from orchestrator.fingerprint.tflite_file import Operator, Tensor, constant, tflite_file
+from orchestrator.models.write_tflite import Operator, Tensor, constant, tflite_file
 
 
 def onnx_model() -> bytes:

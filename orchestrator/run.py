@@ -11,13 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator import representatives
-from orchestrator.bundles import find_bundles, keep_bundles
+from orchestrator.coordinator import representatives
 from orchestrator.coordinator.events import Progress
+from orchestrator.coordinator.loop import Stop, work_off
+from orchestrator.coordinator.representatives import Wanted
 from orchestrator.devices.bundle import BundleFile
 from orchestrator.errors import AssayError, NotAvailableError
 from orchestrator.fanout.executor import Executor
-from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.by_class import ByClass
 from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.loader import load_matrix
@@ -26,15 +26,15 @@ from orchestrator.matrix.plan import Cell, expand, select
 from orchestrator.matrix.policy import Policy
 from orchestrator.matrix.yamlfile import Loc, load
 from orchestrator.offline.outstanding import outstanding
-from orchestrator.representatives import Wanted
-from orchestrator.staging import Compute, check_unchanged, stage
+from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.staging.bundles import find_bundles, keep_bundles
+from orchestrator.staging.stage import Compute, check_unchanged, stage
 from orchestrator.store import queued
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.compact import compact
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import CellSpec
-from orchestrator.work_off import Stop, work_off
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ def judge(
 
     ``damage``: what is known to be damaged beforehand (store.uses.run_damage).
     """
-    from orchestrator.baseline import baselines
-    from orchestrator.conclude import conclude
+    from orchestrator.analysis.verdict import conclude
+    from orchestrator.coordinator.baselines import baselines
 
     parents = baselines(store, fan, frozen)
     return conclude(store, run_id, frozen, parents, fan.compute, policy, damage)

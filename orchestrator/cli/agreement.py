@@ -44,7 +44,7 @@ def agreement(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
-    from orchestrator.questions.agree import agreement as agree
+    from orchestrator.analysis.agreement import agreement as agree
     from orchestrator.store.database import Store
 
     with Store.open(store_folder(store), readonly=True) as opened:
@@ -67,7 +67,7 @@ def history(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
-    from orchestrator.questions.history import history as told
+    from orchestrator.analysis.history import history as told
     from orchestrator.store.database import Store
 
     with Store.open(store_folder(store), readonly=True) as opened:

@@ -11,9 +11,9 @@ from orchestrator.cli.options import notice, print_json, print_text
 from orchestrator.errors import AssayError
 
 if TYPE_CHECKING:
+    from orchestrator.coordinator.estimate import Saved
     from orchestrator.matrix.by_class import ByClass
     from orchestrator.matrix.plan import Cell
-    from orchestrator.questions.pace import Saved
     from orchestrator.run import Planned
     from orchestrator.store.database import Store
 
@@ -23,7 +23,7 @@ def divided(store: Store, planned: Planned, confidence: float, share: float) -> 
 
     The day (UTC) draws the samples, so that nightly runs come to see different ones.
     """
-    from orchestrator.representatives import Wanted
+    from orchestrator.coordinator.representatives import Wanted
     from orchestrator.run import divide
 
     unreadable: dict[str, AssayError] = {}
@@ -46,8 +46,8 @@ def show(
 ) -> None:
     """Print the plan by class."""
     from orchestrator.cli.rehearsal import rehearse
+    from orchestrator.coordinator import estimate
     from orchestrator.matrix.work import total_work
-    from orchestrator.questions import pace
     from orchestrator.run import plan
     from orchestrator.store.database import Store
 
@@ -55,7 +55,9 @@ def show(
     rehearse(matrix, select)
     with Store.open(root, readonly=True) as store:
         planned = divided(store, in_full, confidence, share)
-        saved = pace.saved(store, planned.matrix, planned.inventory, in_full.cells, planned.cells)
+        saved = estimate.saved(
+            store, planned.matrix, planned.inventory, in_full.cells, planned.cells
+        )
     assert planned.by_class is not None
     before = total_work(planned.matrix, in_full.cells)
     work = total_work(planned.matrix, planned.cells)

@@ -72,7 +72,7 @@ def check(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
-    from orchestrator.checkup import check_devices
+    from orchestrator.coordinator.checkup import check_devices
     from orchestrator.devices.health import document, exit_code
     from orchestrator.reports.checklist import checklist, marks, total
 
@@ -107,7 +107,7 @@ def facts(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    from orchestrator.checkup import facts_document
+    from orchestrator.coordinator.checkup import facts_document
     from orchestrator.reports.checklist import facts as rendered
 
     (device,) = _chosen(inventory, [name])

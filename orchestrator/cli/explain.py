@@ -38,8 +38,8 @@ def explain(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
+    from orchestrator.analysis.explain import Explainer, explained, unreadable
     from orchestrator.errors import NotAvailableError
-    from orchestrator.questions.explain import Explainer, explained, unreadable
     from orchestrator.reports.explain import line, page
     from orchestrator.store.database import Store
 
@@ -50,7 +50,7 @@ def explain(
         run_id, damaged = explainer.run.id, unreadable(explainer)
         found = [x for x in answers if not isinstance(x, NotAvailableError)]
         if layers:
-            from orchestrator.questions.located import located
+            from orchestrator.analysis.located import located
 
             found = [located(root, explainer, pair) for pair in found]
     missing = [x for x in answers if isinstance(x, NotAvailableError)]

@@ -22,10 +22,10 @@ from orchestrator.cli.options import (
 from orchestrator.errors import AssayError, Exit, InputError
 
 if TYPE_CHECKING:
+    from orchestrator.analysis.fingerprinting import Taken
     from orchestrator.fingerprint.classes import Member
     from orchestrator.fingerprint.hypothesis import Tested
-    from orchestrator.questions.fingerprinting import Taken
-    from orchestrator.questions.record import Record
+    from orchestrator.fingerprint.record import Record
     from orchestrator.store.records import FingerprintInfo
 
 _FINGERPRINT = """Ask devices for their arithmetic: rounding, saturation, float fallback, plans.
@@ -78,8 +78,8 @@ def fingerprint(
     if diff:
         _diff(*diff, store_folder(store), as_json)
         return Exit.PASS
+    from orchestrator.analysis.fingerprinting import chosen, take
     from orchestrator.fingerprint.classes import grouped_json
-    from orchestrator.questions.fingerprinting import chosen, take
 
     known = {device.name: device for device in inventory_of(inventory).devices}
     for name in names or []:
@@ -151,7 +151,7 @@ def classes(
 
 
 def _diff(a: str, b: str, root: Path, as_json: bool) -> None:
-    from orchestrator.fingerprint.words import difference
+    from orchestrator.fingerprint.describe import difference
 
     stored = _stored(root)
     left, right = (_named(name, stored) for name in (a, b))
@@ -180,7 +180,7 @@ def _diff(a: str, b: str, root: Path, as_json: bool) -> None:
 
 def _stored(root: Path) -> list[Member]:
     """The newest fingerprint of each device and configuration."""
-    from orchestrator.store.glance import glance
+    from orchestrator.store.readonly import glance
 
     with glance(root) as reader:
         return [_member(f) for f in reader.fingerprints()]
@@ -195,7 +195,7 @@ def _member(found: FingerprintInfo) -> Member:
 def _record(root: Path) -> Record:
     """What the store knows; runs that are left out are told on stderr."""
     from orchestrator.cli.by_class import say_left_out
-    from orchestrator.questions.record import record
+    from orchestrator.fingerprint.record import record
     from orchestrator.store.database import Store
 
     unreadable: dict[str, AssayError] = {}
@@ -217,7 +217,7 @@ def _named(name: str, stored: list[Member]) -> list[Member]:
 
 
 def _line(taken: Taken) -> str:
-    from orchestrator.fingerprint.words import summary
+    from orchestrator.fingerprint.describe import summary
 
     member = taken.member
     if member is None:

@@ -52,7 +52,7 @@ def layers(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    from orchestrator.questions.localise import localise
+    from orchestrator.analysis.localise import localise
 
     found = localise(
         store_folder(store),

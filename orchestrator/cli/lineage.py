@@ -31,8 +31,8 @@ def lineage(
     fp32: Annotated[Path, typer.Argument(metavar="FP32", help="Its supposed float parent.")],
     as_json: AsJson = False,
 ) -> None:
-    from orchestrator.lineage.compare import compare
     from orchestrator.matrix.loader import sha256_file
+    from orchestrator.models.lineage import compare
     from orchestrator.reports.format import printable
 
     found = compare(int8, fp32)

@@ -22,9 +22,9 @@ from orchestrator.cli import (
     hub,
     layers,
     lineage,
-    look,
     offline,
     sql,
+    status,
     store,
     variance,
     work,
@@ -44,7 +44,7 @@ app = typer.Typer(
     ),
 )
 work.register(app)
-look.register(app)
+status.register(app)
 variance.register(app)
 offline.register(app)
 agreement.register(app)

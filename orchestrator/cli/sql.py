@@ -22,7 +22,7 @@ from orchestrator.cli.options import (
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
-    from orchestrator.columns.ask import Answer
+    from orchestrator.export.ask import Answer
     from orchestrator.store.database import Store
     from orchestrator.store.records import RunInfo
 
@@ -79,9 +79,9 @@ def sql(
     if (as_json and as_csv) or (runs and across_runs):
         both = "--json and --csv" if as_csv and as_json else "--run and --across-runs"
         raise InputError("E-USAGE", f"{both} exclude each other", mend="choose one")
-    from orchestrator.columns.ask import Limits, ask, wanted
-    from orchestrator.columns.parquet import new_folder
-    from orchestrator.questions.export import Export
+    from orchestrator.export.ask import Limits, ask, wanted
+    from orchestrator.export.export import Export
+    from orchestrator.export.parquet import new_folder
     from orchestrator.store.database import Store
 
     names = wanted(question)
@@ -101,8 +101,8 @@ def export(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    from orchestrator.columns.parquet import new_folder
-    from orchestrator.questions.export import Export
+    from orchestrator.export.export import Export
+    from orchestrator.export.parquet import new_folder
     from orchestrator.store.database import Store
 
     with Store.open(store_folder(store), readonly=True) as opened, new_folder(parquet) as folder:
@@ -138,13 +138,13 @@ def _print(answer: Answer, limit: int, as_json: bool, as_csv: bool) -> None:
     if as_json:
         print_json(answer.to_json())
     elif as_csv:
-        from orchestrator.reports.answer import as_csv as csv_text
+        from orchestrator.reports.sql import as_csv as csv_text
 
         print_data(csv_text(names, answer.rows))
     else:
         from rich.console import Console
 
-        from orchestrator.reports.answer import render
+        from orchestrator.reports.sql import render
 
         render(names, answer.rows, Console())
     if answer.truncated:
@@ -152,7 +152,7 @@ def _print(answer: Answer, limit: int, as_json: bool, as_csv: bool) -> None:
 
 
 def _list_tables(as_json: bool) -> None:
-    from orchestrator.columns.tables import TABLES, VERSION
+    from orchestrator.export.tables import TABLES, VERSION
 
     if as_json:
         listed = [

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.judged import judged
 from orchestrator.cli.options import AsJson, RunId, StoreFolder, print_json, store_folder
+from orchestrator.cli.verdict import judged
 from orchestrator.errors import InputError
 
 _HELP = """How rows, pairs and the fleet differ, from what the store holds of a run.
@@ -101,7 +101,7 @@ def _layers(
     samples: int | None,
     across: bool,
 ) -> dict[str, Any]:
-    from orchestrator.questions.by_layer import MOST, by_layer
+    from orchestrator.analysis.by_layer import MOST, by_layer
 
     if across:
         what = "--by layer asks the devices of one run"
@@ -128,8 +128,8 @@ def _causes(
 
     And what could not be read for it.
     """
+    from orchestrator.analysis.explain import Explainer, unreadable
     from orchestrator.errors import AssayError
-    from orchestrator.questions.explain import Explainer, unreadable
     from orchestrator.reports.variance import differing
     from orchestrator.store.database import Store
 
@@ -161,14 +161,14 @@ def _view(
     samples: int | None,
     across: bool,
 ) -> dict[str, Any]:
+    from orchestrator.analysis.rows_across import load_across
+    from orchestrator.analysis.rows_alike import alike
+    from orchestrator.analysis.rows_groups import grouped
+    from orchestrator.analysis.rows_load import load
+    from orchestrator.analysis.rows_pairs import paired
+    from orchestrator.analysis.rows_samples import SHOWN
+    from orchestrator.analysis.rows_slices import sliced
     from orchestrator.store.database import Store
-    from orchestrator.views.across import load_across
-    from orchestrator.views.alike import alike
-    from orchestrator.views.groups import grouped
-    from orchestrator.views.load import load
-    from orchestrator.views.pairs import paired
-    from orchestrator.views.samples import SHOWN
-    from orchestrator.views.slices import sliced
 
     with Store.open(store_folder(folder), readonly=True) as store:
         loaded = load_across(store, run) if across else load(store, run)

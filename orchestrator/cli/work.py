@@ -27,10 +27,10 @@ from orchestrator.errors import Exit, InputError
 
 if TYPE_CHECKING:
     from orchestrator.coordinator.events import Progress
+    from orchestrator.coordinator.loop import Stop
     from orchestrator.fanout.executor import Executor
     from orchestrator.matrix.inventory import Inventory
     from orchestrator.matrix.plan import Cell
-    from orchestrator.work_off import Stop
 
 
 class Engine(StrEnum):
@@ -165,7 +165,7 @@ def run(
     as_json: AsJson = False,
 ) -> int:
     from orchestrator.cli.by_class import divided
-    from orchestrator.cli.look import check_report
+    from orchestrator.cli.status import check_report
     from orchestrator.run import enqueue, finish
     from orchestrator.run import plan as plan_run
     from orchestrator.store.database import Store
@@ -198,7 +198,7 @@ def submit(
     from orchestrator.cli.by_class import divided
     from orchestrator.run import enqueue
     from orchestrator.run import plan as plan_run
-    from orchestrator.staging import here
+    from orchestrator.staging.stage import here
     from orchestrator.store.database import Store
 
     wanted = _wanted(by_class, confidence, share)
@@ -220,9 +220,9 @@ def resume(
     report: ReportFile = None,
     as_json: AsJson = False,
 ) -> int:
-    from orchestrator.cli.look import check_report
-    from orchestrator.frozen import load_run
+    from orchestrator.cli.status import check_report
     from orchestrator.run import finish
+    from orchestrator.runs.snapshot import load_run
     from orchestrator.store.database import Store
 
     with Store.open(store_folder(store), readonly=True) as opened:  # makes none where none is
@@ -259,7 +259,7 @@ def _answer(
     report: Path | None,
     as_json: bool,
 ) -> int:
-    from orchestrator.cli.look import show
+    from orchestrator.cli.status import show
 
     if document is None:
         notice(f"assay: interrupted; go on with: assay resume {run_id}")
@@ -314,7 +314,7 @@ def _interruptible() -> Iterator[Stop]:
     already (nohup). Once no cell is left there is nothing to drain, and Ctrl-C interrupts at
     once, as it does before anything is queued.
     """
-    from orchestrator.work_off import Stop
+    from orchestrator.coordinator.loop import Stop
 
     stop = Stop()
 

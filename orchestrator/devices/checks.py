@@ -17,7 +17,6 @@ from device_worker import wire
 from device_worker.telemetry.plausible import Doubts, believed, numbers
 from orchestrator.devices import findings, smoke
 from orchestrator.devices.bundle import find_bundle
-from orchestrator.devices.extras import board_of, holder, read_extras
 from orchestrator.devices.facts import Facts, read_facts
 from orchestrator.devices.findings import Extras, Values
 from orchestrator.devices.health import (
@@ -33,6 +32,7 @@ from orchestrator.devices.health import (
 )
 from orchestrator.devices.sensing import read_sensors
 from orchestrator.devices.session import Grant, Limits
+from orchestrator.devices.shell_facts import board_of, holder, read_extras
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError
 from orchestrator.matrix.device_class import DeviceClass, SourceSpec, recognise

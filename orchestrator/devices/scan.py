@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from orchestrator.devices.extras import board_of, read_extras
 from orchestrator.devices.facts import read_facts
+from orchestrator.devices.shell_facts import board_of, read_extras
 from orchestrator.errors import AssayError, InputError
 from orchestrator.matrix.device_class import GENERIC, DeviceClass, recognise
 from orchestrator.matrix.inventory import Device, default_python

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from device_worker import wire
 from orchestrator.devices.session import Limits
 from orchestrator.errors import AssayError, InfraError, NotAvailableError
-from orchestrator.fanout.order import Order
+from orchestrator.fanout.hub_job import Order
 from orchestrator.results import files, npy
 from orchestrator.results.finished import Failure
 

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from orchestrator.errors import InfraError
 from orchestrator.fanout.executor import DEVICES_PER_HUB, Seat, assign
 from orchestrator.fanout.hub import Hub
+from orchestrator.fanout.hub_job import Order
 from orchestrator.fanout.node import RESOURCE
-from orchestrator.fanout.order import Order
 from orchestrator.fanout.ray_start import NodeAffinitySchedulingStrategy, failed, ray, start
 from orchestrator.results.encoding import VERSION, decode
 from orchestrator.results.finished import Finished, unexpected

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from orchestrator.errors import InputError
-from orchestrator.fanout.order import Order
+from orchestrator.fanout.hub_job import Order
 from orchestrator.results.finished import Finished
 
 T = TypeVar("T")

@@ -20,9 +20,9 @@ from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.errors import AssayError, InfraError, NotAvailableError
 from orchestrator.fanout.accelerator import Accelerator, used
-from orchestrator.fanout.gate import gate
-from orchestrator.fanout.order import Order, Target
+from orchestrator.fanout.hub_job import Order, Target
 from orchestrator.fanout.spool import Spool
+from orchestrator.fanout.start_gate import gate
 from orchestrator.results.encoding import VERSION, encode
 from orchestrator.results.finished import Failure, Finished, unexpected
 from orchestrator.transports import TransportSettings, open_transport

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.fanout.hub import Hub
-from orchestrator.fanout.order import Order
+from orchestrator.fanout.hub_job import Order
 from orchestrator.results.encoding import decode
 from orchestrator.results.finished import Finished
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.fingerprint.describe import Document, difference, differing, narrowed
 from orchestrator.fingerprint.hypothesis import Tested, evidence
-from orchestrator.fingerprint.words import Document, difference, differing, narrowed
 from orchestrator.matrix.by_class import house
 
 UNTESTED = Tested(0, 0, ())

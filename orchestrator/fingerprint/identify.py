@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from device_worker.runtimes.plan import plan_of
 from orchestrator.devices.batch import Answered, Answers
 from orchestrator.errors import InfraError
+from orchestrator.fingerprint.describe import identity, label, plan_words
 from orchestrator.fingerprint.pack import archive, probes, wide
 from orchestrator.fingerprint.probe import Probe
-from orchestrator.fingerprint.words import identity, label, plan_words
 from orchestrator.store.records import sha256_of
 
 SCHEMA = "assay.fingerprint/1"

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.fingerprint import golden
-from orchestrator.fingerprint.draws import limits, odd, seed_of, stream
+from orchestrator.fingerprint.constants import limits, odd, seed_of, stream
+from orchestrator.fingerprint.describe import SATURATES
 from orchestrator.fingerprint.golden import Ints, Scales
-from orchestrator.fingerprint.onnx_file import node, onnx_file
 from orchestrator.fingerprint.probe import Feed, Probe
-from orchestrator.fingerprint.words import SATURATES
+from orchestrator.models.write_onnx import node, onnx_file
 
 SCALE_IN, SCALE_OUT = np.float32(0.5), np.float32(0.25)
 SHORT = {"uint8": "u8", "int8": "s8"}

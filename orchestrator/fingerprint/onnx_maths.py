@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from orchestrator.fingerprint import golden, reals
-from orchestrator.fingerprint.draws import limits, seed_of
+from orchestrator.fingerprint import float_probes, golden
+from orchestrator.fingerprint.constants import limits, seed_of
 from orchestrator.fingerprint.golden import Scales
-from orchestrator.fingerprint.onnx_file import node, onnx_file
 from orchestrator.fingerprint.probe import Feed, Probe
 from orchestrator.fingerprint.tflite_maths import PAIRS, ROWS
+from orchestrator.models.write_onnx import node, onnx_file
 
 PAIR = ("a", "sa", "za", "b", "sb", "zb", "so", "zo")
 
@@ -76,7 +76,7 @@ def _sigmoid(dtype: str, zero: int) -> Probe:
 
     def expected() -> dict[str, golden.Ints]:
         x = (feed.codes() - zero - 4) * float(np.float32(0.06))
-        return golden.tabulated(reals.logistic(x) * 256, low, low, high)
+        return golden.tabulated(float_probes.logistic(x) * 256, low, low, high)
 
     ends = ((0.06, 1 / 256), (zero + 4, low))
     return _unary("QLinearSigmoid", dtype, feed, *ends, expected)
@@ -118,23 +118,23 @@ def _softmax(dtype: str, zero: int) -> Probe:
 
 def _floats() -> Iterator[Probe]:
     """float32: whether products and sums are fused, denormals, exp."""
-    a, b = reals.product_feeds()
+    a, b = float_probes.product_feeds()
     nodes = [node("MatMul", ["a", "b"], "y")]
     right = np.ascontiguousarray(b.values()[0].T)
     model = onnx_file(nodes, {"a": ("float32", a.shape[1:])}, ("y", "float32"), {"b": right})
     yield Probe(
         *("onnx.matmul.float32", "MatMul float32", "onnx", model, (a,)),
-        lambda: reals.fused_or_not(a.values(), b.values().swapaxes(1, 2)),
+        lambda: float_probes.fused_or_not(a.values(), b.values().swapaxes(1, 2)),
     )
-    tiny = reals.denormals()
+    tiny = float_probes.denormals()
     model = onnx_file(
         [node("Add", ["x", "x"], "y")], {"x": ("float32", tiny.shape[1:])}, ("y", "float32"), {}
     )
     yield Probe(
         *("onnx.add.float32.denormal", "denormals", "onnx", model, (tiny,)),
-        lambda: reals.kept_or_flushed(tiny.values()),
+        lambda: float_probes.kept_or_flushed(tiny.values()),
     )
-    rows = reals.rows()
+    rows = float_probes.rows()
     for kind in ("Softmax", "Sigmoid", "Tanh"):
         nodes = [node(kind, ["x"], "y")]
         model = onnx_file(nodes, {"x": ("float32", rows.shape[1:])}, ("y", "float32"), {})

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.fingerprint.draws import limits, seed_of, stream
-from orchestrator.fingerprint.onnx_file import node, onnx_file
+from orchestrator.fingerprint.constants import limits, seed_of, stream
+from orchestrator.fingerprint.describe import PLAN
 from orchestrator.fingerprint.probe import Feed, Probe
-from orchestrator.fingerprint.words import PLAN
+from orchestrator.models.write_onnx import node, onnx_file
 
 CHANNELS, SIDE = 8, 8
 STEPS = {"x": 2.0**-6, "c0": 2.0**-4, "c1": 2.0**-3, "c2": 2.0**-2, "sum": 2.0**-2, "pool": 2.0**-3}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.fingerprint.words import Document
+from orchestrator.fingerprint.describe import Document
 
 
 def relevant(

@@ -9,10 +9,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from orchestrator.fingerprint import reals
-from orchestrator.fingerprint.draws import seed_of, stream
+from orchestrator.fingerprint import float_probes
+from orchestrator.fingerprint.constants import seed_of, stream
 from orchestrator.fingerprint.probe import Expected, Feed, Probe
-from orchestrator.fingerprint.tflite_file import Operator, Tensor, constant, tflite_file
+from orchestrator.models.write_tflite import Operator, Tensor, constant, tflite_file
 
 ROWS, DEPTH, COLUMNS = 64, 64, 16
 
@@ -20,17 +20,19 @@ ROWS, DEPTH, COLUMNS = 64, 64, 16
 def probes() -> Iterator[Probe]:
     yield from _dense()
     yield _convolution()
-    tiny = reals.denormals()
+    tiny = float_probes.denormals()
     yield _one(
         *("tflite.add.float32.denormal", "denormals", tiny),
         Operator("ADD", ["x", "x"], "y", schema.AddOptionsT()),
-        expected=lambda: reals.kept_or_flushed(tiny.values()),
+        expected=lambda: float_probes.kept_or_flushed(tiny.values()),
     )
     softmax: Any = schema.SoftmaxOptionsT()
     softmax.beta = 1.0
     for kind, options in (("SOFTMAX", softmax), ("LOGISTIC", None), ("TANH", None)):
         name = f"tflite.{kind}.float32".lower()
-        yield _one(name, f"{kind} float32", reals.rows(), Operator(kind, ["x"], "y", options))
+        yield _one(
+            name, f"{kind} float32", float_probes.rows(), Operator(kind, ["x"], "y", options)
+        )
 
 
 def _one(
@@ -53,12 +55,12 @@ def _one(
 
 
 def _dense() -> Iterator[Probe]:
-    a, b = reals.product_feeds()
+    a, b = float_probes.product_feeds()
     dense = Operator("FULLY_CONNECTED", ["x", "w"], "y", schema.FullyConnectedOptionsT())
     yield _one(
         *("tflite.fully_connected.float32", "FULLY_CONNECTED float32", a, dense),
         *((constant("w", b.values()[0]),), (16, 16)),
-        lambda: reals.fused_or_not(a.values(), b.values().swapaxes(1, 2)),
+        lambda: float_probes.fused_or_not(a.values(), b.values().swapaxes(1, 2)),
     )
     wide = Feed(*("random", (1, ROWS, DEPTH), "float32", -8192, 8192, seed_of("wide a"), 2.0**-13))
     yield _one(

@@ -10,10 +10,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from orchestrator.fingerprint import golden
-from orchestrator.fingerprint.draws import limits, odd, seed_of, stream
+from orchestrator.fingerprint.constants import limits, odd, seed_of, stream
 from orchestrator.fingerprint.golden import Ints, Scales
 from orchestrator.fingerprint.probe import Feed, Probe
-from orchestrator.fingerprint.tflite_file import Operator, Tensor, constant, tflite_file
+from orchestrator.models.write_tflite import Operator, Tensor, constant, tflite_file
 
 SCALE_IN, SCALE_OUT = np.float32(0.5), np.float32(0.25)
 CONV, DEPTHWISE, DENSE = "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"

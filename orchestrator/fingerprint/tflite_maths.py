@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from orchestrator.fingerprint import golden, reals
-from orchestrator.fingerprint.draws import limits, seed_of
+from orchestrator.fingerprint import float_probes, golden
+from orchestrator.fingerprint.constants import limits, seed_of
 from orchestrator.fingerprint.golden import Scales
 from orchestrator.fingerprint.probe import Expected, Feed, Probe
-from orchestrator.fingerprint.tflite_file import Operator, Tensor, constant, tflite_file
+from orchestrator.models.write_tflite import Operator, Tensor, constant, tflite_file
 
 PAIRS = {
     "odd": (0.0371, 0.0523, 0.0617),
@@ -164,10 +164,10 @@ def _quantise(dtype: str, zero: int) -> Probe:
 def _tables(dtype: str, zero: int, version: int) -> Iterator[Probe]:
     """Functions of one code, over all codes."""
     low, high = limits(dtype)
-    kinds: list[tuple[str, Any, float, float, int, reals.Function]] = [
-        ("LOGISTIC", None, 0.06, 1 / 256, low, reals.logistic),
+    kinds: list[tuple[str, Any, float, float, int, float_probes.Function]] = [
+        ("LOGISTIC", None, 0.06, 1 / 256, low, float_probes.logistic),
         ("TANH", None, 0.03, 1 / 128, zero, np.tanh),
-        ("HARD_SWISH", schema.HardSwishOptionsT(), 0.05, 0.04, zero, reals.hard_swish),
+        ("HARD_SWISH", schema.HardSwishOptionsT(), 0.05, 0.04, zero, float_probes.hard_swish),
     ]
     for kind, options, step, out, zo, function in kinds:
         feed = Feed("ramp", (1, 1, 256), dtype, low, high)
@@ -182,7 +182,7 @@ def _tables(dtype: str, zero: int, version: int) -> Iterator[Probe]:
             step: float = step,
             out: float = out,
             zo: int = zo,
-            function: reals.Function = function,
+            function: float_probes.Function = function,
         ) -> dict[str, golden.Ints]:
             x = (feed.codes() - zero - 4) * float(np.float32(step))
             return golden.tabulated(function(x) / float(np.float32(out)), zo, low, high)

@@ -19,6 +19,7 @@ from device_worker.archive import (
 )
 from device_worker.errors import one_line
 from device_worker.scratch import scratch
+from orchestrator.coordinator.jobs import declared, record
 from orchestrator.errors import (
     AssayError,
     DeadlineError,
@@ -27,16 +28,15 @@ from orchestrator.errors import (
     ModelError,
     NotAvailableError,
 )
-from orchestrator.fanout.gate import unmet
-from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.fanout.start_gate import unmet
 from orchestrator.matrix.inventory import bundle_name
 from orchestrator.offline.check import check_answers, check_device, expected_files, passing
 from orchestrator.offline.unpack import form, unpack
-from orchestrator.orders import declared, record
 from orchestrator.queue.states import CellState
 from orchestrator.results.check import Asked
 from orchestrator.results.door import check
 from orchestrator.results.finished import Failure, Finished, shown
+from orchestrator.runs.snapshot import FrozenRun, load_run
 from orchestrator.store import packs
 from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store

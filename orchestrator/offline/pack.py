@@ -32,13 +32,13 @@ from device_worker.archive import (
     result_name,
     sha256_of,
 )
+from orchestrator.coordinator.jobs import order_for
 from orchestrator.devices.bundle import BOOTSTRAP, worker_bundle
 from orchestrator.errors import InputError
-from orchestrator.fanout.order import Order
-from orchestrator.frozen import FrozenRun, load_run
+from orchestrator.fanout.hub_job import Order
 from orchestrator.offline.script import run_script
-from orchestrator.orders import order_for
 from orchestrator.queue.states import CellState
+from orchestrator.runs.snapshot import FrozenRun, load_run
 from orchestrator.store import packs
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id

@@ -1,0 +1,1 @@
+"""Recorded runs, read: snapshot, staged files, observations, answers, baselines."""

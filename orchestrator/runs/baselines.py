@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.errors import DamageError
-from orchestrator.frozen import FrozenRun
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.store.database import Store
 from orchestrator.store.digests import damaged
 from orchestrator.store.records import Json

@@ -25,9 +25,9 @@ from orchestrator.variance.intervals import (
     tango_upper,
     upper_bound,
 )
-from orchestrator.variance.itself import Repeated, repeated, unlike
 from orchestrator.variance.observation import Observation
 from orchestrator.variance.pair import NEAR_TIE_LSB, Pair
+from orchestrator.variance.repeatability import Repeated, repeated, unlike
 
 Attempts = tuple[str, ...]
 

@@ -31,8 +31,8 @@ from orchestrator.signoff.standing import Standing, covered, standings
 from orchestrator.variance import device
 from orchestrator.variance.device import AgainstFp32
 from orchestrator.variance.intervals import holm
-from orchestrator.variance.itself import reordered
 from orchestrator.variance.observation import Observation, Truth
+from orchestrator.variance.repeatability import reordered
 from orchestrator.variance.tasks import TaskError
 
 # Display intervals are two-sided 95 % whatever confidence a policy gates with.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from orchestrator.matrix.by_class import ByClass, Group
 from orchestrator.signoff.case import Case
-from orchestrator.variance.covering import settle
+from orchestrator.variance.class_cover import settle
 from orchestrator.variance.observation import Observation
 from orchestrator.variance.spot import at_most
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 
 from device_worker.scratch import scratch
 from orchestrator.errors import DamageError, InfraError
-from orchestrator.store.faults import file_fault
+from orchestrator.store.db_errors import file_fault
 from orchestrator.store.records import Blob
 
 CHUNK = 1 << 20

@@ -18,9 +18,9 @@ from orchestrator.queue.placement import Prefer, choose_slot, preferences
 from orchestrator.queue.retry import AttemptSummary, decide
 from orchestrator.queue.states import CELL_STEPS, AttemptState, CellState
 from orchestrator.store import leases
+from orchestrator.store.db_errors import stale
 from orchestrator.store.digests import digest_of
 from orchestrator.store.engine import insert_missing
-from orchestrator.store.faults import stale
 from orchestrator.store.reader import CELL, cell_info
 from orchestrator.store.records import AttemptRecord, Claim, Finish, Lease
 from orchestrator.store.tables import (

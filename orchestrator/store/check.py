@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.errors import InfraError
 from orchestrator.store.database import Store
-from orchestrator.store.faults import file_fault
+from orchestrator.store.db_errors import file_fault
 from orchestrator.store.rows import Rows, check_rows
 from orchestrator.store.uses import needs, uses
 

@@ -17,8 +17,8 @@ from sqlmodel import col
 
 from device_worker.scratch import scratch
 from orchestrator.errors import DamageError
+from orchestrator.store.db_errors import file_fault
 from orchestrator.store.engine import insert_missing
-from orchestrator.store.faults import file_fault
 from orchestrator.store.series import (
     LATENCY,
     TELEMETRY,

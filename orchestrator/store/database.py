@@ -1,7 +1,7 @@
 """``Store``: the system of record behind one object, safe from many threads and processes.
 
 Every method is one short transaction and may raise InfraError E-STORE-LOCKED, E-STORE-READONLY,
-E-DISK-FULL and the other E-STORE-* of store/faults.py; docstrings name only what comes on top.
+E-DISK-FULL and the other E-STORE-* of store/db_errors.py; docstrings name only what comes on top.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import RUN_STEPS, AttemptState, CellState, RunState
 from orchestrator.store import attempts, fences, leases, place, queued
 from orchestrator.store.artefacts import Artefacts
+from orchestrator.store.db_errors import copied, file_fault, missing, value_fault
 from orchestrator.store.digests import sealed
 from orchestrator.store.engine import Database, insert_missing
 from orchestrator.store.farm import farm_id
-from orchestrator.store.faults import copied, file_fault, missing, value_fault
 from orchestrator.store.owner import owner_is_dead
 from orchestrator.store.reader import Reader, Row
 from orchestrator.store.records import (

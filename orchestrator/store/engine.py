@@ -16,8 +16,8 @@ from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
 from orchestrator.errors import InfraError
+from orchestrator.store.db_errors import corrupt, database_fault, value_fault
 from orchestrator.store.digests import damaged
-from orchestrator.store.faults import corrupt, database_fault, value_fault
 from orchestrator.store.records import canonical
 from orchestrator.store.schema import foreign
 from orchestrator.store.sqlite import open_sqlite

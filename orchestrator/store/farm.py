@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from orchestrator.store.faults import file_fault
+from orchestrator.store.db_errors import file_fault
 
 FARM = "farm-id"
 """The file in a store's folder that holds it."""

@@ -7,7 +7,7 @@ from sqlmodel import col
 
 from orchestrator.errors import InfraError
 from orchestrator.store import fences, records
-from orchestrator.store.faults import stale
+from orchestrator.store.db_errors import stale
 from orchestrator.store.records import LeaseInfo, Owner
 from orchestrator.store.tables import Device, Lease
 

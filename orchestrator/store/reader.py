@@ -1,7 +1,7 @@
 """Every question asked of the store: portable SQL with named parameters.
 
 The same statements run through SQLAlchemy (store/database.py) and through the standard library
-(store/glance.py), which is why they are text and not SQLModel expressions.
+(store/readonly.py), which is why they are text and not SQLModel expressions.
 """
 
 from __future__ import annotations

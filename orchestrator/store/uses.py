@@ -109,7 +109,7 @@ def _lost(run: str, cells: Iterable[CellInfo]) -> DamageError | None:
 
 
 def _staged(staging: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The files of orchestrator/staged.py, read as plain data: a damaged record hides no file."""
+    """The files of runs/staged.py, read as plain data: a damaged record hides no file."""
     for part in ("models", "tensors", "bundles"):
         for name, told in _object(staging.get(part)).items():
             yield str(_object(told).get("sha256")), f"{part[:-1]} {name}"

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from orchestrator.variance import sample
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.bootstrap import bootstrap
-from orchestrator.variance.head import Head
 from orchestrator.variance.intervals import Estimate, Rate, mean, quantile, rate
 from orchestrator.variance.lattice import Array
+from orchestrator.variance.softmax import Head
 
 BINS = 15
 LOW_CONFIDENCE = 0.5

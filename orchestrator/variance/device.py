@@ -9,9 +9,9 @@ import numpy as np
 from orchestrator.variance import sample
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.calibration import Calibration, Confidence, calibration, confidence
-from orchestrator.variance.head import Head, Kind
 from orchestrator.variance.intervals import Difference, Estimate, Rate, mcnemar, mean, paired, rate
 from orchestrator.variance.lattice import Array
+from orchestrator.variance.softmax import Head, Kind
 from orchestrator.variance.tasks import disagree
 
 TOP = 5

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.special import entr, kl_div, rel_entr
 
 from orchestrator.variance.answers import Answers
-from orchestrator.variance.head import Head, head
 from orchestrator.variance.lattice import Array, real
+from orchestrator.variance.softmax import Head, head
 from orchestrator.variance.tasks import NO_DECISION, Classification, TaskError, disagree, tensor
 
 Floats = NDArray[np.float64]

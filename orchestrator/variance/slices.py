@@ -16,7 +16,6 @@ from orchestrator.variance.calibration import (
     confidence,
     expected_calibration_error,
 )
-from orchestrator.variance.head import Head
 from orchestrator.variance.intervals import (
     Difference,
     Estimate,
@@ -28,6 +27,7 @@ from orchestrator.variance.intervals import (
     rate,
 )
 from orchestrator.variance.lattice import Array
+from orchestrator.variance.softmax import Head
 from orchestrator.variance.tasks import TaskError, disagree
 
 MAX_VALUES = 100

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
 from orchestrator.variance.lattice import Array, Output, codes, real
-from orchestrator.variance.lead import largest, lead
+from orchestrator.variance.top_margin import largest, lead
 
 NO_DECISION = -1
 Mask = NDArray[np.bool_]

@@ -17,8 +17,8 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 
-from orchestrator.columns.ask import Limits, ask
-from orchestrator.questions.export import Export
+from orchestrator.export.ask import Limits, ask
+from orchestrator.export.export import Export
 from orchestrator.store.compact import compact
 from orchestrator.store.database import Store
 from tests.benchmarks.kit import Call, Spread, Table, interleave, ratios, scaled

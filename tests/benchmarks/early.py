@@ -34,8 +34,8 @@ from device_worker.batch import Trial
 from device_worker.wire import RuntimeSpec
 from orchestrator.devices import batch
 from orchestrator.devices.session import DeviceSession, Limits
-from orchestrator.inputs.inspect import inspect
 from orchestrator.matrix.policy import Reference
+from orchestrator.models.inspect import inspect
 from orchestrator.transports import LocalSettings, open_transport
 from orchestrator.variance.answers import Answers, read
 from orchestrator.variance.early import certain_after, near_ties_first, needed

@@ -13,14 +13,14 @@ import numpy as np
 import yaml
 
 from orchestrator.coordinator.events import NullProgress, Progress
+from orchestrator.coordinator.loop import Stop, work_off
 from orchestrator.fanout.executor import Executor
-from orchestrator.frozen import load_run
 from orchestrator.run import enqueue, plan
-from orchestrator.staging import here
+from orchestrator.runs.snapshot import load_run
+from orchestrator.staging.stage import here
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
 from orchestrator.transports.settings import SshSettings
-from orchestrator.work_off import Stop, work_off
 from tests.benchmarks.kit import SkippedError
 from tests.support import sshd
 

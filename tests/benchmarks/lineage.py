@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from orchestrator.lineage.compare import compare
+from orchestrator.models.lineage import compare
 from tests.benchmarks.kit import Table, interleave, scaled
 from tests.support.flatfile import Flat
 from tests.support.tiny import MODELS
-from tests.unit.lineage.arrays import Array, quantised
+from tests.unit.models.arrays import Array, quantised
 
 TURNS = 9
 WIDTHS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.frozen import load_run
+from orchestrator.runs.snapshot import load_run
 from orchestrator.store.database import Store
 from orchestrator.transports.settings import SshSettings
 from tests.benchmarks import farm

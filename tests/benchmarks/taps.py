@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.layers.graph import Array
-from orchestrator.layers.taps import Taps, tap
-from orchestrator.layers.taps_onnx import OnnxSubject
+from orchestrator.diagnosis.taps import Taps, tap
+from orchestrator.diagnosis.taps_onnx import OnnxSubject
+from orchestrator.models.graph import Array
 from tests.benchmarks.kit import Table, interleave, ratios, scaled
 from tests.support.qdq_debug import Bare, sqnr
 from tests.support.tiny import MODELS, QUICKSTART

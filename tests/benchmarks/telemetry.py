@@ -18,8 +18,8 @@ from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.devices.worker import Worker
 from orchestrator.matrix.inventory import Device
 from orchestrator.run import plan
-from orchestrator.staged import Staging
-from orchestrator.staging import here, stage
+from orchestrator.runs.staged import Staging
+from orchestrator.staging.stage import here, stage
 from orchestrator.store.database import Store
 from orchestrator.transports import Transport, open_transport
 from tests.benchmarks.kit import SkippedError, Table, ratios

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from orchestrator.fingerprint.describe import SATURATES, identity
 from orchestrator.fingerprint.pack import probes
-from orchestrator.fingerprint.words import SATURATES, identity
 from tests.support import isa
 from tests.support.probing import Probing
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.questions.agree import agreement
-from orchestrator.questions.history import history as told
+from orchestrator.analysis.agreement import agreement
+from orchestrator.analysis.history import history as told
 from orchestrator.reports.agreement import render
 from orchestrator.store.database import Store
 from tests.support.cli import assay

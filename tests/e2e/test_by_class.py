@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from orchestrator.coordinator.events import NullProgress
-from orchestrator.frozen import load_run
+from orchestrator.coordinator.representatives import Representatives
 from orchestrator.queue.states import CellState
-from orchestrator.representatives import Representatives
+from orchestrator.runs.snapshot import load_run
 from orchestrator.store.database import Store
 from tests.support.cli import Done, assay
 from tests.support.line import coordinator

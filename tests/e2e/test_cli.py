@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
-from orchestrator.reports.document import schema
+from orchestrator.analysis.document import schema
 from tests.support.cli import ASSAY, REPO, assay
 from tests.support.tiny import MODELS, Tiny
 

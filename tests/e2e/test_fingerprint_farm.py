@@ -10,9 +10,9 @@ import pytest
 from device_worker.wire import RuntimeSpec
 from orchestrator.cli.options import inventory_of
 from orchestrator.coordinator.reservations import Reservations
+from orchestrator.coordinator.visit import visit
 from orchestrator.devices.batch import run
 from orchestrator.fingerprint.pack import archive, probes
-from orchestrator.visit import visit
 from tests.support.cli import REPO, Done, assay
 
 pytestmark = [pytest.mark.farm, pytest.mark.timeout(600)]

@@ -139,7 +139,7 @@ def test_a_device_in_use_is_not_disturbed(store: Path) -> None:
     from orchestrator.store.database import Store
 
     with Store.open(store, readonly=True) as opened:
-        from orchestrator.frozen import load_run
+        from orchestrator.runs.snapshot import load_run
 
         device = load_run(opened.frozen(opened.run().id)).inventory.device("bench")
     with Reservations(store) as reservations, reservations.of(device):

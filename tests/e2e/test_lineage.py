@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from orchestrator.reports.document import schema
+from orchestrator.analysis.document import schema
 from tests.support.cli import assay
 from tests.support.tiny import MODELS, Tiny
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 
-from orchestrator.reports.document import schema
+from orchestrator.analysis.document import schema
 from tests.support import stateful
 from tests.support.cli import assay
 from tests.support.tiny import Tiny

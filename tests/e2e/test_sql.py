@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.columns.tables import TABLES
+from orchestrator.export.tables import TABLES
 from orchestrator.store.database import Store
 from tests.support.answered import CLASSES, answer, queued, tiny_of
 from tests.support.cli import REPO, assay, start, until

@@ -17,9 +17,9 @@ import jsonschema
 import pytest
 import yaml
 
+from orchestrator.analysis.document import schema
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.queue.states import CellState
-from orchestrator.reports.document import schema
 from orchestrator.store import series
 from orchestrator.store.database import Store
 from orchestrator.transports import open_transport

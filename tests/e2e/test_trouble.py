@@ -16,7 +16,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from orchestrator.reports.document import schema
+from orchestrator.analysis.document import schema
 from tests.support import sshd
 from tests.support.cli import Done, Running, assay, start, until
 from tests.support.tiny import MODELS, QUICKSTART, Tiny

@@ -18,7 +18,7 @@ from orchestrator.devices.session import Limits
 from orchestrator.errors import InfraError
 from orchestrator.fanout import accelerator
 from orchestrator.fanout.hub import Hub
-from orchestrator.fanout.order import Order, Target
+from orchestrator.fanout.hub_job import Order, Target
 from orchestrator.results.finished import Failure, Finished
 from orchestrator.transports.settings import LocalSettings
 from tests.support import edgetpu

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.columns import parquet
-from orchestrator.columns.tables import TABLES
-from orchestrator.questions.export import Export
+from orchestrator.export import parquet
+from orchestrator.export.export import Export
+from orchestrator.export.tables import TABLES
 from orchestrator.store.compact import compact
 from orchestrator.store.database import Store
 from tests.integration.store_kit import OK, add_devices, cells, lease_of

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import work_off as module
+from orchestrator.coordinator import loop as module
+from orchestrator.coordinator.loop import Stop, work_off
 from orchestrator.fanout.inprocess import InProcess
-from orchestrator.frozen import load_run
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.reports.progress import PlainProgress
 from orchestrator.run import enqueue, plan
-from orchestrator.staging import here
+from orchestrator.runs.snapshot import load_run
+from orchestrator.staging.stage import here
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
-from orchestrator.work_off import Stop, work_off
 from tests.support import hostile
 from tests.support.tiny import Tiny
 

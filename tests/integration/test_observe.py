@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import DamageError, InputError
-from orchestrator.observe import observations
+from orchestrator.runs.observations import observations
 from orchestrator.store.database import Store
 from tests.support.cli import assay
 from tests.support.tiny import MODELS, Tiny

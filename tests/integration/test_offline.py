@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.coordinator.loop import Stop
 from orchestrator.errors import InfraError, InputError, NotAvailableError
 from orchestrator.fanout.inprocess import InProcess
 from orchestrator.offline.ingest import Ingested, ingest
@@ -26,12 +27,11 @@ from orchestrator.offline.pack import Packed, cancel, pack
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.reports.progress import PlainProgress
 from orchestrator.run import enqueue, finish, plan
-from orchestrator.staging import here
+from orchestrator.staging.stage import here
 from orchestrator.store import packs
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import AttemptInfo
-from orchestrator.work_off import Stop
 from tests.support import offline
 from tests.support.hermetic import native
 from tests.support.tiny import MODELS, Tiny
@@ -137,9 +137,9 @@ def test_the_attempt_is_the_online_one_bit_for_bit(farm: Farm, tiny: Tiny) -> No
 
 
 def test_equal_manifests_make_equal_archives(farm: Farm, tiny: Tiny) -> None:
-    from orchestrator.frozen import load_run
+    from orchestrator.coordinator.jobs import order_for
     from orchestrator.offline.pack import write
-    from orchestrator.orders import order_for
+    from orchestrator.runs.snapshot import load_run
     from orchestrator.store.records import Claim
 
     run = farm.queued(tiny)

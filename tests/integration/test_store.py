@@ -17,8 +17,8 @@ from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.store import owner
 from orchestrator.store.database import Store
-from orchestrator.store.glance import glance
 from orchestrator.store.owner import owner_is_dead, this_process
+from orchestrator.store.readonly import glance
 from orchestrator.store.records import AttemptRecord, BaselineKey, Blob, Owner, sha256_of
 from tests.integration.store_kit import INFRA, OK, add_devices, cells, lease_of, samples
 

@@ -19,24 +19,24 @@ from typing import Any
 import pytest
 
 from device_worker import wire
-from orchestrator import work_off as module
+from orchestrator.coordinator import loop as module
+from orchestrator.coordinator.loop import Stop, work_off
 from orchestrator.coordinator.reservations import Reservations
+from orchestrator.coordinator.visit import visit
 from orchestrator.devices.session import DeviceSession
 from orchestrator.errors import InfraError
 from orchestrator.fanout.inprocess import InProcess
-from orchestrator.frozen import load_run
 from orchestrator.matrix.inventory import Device
 from orchestrator.matrix.loader import load_inventories
 from orchestrator.queue.states import AttemptState
 from orchestrator.reports.progress import PlainProgress
 from orchestrator.results.finished import Finished
 from orchestrator.run import enqueue, plan
-from orchestrator.staging import here
+from orchestrator.runs.snapshot import load_run
+from orchestrator.staging.stage import here
 from orchestrator.store.database import Store, upgrade
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import AttemptInfo
-from orchestrator.visit import visit
-from orchestrator.work_off import Stop, work_off
 from tests.support.cli import assay
 from tests.support.tiny import Tiny
 

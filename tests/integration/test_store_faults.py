@@ -19,7 +19,7 @@ from sqlalchemy import event
 from orchestrator.errors import AssayError, InfraError, InputError
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.database import Store
-from orchestrator.store.glance import glance
+from orchestrator.store.readonly import glance
 from orchestrator.store.sqlite import open_sqlite
 from tests.integration.store_kit import add_devices, cells, samples
 
@@ -88,7 +88,7 @@ def test_another_users_store_can_be_read_but_not_written(shared: Path) -> None:
         "import os, sys; from pathlib import Path\n"
         "from orchestrator.errors import AssayError\n"
         "from orchestrator.store.database import Store\n"
-        "from orchestrator.store.glance import glance\n"
+        "from orchestrator.store.readonly import glance\n"
         "import orchestrator.store.migrate\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "with glance(Path(sys.argv[1])) as reader: print(reader.run().id)\n"

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.errors import InfraError
 from orchestrator.store import fingerprints
 from orchestrator.store.database import Store
-from orchestrator.store.glance import glance
+from orchestrator.store.readonly import glance
 from tests.integration.store_kit import add_devices
 
 FACTS = {"machine": "aarch64", "runtime": {"name": "litert", "version": "2.3.0"}}

@@ -17,7 +17,7 @@ from orchestrator.errors import InfraError, InputError
 from orchestrator.store import fingerprints, packs, tables
 from orchestrator.store.database import Store, upgrade
 from orchestrator.store.engine import Database
-from orchestrator.store.glance import glance
+from orchestrator.store.readonly import glance
 from orchestrator.store.schema import HEAD, HISTORY, MIGRATIONS
 
 

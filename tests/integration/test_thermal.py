@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from device_worker import wire
+from orchestrator.coordinator.jobs import record
 from orchestrator.devices.session import Limits
 from orchestrator.fanout.hub import Hub
-from orchestrator.orders import record
 from orchestrator.results.finished import Finished
 from orchestrator.store.artefacts import Artefacts
 from tests.support.orders import Bench, refused

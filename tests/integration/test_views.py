@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from orchestrator.analysis.rows_groups import grouped
+from orchestrator.analysis.rows_load import Loaded, load
+from orchestrator.analysis.rows_pairs import paired
+from orchestrator.analysis.rows_slices import sliced
 from orchestrator.errors import InputError, NotAvailableError
 from orchestrator.reports.views import render
 from orchestrator.store.database import Store
-from orchestrator.views.groups import grouped
-from orchestrator.views.load import Loaded, load
-from orchestrator.views.pairs import paired
-from orchestrator.views.slices import sliced
 from tests.support.cli import assay
 from tests.support.tiny import MODELS, QUICKSTART, Tiny
 

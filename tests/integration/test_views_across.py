@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from orchestrator.analysis.rows_across import load_across
+from orchestrator.analysis.rows_alike import alike
+from orchestrator.analysis.rows_groups import grouped
+from orchestrator.analysis.rows_load import load
+from orchestrator.analysis.rows_pairs import paired
 from orchestrator.errors import InputError, NotAvailableError
 from orchestrator.reports.views import render
 from orchestrator.store.database import Store
-from orchestrator.views.across import load_across
-from orchestrator.views.alike import alike
-from orchestrator.views.groups import grouped
-from orchestrator.views.load import load
-from orchestrator.views.pairs import paired
 from tests.support.answered import CLASSES, answer, queued, tiny_of
 from tests.support.cli import assay
 

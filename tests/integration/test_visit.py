@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.coordinator.reservations import Reservations
+from orchestrator.coordinator.visit import visit
 from orchestrator.devices.checks import StoppedError
 from orchestrator.errors import InfraError, NotAvailableError
 from orchestrator.matrix.inventory import Device
 from orchestrator.store.database import Store
 from orchestrator.store.records import Lease
-from orchestrator.visit import visit
 
 
 def device(root: Path, **changes: object) -> Device:

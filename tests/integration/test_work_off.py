@@ -16,23 +16,23 @@ from typing import Any
 
 import pytest
 
-from orchestrator import work_off as module
+from orchestrator.coordinator import loop as module
+from orchestrator.coordinator.jobs import order_for
+from orchestrator.coordinator.loop import Stop, work_off
 from orchestrator.errors import InfraError
+from orchestrator.fanout.hub_job import Order
 from orchestrator.fanout.inprocess import InProcess
-from orchestrator.fanout.order import Order
-from orchestrator.frozen import load_run
-from orchestrator.orders import order_for
 from orchestrator.queue.expiry import LeaseWatch
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.reports.progress import PlainProgress
 from orchestrator.results.finished import Finished
 from orchestrator.run import enqueue, plan
-from orchestrator.staging import here
+from orchestrator.runs.snapshot import load_run
+from orchestrator.staging.stage import here
 from orchestrator.store.database import Store, upgrade
 from orchestrator.store.farm import farm_id
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import AttemptInfo, CellInfo, Owner
-from orchestrator.work_off import Stop, work_off
 from tests.support.tiny import Tiny
 
 DATA = Path(__file__).parents[1] / "data"

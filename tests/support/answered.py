@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.frozen import load_run
 from orchestrator.queue.states import AttemptState
 from orchestrator.run import enqueue, plan
-from orchestrator.staging import here
+from orchestrator.runs.snapshot import load_run
+from orchestrator.staging.stage import here
 from orchestrator.store.database import Store
 from orchestrator.store.owner import this_process
 from orchestrator.store.records import AttemptRecord, BaselineKey, Blob

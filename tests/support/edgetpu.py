@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from infra.standins.build import BuildError, build
-from orchestrator.fingerprint.tflite_file import Operator, Tensor, tflite_file
+from orchestrator.models.write_tflite import Operator, Tensor, tflite_file
 
 SHAPE = [1, 8]
 SCALE, ZERO = 0.5, 3

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.helper import get_attribute_value
 
+from orchestrator.diagnosis.pair import Side, Trial, Tried
 from orchestrator.fingerprint import golden
 from orchestrator.fingerprint.golden import Ints, Scales
-from orchestrator.layers.graph import Array
-from orchestrator.layers.sides import Side, Trial, Tried
+from orchestrator.models.graph import Array
 from tests.support.isa import PAIRS
 
 Operator = Callable[..., Array]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_worker import wire
 from orchestrator.devices.session import Limits
-from orchestrator.fanout.order import Order, Target
+from orchestrator.fanout.hub_job import Order, Target
 from orchestrator.results.finished import Finished
 from orchestrator.transports.settings import FakeSettings, Fault, LocalSettings
 from tests.unit.device_worker.harness import gemm

@@ -12,14 +12,14 @@ import pytest
 
 from device_worker import wire
 from device_worker.runtimes import FORMATS
+from orchestrator.analysis.device_pair import archive as archive_of
+from orchestrator.analysis.device_pair import tried
 from orchestrator.devices.batch import Answers, run
 from orchestrator.devices.session import DeviceSession, Limits
+from orchestrator.diagnosis.pair import Trial, Tried
 from orchestrator.errors import NotAvailableError
 from orchestrator.fingerprint.identify import identify
 from orchestrator.fingerprint.pack import archive, probes, wide
-from orchestrator.layers.sides import Trial, Tried
-from orchestrator.questions.pieces import archive as archive_of
-from orchestrator.questions.pieces import tried
 from orchestrator.transports import LocalSettings, open_transport
 from tests.support.cli import REPO
 

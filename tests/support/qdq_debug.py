@@ -13,8 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import qdq_loss_debug
 
-from orchestrator.layers.graph import Array
-from orchestrator.layers.sides import Trial, Tried
+from orchestrator.diagnosis.pair import Trial, Tried
+from orchestrator.models.graph import Array
 
 
 def sqnr(model: bytes, parent: bytes, samples: NDArray[np.float32]) -> dict[str, float]:

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from device_worker import wire
-from orchestrator import staging as module
+from orchestrator.coordinator.jobs import blobs_of, order_for, record
 from orchestrator.errors import InputError
-from orchestrator.frozen import FrozenRun, load_run
 from orchestrator.matrix.device_class import DeviceClass
 from orchestrator.matrix.model import Gate
-from orchestrator.orders import blobs_of, order_for, record
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.results.finished import Failure, Finished
 from orchestrator.run import Planned, plan
-from orchestrator.staged import Staging
-from orchestrator.staging import check_unchanged, find_lineage, here, stage
+from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.staged import Staging
+from orchestrator.staging import stage as module
+from orchestrator.staging.stage import check_unchanged, find_lineage, here, stage
 from orchestrator.store.artefacts import Artefacts
 from orchestrator.store.records import CellInfo, Claim
 from tests.support.tiny import MODELS, Tiny

@@ -11,7 +11,7 @@ import yaml
 
 from infra.standins.build import LIBRARY, BuildError, build, folder
 from infra.standins.compile import compile_model
-from orchestrator.inputs.inspect import check_compiled, inspect
+from orchestrator.models.inspect import check_compiled, inspect
 
 REPO = Path(__file__).parents[2]
 SOURCE = REPO / "matrices/quickstart/models/digits_cnn.int8.tflite"

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from orchestrator.analysis.rows_alike import alike
+from orchestrator.analysis.rows_groups import grouped
+from orchestrator.analysis.rows_load import Loaded, set_of
+from orchestrator.analysis.rows_pairs import paired
+from orchestrator.analysis.rows_slices import sliced
 from orchestrator.reports.views import render
 from orchestrator.signoff.case import cases
 from orchestrator.variance.observation import Observation, Output, Truth
 from orchestrator.variance.tasks import Regression, Task
-from orchestrator.views.alike import alike
-from orchestrator.views.groups import grouped
-from orchestrator.views.load import Loaded, set_of
-from orchestrator.views.pairs import paired
-from orchestrator.views.slices import sliced
 from tests.unit.signoff.build import LATTICE, clean, codes, outputs, truth
 from tests.unit.variance.arrays import f32
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from device_worker import wire
 from device_worker.wire import RuntimeSpec
-from orchestrator import observe
-from orchestrator.attribution.evidence import Evidence
-from orchestrator.attribution.evidence import Side as Shown
-from orchestrator.attribution.sides import side
-from orchestrator.attribution.signature import signature
-from orchestrator.inputs.inspect_child import read as read_file
-from orchestrator.layers.sides import Side
+from orchestrator.diagnosis.evidence import Evidence
+from orchestrator.diagnosis.evidence import Side as Shown
+from orchestrator.diagnosis.evidence_side import side
+from orchestrator.diagnosis.pair import Side
+from orchestrator.diagnosis.signature import signature
+from orchestrator.models.inspect_child import read as read_file
+from orchestrator.runs import observations
 from orchestrator.variance.answers import Answers, read
 from orchestrator.variance.factors import Factors, changed, factors
 from orchestrator.variance.lattice import Array, Output
@@ -237,7 +237,7 @@ def seen(
     ):
         row = Row("m", "f", place.device, place.device_class, False, "r", "inputs", condition)
         got = (_output(values, model, form),)
-        cells.append(observe.told(row, one, got, environment, cell=str(n), attempt=str(n)))
+        cells.append(observations.told(row, one, got, environment, cell=str(n), attempt=str(n)))
     row = cells[0].row
     found = factors(row, spec, environment, tuple(told.backend.fallbacks))
     name = f"{place.device}/{spec.runtime}"

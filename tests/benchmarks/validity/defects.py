@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from device_worker.wire import RuntimeSpec
-from orchestrator.attribution.evidence import Mechanism
+from orchestrator.diagnosis.evidence import Mechanism
 from orchestrator.variance.lattice import Array
 from tests.benchmarks.validity import faults
 from tests.benchmarks.validity.case import INT8, Case, Kind, Place, Undrawn, case, fed, seen

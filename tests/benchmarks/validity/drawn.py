@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from orchestrator.fingerprint.tflite_file import Operator, Tensor, constant, tflite_file
+from orchestrator.models.write_tflite import Operator, Tensor, constant, tflite_file
 from orchestrator.variance.lattice import Array
 from tests.benchmarks.validity.case import Net
 from tests.benchmarks.validity.recalibrate import Range, activations, ranges

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from device_worker.wire import RuntimeSpec
-from orchestrator.attribution.evidence import Mechanism
-from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE
+from orchestrator.diagnosis.evidence import Mechanism
+from orchestrator.diagnosis.taps import CASCADE, RANGE_COLLAPSE
 from orchestrator.variance.lattice import Array
 from tests.benchmarks.validity import faults, nulls
 from tests.benchmarks.validity.case import INT8, Case, Kind, Place, Undrawn, case, fed

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE
+from orchestrator.diagnosis.taps import CASCADE, RANGE_COLLAPSE
 from orchestrator.variance.lattice import Array
 from tests.benchmarks.validity.case import INT8, Case, Kind, Net, Undrawn, case, fed
 from tests.benchmarks.validity.draws import SAFE, SIZES, Draw, Planter, draw, of
@@ -112,9 +112,9 @@ OWN = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 @functools.lru_cache(maxsize=64)
 def kinds(model: bytes) -> list[str]:
-    from orchestrator.layers import tflite
+    from orchestrator.models import cut_tflite
 
-    return [op.kind for op in tflite.read(model).operators]
+    return [op.kind for op in cut_tflite.read(model).operators]
 
 
 def small_cuts(world: World, random: Random) -> Iterator[Case]:

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.attribution.evidence import Mechanism
-from orchestrator.attribution.rules import attribute
-from orchestrator.layers import surgery
-from orchestrator.layers.found import OPERATOR, PLAN
-from orchestrator.layers.samples import choose, distances
-from orchestrator.layers.sides import Pair
-from orchestrator.layers.surgery_child import DO
-from orchestrator.lineage.child import answer
-from orchestrator.questions.localise import Looked, look
-from orchestrator.questions.tapped import Layered
-from orchestrator.variance.head import Head
+from orchestrator.analysis.localise import Looked, look
+from orchestrator.analysis.tapped import Layered
+from orchestrator.diagnosis.evidence import Mechanism
+from orchestrator.diagnosis.pair import Pair
+from orchestrator.diagnosis.result import OPERATOR, PLAN
+from orchestrator.diagnosis.rules import attribute
+from orchestrator.diagnosis.sample_choice import choose, distances
+from orchestrator.models import surgery
+from orchestrator.models.lineage_child import answer
+from orchestrator.models.surgery_child import DO
 from orchestrator.variance.intervals import tango_upper
 from orchestrator.variance.slices import losing, same_inputs, slices
+from orchestrator.variance.softmax import Head
 from tests.benchmarks.validity.case import Case
 
 SAMPLES = 8

@@ -13,7 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from orchestrator.inputs.inspect_tflite import operator_names
+from orchestrator.models.inspect_tflite import operator_names
 from orchestrator.variance.lattice import Array
 from tests.benchmarks.validity.weights import packed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.layers.taps import CASCADE, RANGE_COLLAPSE, UNSOUND
+from orchestrator.diagnosis.taps import CASCADE, RANGE_COLLAPSE, UNSOUND
 from orchestrator.variance.intervals import Rate, rate
 from tests.benchmarks.validity.case import Case, Undrawn
 from tests.benchmarks.validity.draws import Planter

@@ -27,9 +27,9 @@ from device_worker.cache import Cache
 from device_worker.measure import run_job
 from device_worker.runtimes import ADAPTERS, FORMATS, Interface, Opener, Runtime
 from device_worker.wire import Backend, Blob, RuntimeSpec
+from orchestrator.analysis.device_pair import archive, tried
 from orchestrator.devices import batch
-from orchestrator.layers.sides import Trial, Tried
-from orchestrator.questions.pieces import archive, tried
+from orchestrator.diagnosis.pair import Trial, Tried
 from orchestrator.variance.lattice import Array
 
 _number = itertools.count()

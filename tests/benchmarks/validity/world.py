@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from device_worker.wire import RuntimeSpec
+from orchestrator.analysis.device_pair import archive, tried
 from orchestrator.devices import batch
 from orchestrator.devices.session import DeviceSession, Limits
-from orchestrator.layers.sides import Trial, Tried
+from orchestrator.diagnosis.pair import Trial, Tried
 from orchestrator.matrix.loader import load_inventories
-from orchestrator.questions.pieces import archive, tried
 from orchestrator.transports import LocalSettings, open_transport
 from orchestrator.transports.settings import TransportSettings
 from orchestrator.variance.lattice import Array

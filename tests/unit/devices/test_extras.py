@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.devices.extras import SCRIPT, board_of, granted, holder, parsed, read_extras
 from orchestrator.devices.findings import Extras
+from orchestrator.devices.shell_facts import SCRIPT, board_of, granted, holder, parsed, read_extras
 from orchestrator.transports import LocalSettings, open_transport
 
 SHELLS = [s for s in ("dash", "bash", "mksh", "ksh", "busybox") if shutil.which(s)]
@@ -77,7 +77,7 @@ def test_a_lease_that_nobody_holds(text: str | None) -> None:
 def test_a_holder_is_alive_when_its_counter_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.devices.extras.BEAT_S", 0.01)
+    monkeypatch.setattr("orchestrator.devices.shell_facts.BEAT_S", 0.01)
     with open_transport(LocalSettings(root=str(tmp_path)), device="x") as transport:
         lease(tmp_path, "other", 1)
         seen = read_extras(transport, timeout=30)

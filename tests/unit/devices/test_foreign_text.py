@@ -25,7 +25,7 @@ from orchestrator.devices import scan
 from orchestrator.devices.facts import collect
 from orchestrator.devices.sensing import checked
 from orchestrator.errors import InfraError
-from orchestrator.fanout.gate import unmet
+from orchestrator.fanout.start_gate import unmet
 from orchestrator.matrix.device_class import SourceSpec, load_classes
 from orchestrator.reports.proposals import document, rendered
 from orchestrator.transports import AdbSettings, adb

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from orchestrator.devices.rounds import side_by_side
+from orchestrator.devices.parallel import side_by_side
 
 
 def test_those_that_hang_hold_nobody_up() -> None:

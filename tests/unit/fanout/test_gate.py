@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from device_worker import wire
 from device_worker.telemetry.plausible import believed
 from orchestrator.devices.session import Limits
-from orchestrator.fanout.gate import POLL_S, gate, unmet
-from orchestrator.fanout.order import Order, Target
+from orchestrator.fanout.hub_job import Order, Target
+from orchestrator.fanout.start_gate import POLL_S, gate, unmet
 from orchestrator.transports.settings import LocalSettings
 
 Gate = Callable[..., tuple[str, ...]]

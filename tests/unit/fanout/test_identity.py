@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.devices.identity import Identity, compared, expected
 from orchestrator.fanout.hub import Hub
-from orchestrator.fanout.order import Order
+from orchestrator.fanout.hub_job import Order
 from orchestrator.matrix.device_class import SourceSpec, load_class
 from orchestrator.matrix.inventory import Device
 from orchestrator.transports import AdbSettings

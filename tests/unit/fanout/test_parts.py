@@ -20,7 +20,7 @@ from orchestrator.errors import (
 )
 from orchestrator.fanout.executor import DEVICES_PER_HUB, Seat, assign, refuse_hubs
 from orchestrator.fanout.hub import Hub, _check_identity
-from orchestrator.fanout.order import Target
+from orchestrator.fanout.hub_job import Target
 from orchestrator.fanout.spool import Spool
 from orchestrator.results.encoding import decode
 from orchestrator.results.finished import Failure

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from orchestrator.fingerprint import pack
+from orchestrator.fingerprint.describe import SATURATES
 from orchestrator.fingerprint.golden import ROUNDINGS
 from orchestrator.fingerprint.probe import Probe
-from orchestrator.fingerprint.words import SATURATES
 from tests.support.cli import REPO
 
 FORMATS = ("onnx", "tflite")

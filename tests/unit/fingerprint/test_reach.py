@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.fingerprint.reach import unreached
+from orchestrator.fingerprint.applicability import unreached
 
 CONV, DENSE = "CONV_2D int8 per-channel", "FULLY_CONNECTED int8 per-tensor batch 1"
 APART = (CONV, f"{CONV} one channel", f"{CONV} float ends", "CONV_2D wide float32", "SOFTMAX int8")

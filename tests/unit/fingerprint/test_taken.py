@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from device_worker.wire import RuntimeSpec
-from orchestrator.fingerprint.taken import Prints, taken_on
+from orchestrator.fingerprint.provenance import Prints, taken_on
 from orchestrator.matrix.key import UNKNOWN
 from orchestrator.store.records import FingerprintInfo
 from orchestrator.variance.factors import Factors, factors

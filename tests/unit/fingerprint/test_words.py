@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.fingerprint.classes import Member, classes, grouped_json, splits
-from orchestrator.fingerprint.hypothesis import Said, counted
-from orchestrator.fingerprint.words import (
+from orchestrator.fingerprint.describe import (
     difference,
     identity,
     label,
@@ -18,6 +17,7 @@ from orchestrator.fingerprint.words import (
     plan_words,
     summary,
 )
+from orchestrator.fingerprint.hypothesis import Said, counted
 
 
 def told(answer: str, *modes: str, error: str | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import random
 from typing import Any
 
-from orchestrator.reports import document
+from orchestrator.analysis import document
 
 N = 360
 CREATED = 1_790_000_000.0

@@ -7,7 +7,7 @@ import io
 
 from rich.console import Console
 
-from orchestrator.reports.answer import as_csv, render
+from orchestrator.reports.sql import as_csv, render
 
 COLUMNS = ["name", "n", "share", "list"]
 ROWS: list[tuple[object, ...]] = [

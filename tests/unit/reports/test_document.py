@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.reports import document, jsonout
+from orchestrator.analysis import document
+from orchestrator.reports import jsonout
 from orchestrator.signoff.result import COVERAGE
 from tests.unit.reports import synthetic
 

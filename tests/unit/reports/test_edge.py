@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator.cli.options import notice, print_data, print_text
 from orchestrator.errors import InfraError
-from orchestrator.reports.answer import as_csv
 from orchestrator.reports.format import CONTROL, printable
 from orchestrator.reports.jsonout import dumps
+from orchestrator.reports.sql import as_csv
 
 EVIL = [
     "\x1b]0;owned\x07",  # sets a window's title

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from orchestrator.reports import charts, document, html, jsonout, terminal
+from orchestrator.analysis import document
+from orchestrator.reports import charts, html, jsonout, terminal
 from orchestrator.variance.lattice import Output
 from tests.unit.reports import synthetic
 from tests.unit.signoff import build

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from orchestrator import conclude
-from orchestrator.reports import document, format, html, terminal
+from orchestrator.analysis import document, verdict
+from orchestrator.reports import format, html, terminal
 from tests.unit.reports import synthetic
 
 SOAK = {
@@ -117,15 +117,15 @@ def test_an_attempts_notes_and_sensors_come_from_its_result() -> None:
         "notes": ["temperature unknown"],
         "clock_offset_s": 3600.0,
     }
-    assert conclude._notes(result) == [
+    assert verdict._notes(result) == [
         "started at 80 °C",
         WHY,
         "temperature unknown",
         "device clock off by +3,600 s",
     ]
-    assert conclude._sensors(result) == {
+    assert verdict._sensors(result) == {
         "power/in": {"start": None, "end": None, "max": None},
         "temp/cpu": {"start": 40.0, "end": 45.0, "max": 50.0},
     }
-    assert conclude._notes({}) == []
-    assert conclude._sensors({}) == {}
+    assert verdict._notes({}) == []
+    assert verdict._sensors({}) == {}

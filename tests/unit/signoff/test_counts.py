@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.analysis.document import build
 from orchestrator.reports import html, terminal
-from orchestrator.reports.document import build
 from orchestrator.reports.headline import available
 from orchestrator.signoff.result import SignOff
 from orchestrator.variance.observation import Observation

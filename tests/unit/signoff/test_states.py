@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from orchestrator.signoff.result import Reorder, Repeat
-from orchestrator.variance.itself import Repeated, Unlike, repeated, unlike
 from orchestrator.variance.observation import Observation
+from orchestrator.variance.repeatability import Repeated, Unlike, repeated, unlike
 from tests.unit.signoff import build
 from tests.unit.signoff.build import (
     clean,

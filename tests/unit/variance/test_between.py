@@ -15,10 +15,10 @@ from scipy import stats
 
 from orchestrator.variance import fleet, slices
 from orchestrator.variance.answers import Answers
-from orchestrator.variance.between import Between, between, kolmogorov_smirnov
-from orchestrator.variance.head import head
 from orchestrator.variance.intervals import Estimate, mean
 from orchestrator.variance.kappa import cohen
+from orchestrator.variance.pair_stats import Between, between, kolmogorov_smirnov
+from orchestrator.variance.softmax import head
 from orchestrator.variance.tasks import Regression, TaskError
 from tests.unit.variance.arrays import f32, i8
 from tests.unit.variance.test_confidence import answers

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from orchestrator.variance import calibration, device, sample
 from orchestrator.variance.answers import Answers, read
-from orchestrator.variance.head import SMALLEST, Head, head
 from orchestrator.variance.lattice import Output
+from orchestrator.variance.softmax import SMALLEST, Head, head
 from orchestrator.variance.tasks import Anomaly, Classification, Regression, Task
 from tests.unit.variance.arrays import f32, i8
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.matrix.by_class import Group, Member
 from orchestrator.matrix.key import Key
-from orchestrator.variance.covering import Settled, settle
+from orchestrator.variance.class_cover import Settled, settle
 from orchestrator.variance.observation import Observation
 from tests.unit.signoff.build import clean, codes, failed, outputs
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from orchestrator.variance import lead as module
-from orchestrator.variance.lead import FEW, largest, lead
+from orchestrator.variance import top_margin as module
+from orchestrator.variance.top_margin import FEW, largest, lead
 
 KINDS = st.sampled_from([np.int8, np.uint8, np.int16, np.int32])
 

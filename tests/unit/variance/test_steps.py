@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.variance.steps import Distance, StepSums
+from orchestrator.variance.lsb_error import Distance, StepSums
 
 
 def test_distances_by_hand() -> None:

@@ -1,1 +1,0 @@
-"""Why two answers to one question differ: evidence in, mechanism and changed factor out. Pure."""

@@ -1,1 +1,0 @@
-"""Input sets, what the models take, and the exact tensors that devices get."""

@@ -1,1 +1,0 @@
-"""Whether an INT8 file was quantised from an FP32 file, told from the weights alone."""

@@ -1,0 +1,349 @@
+"""Store → what the statistics take: each cell's standing with its outputs, and what is known
+
+beforehand of its model and inputs. Nothing is run and nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestrator.errors import DamageError
+from orchestrator.matrix.conditions import parse_condition
+from orchestrator.matrix.environment import emulated
+from orchestrator.matrix.key import key_of
+from orchestrator.queue.states import AttemptState, CellState
+from orchestrator.runs.baselines import Baseline, stored
+from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.store.arrays import array_of, malformed
+from orchestrator.store.database import Store
+from orchestrator.store.digests import damaged, taken_apart
+from orchestrator.store.records import AttemptInfo, Blob, CellInfo, DeviceInfo, Json, content_id
+from orchestrator.store.rows import counted
+from orchestrator.variance import tasks
+from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
+from orchestrator.variance.slices import same_inputs
+from orchestrator.variance.tasks import task_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+Damage = Callable[[str, DamageError], None]
+
+
+def observations(
+    store: Store, run_id: str, damage: Damage | None = None
+) -> Iterator[tuple[Observation, Truth]]:
+    """Every finished cell of a run, in plan order, one at a time, whatever its outcome.
+
+    The truth's FP32 baseline is the newest one stored, None where there is none. ``damage`` is told
+    of a cell (or "MODEL on INPUTS", whose labels and baseline are then unknown) with an unreadable
+    artefact or record, and the rest follows; without it the DamageError is raised. Raises
+    InputError E-RUN-UNKNOWN, E-FROZEN.
+    """
+    run_id = store.run(run_id).id
+    frozen = load_run(store.frozen(run_id))
+    attempts = {a.id: a for a in store.attempts(run_id)}
+    devices = {d.name: d for d in store.devices()}
+    parents = stored(store, frozen)
+    known: dict[tuple[str, str], Truth] = {}
+    for cell in store.cells(run_id):
+        if cell.state is not CellState.DONE:
+            continue
+        try:
+            found = observation(store, frozen, cell, attempts, devices)
+        except DamageError as error:
+            if damage is None:
+                raise
+            damage(cell.id, error)
+            continue
+        key = cell.model, cell.inputs
+        if key not in known:
+            known[key] = known_truth(store, frozen, *key, parents.get(key), damage)
+        yield found, known[key]
+
+
+def observation(
+    store: Store,
+    frozen: FrozenRun,
+    cell: CellInfo,
+    attempts: Mapping[str, AttemptInfo],
+    devices: Mapping[str, DeviceInfo],
+) -> Observation:
+    """A cell as it stands; ``attempts`` of its run and ``devices`` by their IDs.
+
+    Raises DamageError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT, E-STORE-DAMAGED,
+    E-STORE-ROW.
+    """
+    attempt = counted(cell, attempts)
+    environment = (
+        store.environment_data(attempt.environment) if attempt and attempt.environment else {}
+    )
+    row = row_of(frozen, cell, attempt, environment, devices)
+    if (unit := devices.get(row.device)) and unit.damage:
+        raise unit.damage
+    status = cell.outcome.value if cell.outcome else CellState.PENDING.value
+    if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
+        error = attempt.error if attempt else None
+        return Observation(row, cell.id, status, cell.attempt, error=error)
+    if not attempt.witnessed:
+        sample_hashes(store, attempt)  # all that it rests on, since its record proves nothing
+    with taken_apart(attempt):
+        return told(
+            row,
+            attempt.result,
+            outputs(store, frozen, cell, attempt),
+            environment,
+            cell=cell.id,
+            attempt=attempt.id,
+            codes_valid=bool(attempt.codes_valid),
+            timing_valid=bool(attempt.timing_valid),
+            samples=samples_of(store, frozen, cell),
+        )
+
+
+def told(
+    row: Row,
+    result: Json,
+    outputs: tuple[Output, ...],
+    environment: Mapping[str, Any],
+    *,
+    cell: str,
+    attempt: str,
+    codes_valid: bool = True,
+    timing_valid: bool = True,
+    samples: NDArray[np.int64] | None = None,
+) -> Observation:
+    """A cell that is ok, by what its worker said: ``result`` is a `wire.JobResult` as JSON data."""
+    backend, repeats = result["backend"], result["repeats"]
+    return Observation(
+        row,
+        cell,
+        "ok",
+        attempt,
+        outputs=outputs,
+        codes_valid=codes_valid,
+        timing_valid=timing_valid,
+        planned_backend=backend["planned"],
+        fallbacks=tuple(backend["fallbacks"]),
+        isa=frozenset(environment.get("isa_flags") or ()),
+        repeats=repeats["count"],
+        repeat_samples=repeats["samples"],
+        repeat_mismatches=repeats["mismatches"],
+        file_sha256=result["model_sha256"],
+        soak=_soak(result.get("soak")),
+        power=result.get("power"),
+        order=_order(result.get("order")),
+        key=key_of(environment),
+        samples=samples,
+    )
+
+
+def observation_or_error(
+    store: Store,
+    frozen: FrozenRun,
+    cell: CellInfo,
+    attempts: Mapping[str, AttemptInfo],
+    devices: Mapping[str, DeviceInfo],
+    damage: Damage,
+) -> Observation:
+    """As ``observation``; where what came out is damaged, ``damage`` is told, and it is an error
+
+    of the infrastructure.
+    """
+    try:
+        return observation(store, frozen, cell, attempts, devices)
+    except DamageError as error:
+        damage(cell.id, error)
+        row = row_of(frozen, cell, attempts.get(cell.attempt or ""), {}, devices)
+        return Observation(row, cell.id, "infra_error", cell.attempt, error=str(error))
+
+
+def row_of(
+    frozen: FrozenRun,
+    cell: CellInfo,
+    attempt: AttemptInfo | None,
+    environment: Mapping[str, Any],
+    devices: Mapping[str, DeviceInfo],
+) -> Row:
+    """Who answered, or would have; ``environment``: as the attempt recorded it, {} if not."""
+    unit = (attempt.device if attempt else None) or cell.unit or cell.slot
+    return Row(
+        model=cell.model,
+        file=cell.file,
+        device=unit,
+        device_class=frozen.class_of(cell.slot, unit),
+        emulated=_emulated(environment, devices.get(unit)),
+        runtime=cell.runtime,
+        inputs=cell.inputs,
+        condition=cell.condition,
+    )
+
+
+def outputs(
+    store: Store, frozen: FrozenRun, cell: CellInfo, attempt: AttemptInfo
+) -> tuple[Output, ...]:
+    """What an attempt that is ok put out. Raises as ``observation``."""
+    staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
+    with taken_apart(attempt):
+        hashes = _outputs_sha256(attempt)
+        if len(hashes) != len(staged.outputs):
+            raise malformed(f"attempt {attempt.id}", f"{len(hashes)} outputs")
+        found = tuple(
+            Output(
+                lattice.name,
+                array(store, sha256),
+                *(lattice.scale, lattice.zero_point, lattice.code_min, lattice.code_max),
+            )
+            for sha256, lattice in zip(hashes, staged.outputs, strict=True)
+        )
+    _check_samples(frozen, cell, attempt, found)
+    return found
+
+
+def content_of(attempt: AttemptInfo) -> str:
+    """The content ID (`store.records.content_id`) of what an attempt that is ok put out.
+
+    Raises DamageError E-STORE-DAMAGED.
+    """
+    found = content_id(_outputs_sha256(attempt))
+    if found != attempt.content:
+        raise damaged(f"attempt {attempt.id}", "its content ID is not that of its outputs")
+    return found
+
+
+def _outputs_sha256(attempt: AttemptInfo) -> tuple[str, ...]:
+    """sha256 of each output's .npy: what is kept is what the result tells of."""
+    with taken_apart(attempt):
+        told = tuple(str(o["blob"]["sha256"]) for o in (attempt.result or {})["outputs"])
+    kept = tuple(b.sha256 for r, b in _in_order(attempt.artefacts))
+    if told != kept:
+        raise damaged(f"attempt {attempt.id}", "its result tells of other outputs than it has")
+    return kept
+
+
+def sample_hashes(store: Store, attempt: AttemptInfo) -> NDArray[np.uint8]:
+    """sha256 of each sample's output bytes, uint8 [samples, 32]: equal where the answer to a
+
+    sample is. Raises as ``observation``.
+    """
+    with taken_apart(attempt):
+        found = array(store, attempt.artefacts["sample_hashes"].sha256)
+    if str(found.dtype) != "uint8" or found.ndim != 2 or found.shape[1] != 32:
+        why = f"{found.dtype}{list(found.shape)} is not uint8[samples, 32]"
+        raise malformed(f"sample_hashes of attempt {attempt.id}", why)
+    return found
+
+
+def _in_order(artefacts: Mapping[str, Blob]) -> list[tuple[str, Blob]]:
+    """The outputs, in tensor order."""
+    named = [(role, blob) for role, blob in artefacts.items() if role.startswith("output-")]
+    return sorted(named, key=lambda item: int(item[0].removeprefix("output-")))
+
+
+def _check_samples(
+    frozen: FrozenRun, cell: CellInfo, attempt: AttemptInfo, found: tuple[Output, ...]
+) -> None:
+    """Raises DamageError E-ARTEFACT-FORMAT unless each output has the samples that were asked."""
+    spot = f"{cell.inputs}/{cell.condition}"
+    set_of = spot if spot in frozen.staging.spots else cell.inputs
+    asked = frozen.staging.tensors[f"{cell.model}.{cell.file}/{set_of}"].shape[0]
+    if parse_condition(cell.condition).kind in ("repeat", "soak"):
+        asked = min(asked, frozen.matrix.repeat_samples)
+    for i, output in enumerate(found):
+        shape = output.values.shape
+        if output.values.dtype.kind not in "biufc":
+            raise malformed(f"output-{i} of attempt {attempt.id}", f"{output.values.dtype}")
+        if shape[:1] != (asked,) or not output.values.size:
+            why = f"shape {list(shape)} for {asked} samples"
+            raise malformed(f"output-{i} of attempt {attempt.id}", why)
+
+
+def samples_of(store: Store, frozen: FrozenRun, cell: CellInfo) -> NDArray[np.int64] | None:
+    """As ``Observation.samples``. Raises as ``observation``."""
+    sha256 = frozen.staging.spots.get(f"{cell.inputs}/{cell.condition}")
+    return None if sha256 is None else array(store, sha256)
+
+
+def _order(told: Json | None) -> Order | None:
+    return Order(told["seed"], told["sample"], told["same"]) if told else None
+
+
+def _soak(told: Json | None) -> Soak | None:
+    """Attempts of an older worker know of none."""
+    return Soak(**{f.name: told[f.name] for f in fields(Soak)}) if told else None
+
+
+def known_truth(
+    store: Store,
+    frozen: FrozenRun,
+    model: str,
+    inputs: str,
+    parent: Baseline | None,
+    damage: Damage | None,
+) -> Truth:
+    """What is known of a model on an input set. Each thing that is damaged is not known, and
+
+    ``damage`` is told of it; without ``damage`` the DamageError is raised.
+    """
+    lost: dict[str, DamageError] = {}
+
+    def known(what: str, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except DamageError as error:
+            if damage is None:
+                raise
+            damage(f"{what} of {model} on {inputs}", error)
+            lost[what] = error
+            return None
+
+    staged, spec = frozen.staging.sets[inputs], frozen.matrix.model(model).task
+    task = task_of(spec.model_dump())
+    outputs = [o.name for o in frozen.staging.models[model].outputs] if parent else []
+    fp32 = known("the FP32 baseline", lambda: _fp32(store, parent, outputs))
+    wanted = isinstance(task, tasks.Anomaly) or staged.slices
+    x = known("the inputs", lambda: array(store, staged.x)) if wanted else None
+    slices = {
+        name: values
+        for name, sha in staged.slices.items()
+        if (values := known(f"slice {name}", partial(array, store, sha))) is not None
+    }
+    labels = staged.labels
+    return Truth(
+        task=task,
+        labels=known("the labels", lambda: array(store, labels)) if labels else None,
+        fp32=fp32,
+        fp32_attempt=parent.attempt if parent and fp32 else None,
+        inputs=x if isinstance(task, tasks.Anomaly) else None,
+        fp32_error=next((str(e) for e in lost.values()), parent.error if parent else None),
+        slices=slices if x is not None else {},
+        same=same_inputs(x) if x is not None and staged.slices else None,
+    )
+
+
+def _fp32(store: Store, parent: Baseline | None, names: Sequence[str]) -> tuple[Output, ...] | None:
+    """None where there is none, or it did not run. Raises DamageError."""
+    if parent is None or parent.error is not None:
+        return None
+    if parent.damage is not None:
+        raise parent.damage
+    if len(names) != len(parent.outputs):
+        raise damaged("an FP32 baseline", f"{len(parent.outputs)} outputs for {len(names)}")
+    return tuple(
+        Output(name, array(store, sha), None, None, None, None)
+        for name, sha in zip(names, parent.outputs, strict=True)
+    )
+
+
+def _emulated(environment: Mapping[str, Any], device: DeviceInfo | None) -> bool:
+    return emulated(environment) or (device is not None and device.emulated)
+
+
+def array(store: Store, sha256: str) -> NDArray[Any]:
+    """The .npy kept under ``sha256``. Raises as ``observation``."""
+    return array_of(store.artefacts.read(sha256), f"artefact {sha256}")

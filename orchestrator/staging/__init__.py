@@ -1,0 +1,1 @@
+"""The user's files become the exact bytes that devices get."""
