@@ -287,6 +287,26 @@ def test_a_second_run_sends_no_byte_again(demo: Demo, copy: Path) -> None:
         assert (second.output(cell) == demo.judged.output(cell)).all()
 
 
+def test_the_readmes_own_model_ends_with_a_verdict(tmp_path: Path) -> None:
+    """Its three files as they stand, with one of the quickstart's nets in place of the reader's."""
+    text = (REPO / "README.md").read_text()
+    section = text[text.index("## Your own model") : text.index("## Your own devices")]
+    blocks = re.findall(r"`(\w+\.yaml)` says.*?```yaml\n(.*?)```", section, re.DOTALL)
+    assert [name for name, _ in blocks] == ["matrix.yaml", "inventory.yaml", "policy.yaml"]
+    for name, content in blocks:
+        (tmp_path / name).write_text(content)
+    quickstart = REPO / "matrices" / "quickstart"
+    for name, source in {
+        "net.fp32.onnx": "models/digits_cnn.fp32.onnx",
+        "net.int8.onnx": "models/digits_cnn.u8u8.onnx",
+        "samples.npz": "digits_8x8.npz",
+    }.items():
+        shutil.copyfile(quickstart / source, tmp_path / name)
+    done = assay("run", "matrix.yaml", store=tmp_path / "store", cwd=tmp_path)
+    assert done.code == EXITS["pass"], done
+    assert "PASS" in done.out
+
+
 @pytest.mark.parametrize(
     ("code", "shown"), [(0, 0), (1, 0), (5, 0), (2, 2), (3, 3), (4, 4), (130, 130)]
 )

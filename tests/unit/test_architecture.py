@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -85,6 +86,11 @@ def room_of(path: Path) -> str:
 
 def test_every_room_has_a_place_in_the_order() -> None:
     assert {room_of(path) for path in modules("orchestrator")} - {"__init__"} == set(ROOMS)
+
+
+def test_the_guide_lists_the_rooms_from_the_top_down() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert tuple(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == ROOMS[::-1]
 
 
 def test_no_import_points_up(capsys: pytest.CaptureFixture[str]) -> None:
