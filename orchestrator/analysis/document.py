@@ -65,7 +65,8 @@ def build(
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the document."""
-    text = resources.files("orchestrator.reports").joinpath("schema/result-1.json").read_text("utf-8")
+    kept = resources.files("orchestrator.reports") / "schema" / "result-1.json"
+    text = kept.read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 
