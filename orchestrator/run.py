@@ -26,7 +26,8 @@ from orchestrator.matrix.plan import Cell, expand, select
 from orchestrator.matrix.policy import Policy
 from orchestrator.matrix.yamlfile import Loc, load
 from orchestrator.offline.outstanding import outstanding
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.run import Run
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.staging.bundles import find_bundles, keep_bundles
 from orchestrator.staging.stage import Compute, check_unchanged, stage
 from orchestrator.store import queued
@@ -129,7 +130,7 @@ def finish(
 
     Raises NotAvailableError E-PACK-OUTSTANDING when all that is left are cells that were packed.
     """
-    frozen = load_run(store.frozen(run_id))
+    frozen = Run(store, run_id).frozen
     more = representatives.Representatives(store, run_id, frozen, progress).more
     work_off(store, fan, run_id, frozen, progress, stop, this_process(), more)
     if stop.draining.is_set():
@@ -143,13 +144,11 @@ def finish(
             mend="assay ingest RESULT, or assay pack --cancel; assay signoff judges the rest",
         )
     compact(store, run_id)
-    return judge(store, run_id, frozen, fan)
+    return judge(Run(store, run_id, frozen=frozen), fan)
 
 
 def judge(
-    store: Store,
-    run_id: str,
-    frozen: FrozenRun,
+    run: Run,
     fan: Executor,
     policy: Policy | None = None,
     damage: Mapping[str, AssayError] = MappingProxyType({}),
@@ -161,5 +160,5 @@ def judge(
     from orchestrator.analysis.verdict import conclude
     from orchestrator.coordinator.baselines import baselines
 
-    parents = baselines(store, fan, frozen)
-    return conclude(store, run_id, frozen, parents, fan.compute, policy, damage)
+    parents = baselines(run.store, fan, run.frozen)
+    return conclude(run, parents, fan.compute, policy, damage)

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 
 from orchestrator.errors import AssayError, DamageError, NotAvailableError
-from orchestrator.runs.answers import Standing, every_run, standings
+from orchestrator.runs.answers import Standing, standings
 from orchestrator.runs.observations import array
+from orchestrator.runs.run import Run, every_run
 from orchestrator.runs.subjects import Reader, Subject, subject_of
 from orchestrator.store.database import Store
-from orchestrator.store.records import Json, RunInfo
+from orchestrator.store.records import Json
 from orchestrator.variance import agreement as aaa
 from orchestrator.variance import tasks
 from orchestrator.variance.agreement import Rater
@@ -44,10 +45,10 @@ def agreement(
     """
     trouble = Trouble()
     chosen = None if across and run_id is None else store.run(run_id)
-    runs = every_run(store) if across else [store.run(run_id)]
+    runs = list(every_run(store)) if across else [Run(store, run_id)]
     unreadable: dict[str, AssayError] = {}
     groups: dict[Subject, list[Standing]] = defaultdict(list)
-    for s in standings(store, runs, unreadable):
+    for s in standings(runs, unreadable):
         names = (s.cell.model, f"{s.cell.model}.{s.cell.file}")
         if s.answer and any(fnmatchcase(name, model) for name in names):
             groups[subject_of(s, s.answer)].append(s)
@@ -62,7 +63,7 @@ def agreement(
             mend="see what there is: assay logs, assay status --all",
         )
     _other_tasks(groups, trouble)
-    references = _References(store, runs, trouble)
+    references = _References(runs, trouble)
     studies = [
         _study(store, subject, found, references, trouble)
         for subject, found in sorted(groups.items(), key=lambda g: _name(g[1][0]))
@@ -83,12 +84,12 @@ def agreement(
 class _References:
     """Attempt IDs of the rows that sign-off took as references; the newest run's come first."""
 
-    def __init__(self, store: Store, runs: Sequence[RunInfo], trouble: Trouble) -> None:
+    def __init__(self, runs: Sequence[Run], trouble: Trouble) -> None:
         self.judged = False
         self.attempts: list[str] = []
         for run in runs:
             try:
-                document = store.verdict(run.id)
+                document = run.store.verdict(run.id)
             except DamageError as error:
                 trouble.damaged[f"the verdict of {run.id}"] = error
                 continue
@@ -164,7 +165,7 @@ def _truth(
     trouble: Trouble,
 ) -> list[aaa.Against]:
     name = f"{_name(found[0])} against the truth"
-    labels = {s.frozen.staging.sets[s.cell.inputs].labels for s in found} - {None}
+    labels = {s.run.frozen.staging.sets[s.cell.inputs].labels for s in found} - {None}
     if len(labels) > 1:
         trouble.refused[name] = f"the runs hold {len(labels)} different sets of labels for it"
     if len(labels) != 1 or not raters:

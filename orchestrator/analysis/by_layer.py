@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from orchestrator.analysis.device_pair import visited
-from orchestrator.analysis.rows_load import Json, Set, described, document, load, named
+from orchestrator.analysis.rows_load import Json, Set, described, document, load_rows, named
 from orchestrator.analysis.rows_pairs import fits
 from orchestrator.analysis.tapped import Layered, layered, recorded
 from orchestrator.diagnosis.sample_choice import choose, distances
 from orchestrator.errors import AssayError, InputError, NotAvailableError
 from orchestrator.models.graph import NotLocalisableError
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.run import Run
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.signoff.case import Case
 from orchestrator.store.database import Store
 from orchestrator.variance.answers import Answers
@@ -47,11 +48,9 @@ def by_layer(root: Path, run: str | None, pair: tuple[str, str] | None, most: in
     E-VARIANCE-PAIR; NotAvailableError E-VARIANCE-EMPTY, E-VARIANCE-LAYERS where no row has layers.
     """
     with Store.open(root, readonly=True) as store:
-        loaded = load(store, run)
-        frozen = load_run(store.frozen(loaded.run["id"]))
-        asked = [
-            _asked(store, frozen, s, rows, most) for s in loaded.sets if (rows := _rows(s, pair))
-        ]
+        of = Run(store, run)
+        loaded, frozen = load_rows(of), of.frozen
+        asked = [_asked(of, s, rows, most) for s in loaded.sets if (rows := _rows(s, pair))]
     if not asked and pair is not None:
         what = f"no rows of one model file fit {pair[0]!r} and {pair[1]!r}"
         raise InputError(
@@ -71,19 +70,13 @@ def _rows(s: Set, pair: tuple[str, str] | None) -> list[tuple[Case, Answers]]:
     return chosen if all(any(fits(p, s, case) for case, _ in chosen) for p in pair) else []
 
 
-def _asked(
-    store: Store,
-    frozen: FrozenRun,
-    s: Set,
-    rows: Sequence[tuple[Case, Answers]],
-    most: int,
-) -> _Asked:
+def _asked(run: Run, s: Set, rows: Sequence[tuple[Case, Answers]], most: int) -> _Asked:
     first = _outputs(rows[0][0])
     distance = np.zeros(len(first[0]))
     for case, _ in rows[1:]:
         distance = np.maximum(distance, distances(first, _outputs(case)))
     samples = choose(distance, most)
-    return _Asked(s, rows, samples, layered(store, frozen, (s.model, s.file, s.inputs), samples))
+    return _Asked(s, rows, samples, layered(run, (s.model, s.file, s.inputs), samples))
 
 
 def _outputs(case: Case) -> tuple[Array, ...]:

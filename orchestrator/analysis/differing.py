@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -12,10 +11,8 @@ from orchestrator.matrix.conditions import parse_condition
 from orchestrator.models.graph import Array
 from orchestrator.queue.states import AttemptState
 from orchestrator.runs.observations import outputs
-from orchestrator.runs.snapshot import FrozenRun
-from orchestrator.store.database import Store
-from orchestrator.store.records import AttemptInfo, CellInfo
-from orchestrator.store.rows import counted
+from orchestrator.runs.run import Run
+from orchestrator.store.records import CellInfo
 
 CLEAN = "clean"
 
@@ -60,19 +57,17 @@ class Question:
     outputs: tuple[tuple[Array, ...], tuple[Array, ...]] = field(repr=False)
 
 
-def find(
-    store: Store, frozen: FrozenRun, run: str, a: str, b: str, model: str | None, most: int
-) -> Question:
+def find(run: Run, a: str, b: str, model: str | None, most: int) -> Question:
     """The file that is asked for; of several, the only one on which the rows differ.
 
     Raises InputError E-LAYERS-ROW, E-LAYERS-MODEL; NotAvailableError E-LAYERS-ANSWER.
     """
-    reading, damage = _Reading(store, frozen, run), dict[str, DamageError]()
-    answered = _answered(store.cells(run), reading.attempts, damage)
+    damage: dict[str, DamageError] = {}
+    answered = _answered(run, damage)
     for row in (a, b):
         if row not in answered:
             known = ", ".join(sorted(answered))
-            raise InputError("E-LAYERS-ROW", f"no row {row!r} in {run}", mend=f"rows: {known}")
+            raise InputError("E-LAYERS-ROW", f"no row {row!r} in {run.id}", mend=f"rows: {known}")
     candidates = [
         Candidate(*key, answered[a][key], answered[b][key])
         for key in answered[a]
@@ -85,7 +80,7 @@ def find(
     questions = []
     for candidate in candidates:
         try:
-            questions.append(reading.question(a, b, candidate, most))
+            questions.append(_question(run, a, b, candidate, most))
         except DamageError as error:
             damage[candidate.key] = error
     if not questions:
@@ -100,18 +95,16 @@ def find(
 
 
 def _answered(
-    cells: Sequence[CellInfo],
-    attempts: Mapping[str, AttemptInfo],
-    damage: dict[str, DamageError],
+    run: Run, damage: dict[str, DamageError]
 ) -> dict[str, dict[tuple[str, str, str], Place]]:
     """Row -> (model, file, inputs) -> its answer, if any; of several conditions, the clean one.
 
     A cell that is not what was written has none, and ``damage`` is told.
     """
     found: dict[str, dict[tuple[str, str, str], Place]] = {}
-    for cell in sorted(cells, key=lambda c: c.condition != CLEAN):
+    for cell in sorted(run.cells, key=lambda c: c.condition != CLEAN):
         try:
-            attempt = counted(cell, attempts)
+            attempt = run.counted(cell)
         except DamageError as error:
             damage[cell.id], attempt = error, None
         device = (attempt.device if attempt else None) or cell.unit or cell.slot
@@ -122,32 +115,26 @@ def _answered(
     return found
 
 
-class _Reading:
-    """What the store holds of a run, for one question."""
+def _question(run: Run, a: str, b: str, candidate: Candidate, most: int) -> Question:
+    """Raises DamageError."""
+    sides = [_outputs(run, place) for place in (candidate.a, candidate.b)]
+    # Cells of other conditions than "clean" may be over the first samples only.
+    n = min(len(side[0]) for side in sides)
+    sides = [tuple(x[:n] for x in side) for side in sides]
+    distance = distances(*sides)
+    samples = choose(distance, most)
+    return Question(
+        run=run.id,
+        a=a,
+        b=b,
+        candidate=candidate,
+        differing=int((distance > 0).sum()),
+        count=n,
+        samples=tuple(samples),
+        outputs=(tuple(y[samples] for y in sides[0]), tuple(y[samples] for y in sides[1])),
+    )
 
-    def __init__(self, store: Store, frozen: FrozenRun, run: str) -> None:
-        self._store, self._frozen, self._run = store, frozen, run
-        self.attempts = {x.id: x for x in store.attempts(run)}
 
-    def question(self, a: str, b: str, candidate: Candidate, most: int) -> Question:
-        places = (candidate.a, candidate.b)
-        sides = [self._outputs(place) for place in places]
-        # Cells of other conditions than "clean" may be over the first samples only.
-        n = min(len(side[0]) for side in sides)
-        sides = [tuple(x[:n] for x in side) for side in sides]
-        distance = distances(*sides)
-        samples = choose(distance, most)
-        return Question(
-            run=self._run,
-            a=a,
-            b=b,
-            candidate=candidate,
-            differing=int((distance > 0).sum()),
-            count=n,
-            samples=tuple(samples),
-            outputs=(tuple(y[samples] for y in sides[0]), tuple(y[samples] for y in sides[1])),
-        )
-
-    def _outputs(self, place: Place) -> tuple[Array, ...]:
-        attempt = self.attempts[place.cell.attempt or ""]
-        return tuple(o.values for o in outputs(self._store, self._frozen, place.cell, attempt))
+def _outputs(run: Run, place: Place) -> tuple[Array, ...]:
+    attempt = run.attempts[place.cell.attempt or ""]
+    return tuple(o.values for o in outputs(run, place.cell, attempt))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -11,15 +11,15 @@ from orchestrator.diagnosis.evidence import Evidence, Guilty, Side
 from orchestrator.diagnosis.evidence_side import side
 from orchestrator.diagnosis.rules import attribute
 from orchestrator.diagnosis.signature import Signature, signature
-from orchestrator.errors import DamageError, InputError, NotAvailableError
+from orchestrator.errors import AssayError, DamageError, InputError, NotAvailableError
 from orchestrator.fingerprint.applicability import unreached
 from orchestrator.fingerprint.describe import Document
 from orchestrator.fingerprint.provenance import Prints
 from orchestrator.fingerprint.relevant import apart, relevant
 from orchestrator.matrix.by_class import CLEAN
 from orchestrator.matrix.runtime import runtime_spec
-from orchestrator.runs.observations import known_truth, observation_or_error
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.observations import observation_or_error, truth_of
+from orchestrator.runs.run import Run
 from orchestrator.store.database import Store
 from orchestrator.store.records import AttemptInfo, CellInfo, Json
 from orchestrator.variance.answers import Answers, read
@@ -53,28 +53,26 @@ KEPT = 4
 
 
 class Explainer:
-    """Of one run. Reads what it is asked for; for the life of ``store``.
-
-    ``damaged``: what it could not read, cells and "MODEL on INPUTS" -> why; the rest answers.
-    """
+    """Of one run. Reads what it is asked for; for the life of ``store``."""
 
     def __init__(self, store: Store, run_id: str | None) -> None:
         """Raises InputError E-RUN-UNKNOWN, E-RUN-AMBIGUOUS, E-FROZEN."""
-        self._store = store
-        self.run = store.run(run_id)
-        self._frozen: FrozenRun = load_run(store.frozen(self.run.id))
-        self._attempts = {a.id: a for a in store.attempts(self.run.id)}
-        self._devices = {d.name: d for d in store.devices()}
+        self.run = Run(store, run_id)
+        self._frozen = self.run.frozen
         self._cells: dict[tuple[File, str], list[CellInfo]] = {}
-        for cell in store.cells(self.run.id):
-            attempt = self._attempts.get(cell.attempt or "")
-            unit = (attempt.device if attempt else None) or cell.unit or cell.slot
-            key = (cell.model, cell.file, cell.inputs), f"{unit}/{cell.runtime}"
+        for cell in self.run.cells:
+            key = (cell.model, cell.file, cell.inputs), f"{self.run.unit(cell)}/{cell.runtime}"
             self._cells.setdefault(key, []).append(cell)
-        self.damaged: dict[str, DamageError] = {}
         self._truth = lru_cache(maxsize=1)(self._known)
         self._answered = lru_cache(maxsize=KEPT)(self._look)
-        self._prints = Prints(store.fingerprints(every=True, damage=self.damaged))
+        damage: dict[str, DamageError] = {}
+        self._prints = Prints(store.fingerprints(every=True, damage=damage))
+        self.run.damaged.update(damage)
+
+    @property
+    def damaged(self) -> Mapping[str, AssayError]:
+        """What it could not read, cells and "PART of MODEL on INPUTS" -> why; the rest answers."""
+        return self.run.damaged
 
     @property
     def rows(self) -> list[str]:
@@ -186,11 +184,9 @@ class Explainer:
                 "E-ROW-UNANSWERED", f"{row} has no answer to {file[0]}.{file[1]}{why}", where=row
             )
         known = self._truth(file[0], file[2])
-        attempt = self._attempts[usable.attempt or ""]
+        attempt = self.run.attempts[usable.attempt or ""]
         assert attempt.result is not None  # it is ok
-        environment = (
-            self._store.environment_data(attempt.environment) if attempt.environment else {}
-        )
+        environment = self.run.environment(attempt)
         config = self._frozen.matrix.runtime(usable.row.runtime)
         spec = runtime_spec(config, self._frozen.inventory.device(usable.row.device))
         found = factors(usable.row, spec, environment, usable.fallbacks)
@@ -206,16 +202,12 @@ class Explainer:
 
     def _seen(self, cell: CellInfo, *, whole: bool = False) -> Observation:
         """Without the outputs of those that are only counted, unless ``whole``."""
-        found = observation_or_error(
-            *(self._store, self._frozen, cell, self._attempts, self._devices),
-            self.damaged.__setitem__,
-        )
+        found = observation_or_error(self.run, cell)
         compared = whole or found.order is not None or found.row.condition == CLEAN
         return found if compared else replace(found, outputs=())
 
     def _known(self, model: str, inputs: str) -> Truth:
-        damage = self.damaged.__setitem__
-        return known_truth(self._store, self._frozen, model, inputs, None, damage)
+        return truth_of(self.run, model, inputs, None)
 
 
 def explained(

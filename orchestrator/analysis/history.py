@@ -13,8 +13,9 @@ from dataclasses import asdict
 from typing import Any
 
 from orchestrator.errors import AssayError, DamageError, InputError
-from orchestrator.runs.answers import Answer, Standing, every_run, standings
+from orchestrator.runs.answers import Answer, Standing, standings
 from orchestrator.runs.observations import sample_hashes
+from orchestrator.runs.run import every_run
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json
 from orchestrator.variance import changes
@@ -31,7 +32,7 @@ def history(store: Store, name: str) -> Json:
     damaged: dict[str, AssayError] = {}
     unreadable: dict[str, AssayError] = {}
     found, known = [], set()
-    for s in standings(store, every_run(store), unreadable):
+    for s in standings(every_run(store), unreadable):
         names = {s.row.device, s.cell.model, f"{s.cell.model}.{s.cell.file}"}
         known |= names
         if name in names:

@@ -14,7 +14,7 @@ from orchestrator.diagnosis import search_onnx, search_tflite, taps
 from orchestrator.diagnosis.pair import Pair, Trial
 from orchestrator.diagnosis.result import NOT_LOCALISABLE, Found
 from orchestrator.models.graph import Array, NotLocalisableError
-from orchestrator.runs.snapshot import load_run
+from orchestrator.runs.run import Run
 from orchestrator.runs.staged import Lineage
 from orchestrator.store.database import Store
 
@@ -86,15 +86,15 @@ def localise(
     NotAvailableError E-LAYERS-ANSWER; what visiting a device raises.
     """
     with Store.open(root, readonly=True) as store:
-        run_id = store.run(run).id
-        frozen = load_run(store.frozen(run_id))
-        question = find(store, frozen, run_id, a, b, model, most)
+        recorded = Run(store, run)
+        frozen = recorded.frozen
+        question = find(recorded, a, b, model, most)
         candidate = question.candidate
         staged = frozen.staging.models[candidate.key]
         if staged.compiled is not None:
             return Localised(question, Found(NOT_LOCALISABLE, reason=CLOSED), (None, None))
         names = candidate.model, candidate.file, candidate.inputs
-        asked = layered(store, frozen, names, question.samples)
+        asked = layered(recorded, names, question.samples)
     rows = [(place.device, place.cell.runtime) for place in (candidate.a, candidate.b)]
     with visited(root, frozen, rows) as sides:
         seen = look(asked, question.outputs, Pair(*sides), tapped=tapped)

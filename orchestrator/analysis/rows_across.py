@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from orchestrator.analysis.rows_load import DEFAULT, Json, Loaded, Set, lineage_of, set_of
-from orchestrator.errors import AssayError, DamageError, InfraError, NotAvailableError
-from orchestrator.runs.answers import Answer, Standing, every_run, standings
-from orchestrator.runs.baselines import stored
-from orchestrator.runs.observations import known_truth, outputs
-from orchestrator.runs.snapshot import load_run
+from orchestrator.errors import AssayError, DamageError, NotAvailableError
+from orchestrator.runs.answers import Answer, Standing, standings
+from orchestrator.runs.observations import outputs, truth_of
+from orchestrator.runs.run import Run, every_run
 from orchestrator.runs.subjects import Subject, subject_of
 from orchestrator.signoff.case import CLEAN, Case
 from orchestrator.store.database import Store
-from orchestrator.store.records import RunInfo
 from orchestrator.variance import answers as reading
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.observation import Observation, Truth
@@ -33,10 +31,10 @@ def load_across(store: Store, run: str | None) -> Loaded:
     file on the same inputs for the same task. Names, labels, slices and FP32 parent are those of
     ``run``, or of the newest. Raises InputError E-RUN-UNKNOWN, NotAvailableError E-VARIANCE-EMPTY.
     """
-    chosen = None if run is None else store.run(run)
+    chosen = None if run is None else Run(store, run)
     unreadable: dict[str, AssayError] = {}
     groups: dict[Subject, Given] = defaultdict(list)
-    for s in standings(store, every_run(store), unreadable):
+    for s in standings(every_run(store), unreadable):
         if s.cell.condition == CLEAN and s.answer:
             groups[subject_of(s, s.answer)].append((s, s.answer))
     problems = [{"what": id, "problem": str(error)} for id, error in unreadable.items()]
@@ -57,34 +55,28 @@ def load_across(store: Store, run: str | None) -> Loaded:
     told: Json = {"id": None, "name": None, "state": None}
     policy = None
     if chosen:
-        told = {"id": chosen.id, "name": chosen.name, "state": chosen.state.value}
-        policy = load_run(store.frozen(chosen.id)).policy
+        told = {"id": chosen.id, "name": chosen.info.name, "state": chosen.info.state.value}
+        policy = chosen.frozen.policy
     runs = {run for s in sets for times in s.given.values() for run, _ in times}
     return Loaded(told, tuple(sets), tuple(problems), policy or DEFAULT, tuple(sorted(runs)))
 
 
 def _set(
-    store: Store, subject: Subject, found: Given, chosen: RunInfo | None, problems: list[Json]
+    store: Store, subject: Subject, found: Given, chosen: Run | None, problems: list[Json]
 ) -> Set | None:
-    def damaged(what: str, error: InfraError) -> None:
-        problems.append({"what": f"{what} of {anchor.run.id}", "problem": str(error)})
-
     # Runs come newest first.
     anchor = next((s for s, _ in found if chosen and s.run.id == chosen.id), found[0][0])
-    cell, parents = anchor.cell, stored(store, anchor.frozen)
-    truth = known_truth(
-        store,
-        anchor.frozen,
-        cell.model,
-        cell.inputs,
-        parents.get((cell.model, cell.inputs)),
-        damaged,
-    )
+    cell, run, before = anchor.cell, anchor.run, len(anchor.run.damaged)
+    truth = truth_of(run, cell.model, cell.inputs, run.parents.get((cell.model, cell.inputs)))
+    problems += [
+        {"what": f"{what} of {run.id}", "problem": str(error)}
+        for what, error in list(run.damaged.items())[before:]
+    ]
     rows, given = _rows(store, subject, found, truth, problems)
     if not rows:
         return None
     key = cell.model, cell.file, cell.inputs, subject.file_sha256
-    return set_of(key, rows, truth, given, lineage_of(anchor.frozen, cell.model, cell.file))
+    return set_of(key, rows, truth, given, lineage_of(run.frozen, cell.model, cell.file))
 
 
 def _rows(
@@ -121,7 +113,7 @@ def _read(
 ) -> Answers | str:
     """A string says why it cannot be read."""
     try:
-        tensors = outputs(store, s.frozen, s.cell, answer.attempt)
+        tensors = outputs(s.run, s.cell, answer.attempt)
         return reading.read(subject.task, tensors, truth.labels, truth.inputs)
     except DamageError as error:
         return str(error)

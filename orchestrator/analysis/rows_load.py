@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
-from orchestrator.errors import InfraError, NotAvailableError
+from orchestrator.errors import NotAvailableError
 from orchestrator.matrix.policy import Policy
 from orchestrator.runs.observations import observations
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.run import Run
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.signoff.case import CLEAN, Case, baseline, cases
 from orchestrator.signoff.result import plain
 from orchestrator.store.database import Store
@@ -66,13 +67,13 @@ class Loaded:
 
 def load(store: Store, run: str | None) -> Loaded:
     """The clean cells of a run. Raises NotAvailableError E-VARIANCE-EMPTY where none has ended."""
-    info = store.run(run)
-    problems: list[Json] = []
+    return load_rows(Run(store, run))
 
-    def damaged(what: str, error: InfraError) -> None:
-        problems.append({"what": what, "problem": str(error)})
 
-    found = [(o, t) for o, t in observations(store, info.id, damaged) if o.row.condition == CLEAN]
+def load_rows(run: Run) -> Loaded:
+    """As ``load``, of a run that is read already."""
+    found = [(o, t) for o, t in observations(run) if o.row.condition == CLEAN]
+    problems = [{"what": what, "problem": str(error)} for what, error in run.damaged.items()]
     truths = {(o.row.model, o.row.inputs): truth for o, truth in found}
     groups: dict[Any, list[tuple[Case, Answers]]] = defaultdict(list)
     for case in cases([o for o, _ in found], truths):
@@ -84,16 +85,15 @@ def load(store: Store, run: str | None) -> Loaded:
         raise NotAvailableError(
             "E-VARIANCE-EMPTY",
             "no clean cell of this run has an answer",
-            where=info.id,
+            where=run.id,
             mend="assay logs says what became of them",
         )
-    frozen = load_run(store.frozen(info.id))
     sets = tuple(
-        set_of(key, rows, truths[key[0], key[2]], lineage=lineage_of(frozen, key[0], key[1]))
+        set_of(key, rows, truths[key[0], key[2]], lineage=lineage_of(run.frozen, key[0], key[1]))
         for key, rows in groups.items()
     )
-    told = {"id": info.id, "name": info.name, "state": info.state.value}
-    return Loaded(told, sets, tuple(problems), frozen.policy or DEFAULT)
+    told = {"id": run.id, "name": run.info.name, "state": run.info.state.value}
+    return Loaded(told, sets, tuple(problems), run.frozen.policy or DEFAULT)
 
 
 def lineage_of(frozen: FrozenRun, model: str, file: str) -> Json | None:

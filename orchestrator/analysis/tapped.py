@@ -14,9 +14,8 @@ from orchestrator.diagnosis.taps_onnx import OnnxSubject
 from orchestrator.diagnosis.taps_tflite import TfliteSubject
 from orchestrator.models.graph import Array, NotLocalisableError
 from orchestrator.runs.observations import array
-from orchestrator.runs.snapshot import FrozenRun
+from orchestrator.runs.run import Run
 from orchestrator.runs.staged import Lineage, twin_key
-from orchestrator.store.database import Store
 
 CLOSED = "it was compiled for an accelerator, whose program is closed"
 
@@ -49,14 +48,13 @@ class Layered:
         return tap(subject, self.inputs, self.golden)
 
 
-def layered(
-    store: Store, frozen: FrozenRun, names: tuple[str, str, str], samples: Sequence[int]
-) -> Layered:
+def layered(run: Run, names: tuple[str, str, str], samples: Sequence[int]) -> Layered:
     """``names``: model, file, input set. The parent is the one of the file's own format.
 
     Raises InfraError E-ARTEFACT-*.
     """
     model, file, inputs = names
+    store, frozen = run.store, run.frozen
     models, own = frozen.staging.models, model
     staged, parent = models[f"{model}.{file}"], models.get(model)
     lineage, why = staged.lineage, None

@@ -24,12 +24,12 @@ from orchestrator.matrix.environment import clock_note
 from orchestrator.matrix.policy import Policy
 from orchestrator.queue.states import CellState
 from orchestrator.runs.baselines import Baseline
-from orchestrator.runs.observations import known_truth, observation_or_error
+from orchestrator.runs.observations import observation_or_error, truth_of
+from orchestrator.runs.run import Run
 from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.signoff.judge import judge
 from orchestrator.store import series
 from orchestrator.store.arrays import malformed
-from orchestrator.store.database import Store
 from orchestrator.store.digests import taken_apart
 from orchestrator.store.records import AttemptInfo, CellInfo, Json, Reading, sha256_of
 from orchestrator.store.uses import DATABASE
@@ -45,9 +45,7 @@ Compute = Callable[..., Future[Any]]
 
 
 def conclude(
-    store: Store,
-    run_id: str,
-    frozen: FrozenRun,
+    run: Run,
     parents: Mapping[tuple[str, str], Baseline],
     compute: Compute,
     policy: Policy | None = None,
@@ -60,18 +58,11 @@ def conclude(
     was ``known`` beforehand; where the database itself is damaged, nothing passes.
     Kept as the run's verdict, unless it was asked for under another ``policy`` than the run's own.
     """
-    cells = [_as_planned(frozen, cell) for cell in store.cells(run_id)]
-    attempts = {a.id: a for a in store.attempts(run_id)}
-    devices = {d.name: d for d in store.devices()}
-    damaged: dict[str, AssayError] = {}
-    observations = [
-        observation_or_error(store, frozen, c, attempts, devices, damaged.__setitem__)
-        for c in cells
-    ]
+    store, frozen, attempts = run.store, run.frozen, run.attempts
+    cells = [_as_planned(frozen, cell) for cell in run.cells]
+    observations = [observation_or_error(run, cell) for cell in cells]
     truths = {
-        (model, inputs): known_truth(
-            *(store, frozen, model, inputs, parents.get((model, inputs))), damaged.__setitem__
-        )
+        (model, inputs): truth_of(run, model, inputs, parents.get((model, inputs)))
         for model, inputs in sorted({(c.model, c.inputs) for c in cells})
     }
     signoff = compute(
@@ -79,13 +70,13 @@ def conclude(
     ).result()
     rows = {a: row["id"] for row in signoff["rows"] for a in row["attempts"]}
     damage_of: dict[str, dict[str, DamageError]] = {"latency": {}, "telemetry": {}}
-    run, latency = store.run(run_id), series.latency(store, run_id, damage_of["latency"])
-    telemetry = series.telemetry(store, run_id, damage_of["telemetry"])
+    latency = series.latency(store, run.id, damage_of["latency"])
+    telemetry = series.telemetry(store, run.id, damage_of["telemetry"])
     for attempt, ns in list(latency.items()):
         if why := _unfit(attempts[attempt], ns, observations):
             damage_of["latency"][attempt] = malformed(f"latency_ns of attempt {attempt}", why)
             del latency[attempt]
-    damaged |= {
+    damaged = run.damaged | {
         f"{name} of {attempts[attempt].cell}": error
         for name, found in damage_of.items()
         for attempt, error in found.items()
@@ -103,13 +94,14 @@ def conclude(
     if DATABASE in damaged and signoff["verdict"] == "pass":
         why = f"what it rests on is damaged: {damaged[DATABASE]}"
         signoff = {**signoff, "verdict": "error", "reasons": [why, *signoff["reasons"]]}
+    info = store.run(run.id)  # its state may have changed since it was read
     result = document.build(
         run={
             "id": run.id,
-            "name": run.name,
-            "created_unix": run.created,
-            "state": run.state.value,
-            "matrix_sha256": sha256_of(store.frozen(run_id)),
+            "name": info.name,
+            "created_unix": info.created,
+            "state": info.state.value,
+            "matrix_sha256": sha256_of(store.frozen(run.id)),
         },
         signoff=signoff,
         coverage=_coverage(cells),
@@ -139,7 +131,7 @@ def conclude(
         ],
     )
     if policy is None:
-        store.save_verdict(run_id, result)
+        store.save_verdict(run.id, result)
     return result
 
 

@@ -20,7 +20,7 @@ def judged(run: str | None, folder: Path | None, policy: Path | None = None) -> 
     """
     from orchestrator.fanout.inprocess import InProcess
     from orchestrator.run import judge
-    from orchestrator.runs.snapshot import load_run
+    from orchestrator.runs.run import Run
     from orchestrator.store.database import Store
     from orchestrator.store.uses import run_damage
 
@@ -37,10 +37,9 @@ def judged(run: str | None, folder: Path | None, policy: Path | None = None) -> 
             from orchestrator.matrix.yamlfile import load
 
             other = load(policy, Policy)
-        frozen = load_run(store.frozen(run_id))
         fan = InProcess(root / "spool" / "hub-0")
         try:
-            return judge(store, run_id, frozen, fan, other, damage)
+            return judge(Run(store, run_id), fan, other, damage)
         finally:
             fan.close()
 

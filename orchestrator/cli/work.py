@@ -222,14 +222,14 @@ def resume(
 ) -> int:
     from orchestrator.cli.status import check_report
     from orchestrator.run import finish
-    from orchestrator.runs.snapshot import load_run
+    from orchestrator.runs.run import Run
     from orchestrator.store.database import Store
 
     with Store.open(store_folder(store), readonly=True) as opened:  # makes none where none is
         run_id = opened.run(run).id
     check_report(report)
     with Store.open(store_folder(store)) as opened:
-        frozen = load_run(opened.frozen(run_id))
+        frozen = Run(opened, run_id).frozen
         with (
             _interruptible() as stop,
             _fan(executor, frozen.inventory, frozen.devices, store_folder(store)) as fan,

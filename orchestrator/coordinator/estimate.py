@@ -12,7 +12,8 @@ from orchestrator.matrix.model import Matrix
 from orchestrator.matrix.plan import Cell
 from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.matrix.work import total_work
-from orchestrator.runs.answers import every_run, standings
+from orchestrator.runs.answers import standings
+from orchestrator.runs.run import every_run
 from orchestrator.store.database import Store
 from orchestrator.store.series import LATENCY, Series
 from orchestrator.variance.factors import Way, way
@@ -35,7 +36,7 @@ def paces(
     """
     found: dict[Kind, float] = {}
     series: dict[str, Series] = {}
-    for standing in standings(store, every_run(store), unreadable) if wanted else ():
+    for standing in standings(every_run(store), unreadable) if wanted else ():
         answer = standing.answer
         if answer is None or not standing.row.condition.startswith(("clean", "spot:")):
             continue  # heat, power and endless repeats have a pace of their own

@@ -23,7 +23,8 @@ from orchestrator.queue.placement import Prefer
 from orchestrator.queue.states import AttemptState, CellState, RunState
 from orchestrator.results.door import admitted
 from orchestrator.results.finished import Failure, Finished, unexpected
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.run import Run
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
@@ -395,7 +396,7 @@ class _Coordinator:
                 raise
             self._progress.message(f"attempt {attempt}: {error}")
             return _failed(claim, error)
-        frozen = load_run(self._store.frozen(claim.cell.run))
+        frozen = Run(self._store, claim.cell.run).frozen
         return admitted(finished, asked_for(claim, frozen))
 
     def _wait_for_others(self) -> bool:

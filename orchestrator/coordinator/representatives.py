@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 from orchestrator.coordinator.events import Progress
-from orchestrator.errors import AssayError, InfraError
+from orchestrator.errors import AssayError
 from orchestrator.fingerprint.hypothesis import configuration
 from orchestrator.fingerprint.provenance import taken_on
 from orchestrator.matrix.by_class import CLEAN, ByClass, Group, Kind, group
@@ -23,6 +23,7 @@ from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.matrix.work import count_samples
 from orchestrator.queue.states import CellState
 from orchestrator.runs.observations import observation_or_error, samples_of
+from orchestrator.runs.run import Run
 from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.store.database import Store
 from orchestrator.store.records import CellInfo, CellSpec
@@ -172,18 +173,11 @@ class Representatives:
         """The group as it stands, all of it over the samples drawn: only those are held."""
         ids = [i for m in each.members for i in (m.full, m.spot) if i in cells]
         new = [i for i in ids if i not in self._seen and cells[i].state is CellState.DONE]
-        attempts = {a.id: a for a in self._store.attempts(self._run)}
-        devices = {d.name: d for d in self._store.devices()}
-        drawn = next(
-            samples_of(self._store, self._frozen, cells[m.spot])
-            for m in each.members
-            if m.spot in cells
-        )
+        run = Run(self._store, self._run, frozen=self._frozen, told=self._damaged)
+        drawn = next(samples_of(run, cells[m.spot]) for m in each.members if m.spot in cells)
         found = {}
         for id in ids:
-            seen = self._seen.get(id) or observation_or_error(
-                self._store, self._frozen, cells[id], attempts, devices, self._damaged
-            )
+            seen = self._seen.get(id) or observation_or_error(run, cells[id])
             if id in new:
                 rows = slice(None) if seen.samples is not None else drawn
                 outputs = tuple(replace(o, values=o.values[rows]) for o in seen.outputs)
@@ -191,7 +185,7 @@ class Representatives:
             found[id] = seen
         return found
 
-    def _damaged(self, cell: str, error: InfraError) -> None:
+    def _damaged(self, cell: str, error: AssayError) -> None:
         self._progress.message(f"{cell}: {error}")
 
 

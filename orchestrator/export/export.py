@@ -19,10 +19,11 @@ from orchestrator.export.rows import Row, attempt_row, cell_row, pair_rows, run_
 from orchestrator.export.samples import Parent, parent, sample_rows, telemetry_rows
 from orchestrator.export.tables import TABLES
 from orchestrator.matrix.environment import emulated
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.run import Run, Shared
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.store.database import Store
 from orchestrator.store.digests import damaged, taken_apart
-from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, RunInfo
+from orchestrator.store.records import AttemptInfo, CellInfo, Json, RunInfo
 from orchestrator.store.series import LATENCY, TELEMETRY, Series
 from orchestrator.variance.observation import Truth
 from orchestrator.variance.tasks import TaskError
@@ -36,7 +37,8 @@ class Export:
     def __init__(self, store: Store, runs: Sequence[RunInfo], notice: Notice) -> None:
         self.problems: list[Row] = []
         self._notice, self._noticed = notice, set[str]()
-        self._runs = [_Run(store, run, self._problem) for run in runs]
+        shared = Shared(store)
+        self._runs = [_Run(store, run, shared, self._problem) for run in runs]
 
     def write(self, folder: Path, names: Collection[str] = tuple(TABLES)) -> dict[str, int]:
         """``NAME.parquet`` for each of these tables; name -> rows. Raises OSError.
@@ -75,8 +77,9 @@ Problem = Callable[[str, str, str | None, AssayError], None]
 class _Run:
     """One run; a method per table, of the table's name, gives its rows in batches."""
 
-    def __init__(self, store: Store, info: RunInfo, problem: Problem) -> None:
+    def __init__(self, store: Store, info: RunInfo, shared: Shared, problem: Problem) -> None:
         self.info, self._store, self._problem = info, store, problem
+        self._shared, self._run = shared, Run(store, info, shared=shared)
         self._environments: dict[str, Json] = {}
 
     def runs(self) -> Iterator[pa.Table]:
@@ -86,7 +89,7 @@ class _Run:
         yield _table("cells", map(cell_row, self._cells.values()))
 
     def attempts(self) -> Iterator[pa.Table]:
-        rows = (row for a in self._attempts.values() if (row := self._attempt_row(a)))
+        rows = (row for a in self._run.attempts.values() if (row := self._attempt_row(a)))
         yield _table("attempts", rows)
 
     def rows(self) -> Iterator[pa.Table]:
@@ -104,7 +107,8 @@ class _Run:
         def fault(subject: str | None, error: AssayError) -> None:
             self._problem(run, "samples", subject, error)
 
-        for seen, truth in observations(self._store, run, fault):
+        asked = Run(self._store, self.info, shared=self._shared, told=fault)
+        for seen, truth in observations(asked):
             if not seen.outputs or seen.attempt is None:
                 continue
             key = seen.row.model, seen.row.inputs
@@ -120,7 +124,7 @@ class _Run:
     def telemetry(self) -> Iterator[pa.Table]:
         series = Series(self._store, self.info.id, TELEMETRY)
         for id in series.attempts:
-            attempt = self._attempts[id]
+            attempt = self._run.attempts[id]
             constants = {
                 "run": self.info.id,
                 "attempt": id,
@@ -143,10 +147,10 @@ class _Run:
         """[samples, 32], None where the attempt has none or they cannot be read."""
         from orchestrator.runs.observations import sample_hashes
 
-        if "sample_hashes" not in self._attempts[attempt].artefacts:
+        if "sample_hashes" not in self._run.attempts[attempt].artefacts:
             return None
         try:
-            return sample_hashes(self._store, self._attempts[attempt])
+            return sample_hashes(self._store, self._run.attempts[attempt])
         except InfraError as error:
             self._problem(self.info.id, "samples", attempt, error)
             return None
@@ -184,7 +188,7 @@ class _Run:
         """None for an attempt that no unit took."""
         if attempt.device is None:
             return None
-        device = self._devices.get(attempt.device)
+        device = self._run.devices.get(attempt.device)
         return emulated(self._environment(attempt)) or (device is not None and device.emulated)
 
     def _environment(self, attempt: AttemptInfo) -> Json:
@@ -194,7 +198,7 @@ class _Run:
         if key not in self._environments:
             self._environments[key] = {}
             try:
-                self._environments[key] = self._store.environment_data(key)
+                self._environments[key] = self._run.environment(attempt)
             except DamageError as error:
                 self._problem(self.info.id, "attempts", attempt.id, error)
         return self._environments[key]
@@ -219,20 +223,12 @@ class _Run:
 
     @cached_property
     def _cells(self) -> Mapping[str, CellInfo]:
-        return {c.id: c for c in self._store.cells(self.info.id)}
-
-    @cached_property
-    def _attempts(self) -> Mapping[str, AttemptInfo]:
-        return {a.id: a for a in self._store.attempts(self.info.id)}
-
-    @cached_property
-    def _devices(self) -> Mapping[str, DeviceInfo]:
-        return {d.name: d for d in self._store.devices()}
+        return {c.id: c for c in self._run.cells}
 
     @cached_property
     def _frozen(self) -> FrozenRun | None:
         try:
-            return load_run(self._store.frozen(self.info.id))
+            return self._run.frozen
         except AssayError as error:
             self._problem(self.info.id, "attempts", None, error)
             return None

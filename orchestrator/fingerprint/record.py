@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from orchestrator.errors import AssayError, DamageError
 from orchestrator.fingerprint.hypothesis import Check, Said, Tested, configuration, counted
 from orchestrator.fingerprint.provenance import Prints
-from orchestrator.runs.answers import Answer, Standing, every_run, standings
+from orchestrator.runs.answers import Answer, Standing, standings
+from orchestrator.runs.run import every_run
 from orchestrator.store.database import Store
 from orchestrator.store.records import Json
 
@@ -39,9 +40,9 @@ def record(store: Store, unreadable: dict[str, AssayError]) -> Record:
     whole: dict[str, Said] = {}
     latest: dict[tuple[str, str], tuple[float, str | None]] = {}
     by_class: dict[str, None] = {}
-    found = standings(store, every_run(store)[::-1], unreadable) if any(prints) else ()
+    found = standings(list(every_run(store))[::-1], unreadable) if any(prints) else ()
     for standing in found:
-        if standing.frozen.by_class is not None:
+        if standing.run.frozen.by_class is not None:
             by_class[standing.run.id] = None
         answer = standing.answer
         if answer is None:

@@ -36,7 +36,7 @@ from orchestrator.queue.states import CellState
 from orchestrator.results.check import Asked
 from orchestrator.results.door import check
 from orchestrator.results.finished import Failure, Finished, shown
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.run import Run
 from orchestrator.store import packs
 from orchestrator.store.artefacts import put_and_commit
 from orchestrator.store.database import Store
@@ -99,10 +99,10 @@ class _Received:
         if result.worker_sha256 != self._manifest.worker.sha256:
             raise self._hash("another worker ran than was packed")
         check_answers(result.answers, self._manifest)
-        frozen = load_run(self._store.frozen(self._manifest.run))
-        self._untold = self._check_device(result, frozen)
-        cells = {cell.id: cell for cell in self._store.cells(self._manifest.run)}
-        self._outputs = {p.cell: declared(frozen, cells[p.cell]) for p in self._manifest.jobs}
+        run = Run(self._store, self._manifest.run)
+        self._untold = self._check_device(result, run)
+        cells = {cell.id: cell for cell in run.cells}
+        self._outputs = {p.cell: declared(run.frozen, cells[p.cell]) for p in self._manifest.jobs}
         return expected_files(result.answers, self._manifest, self._outputs)
 
     def keep(self, folder: Path) -> Ingested:
@@ -145,11 +145,12 @@ class _Received:
             raise self._gone()
         return info.manifest
 
-    def _check_device(self, result: Result, frozen: FrozenRun) -> tuple[str, ...]:
-        known = {d.name: d for d in self._store.devices()}
+    def _check_device(self, result: Result, run: Run) -> tuple[str, ...]:
         unit = self._manifest.device
         results = [a.result for a in result.answers if a.result is not None]
-        return check_device(result, results, frozen.inventory.device(unit), known.get(unit))
+        return check_device(
+            result, results, run.frozen.inventory.device(unit), run.devices.get(unit)
+        )
 
     def _gone(self) -> InputError:
         return InputError(

@@ -38,7 +38,8 @@ from orchestrator.errors import InputError
 from orchestrator.fanout.hub_job import Order
 from orchestrator.offline.script import run_script
 from orchestrator.queue.states import CellState
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.run import Run
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.store import packs
 from orchestrator.store.database import Store
 from orchestrator.store.farm import farm_id
@@ -64,8 +65,9 @@ def pack(
     Raises InputError E-PACK-CELLS (none to pack), E-PACK-DEVICE (which unit, or it may not),
     E-PACK-WRITE (nothing is claimed then), InfraError E-STORE-*, E-ARTEFACT-MISSING.
     """
-    frozen, farm = load_run(store.frozen(run)), farm_id(store.database.path.parent)
-    cells = waiting(store.cells(run), globs, run)
+    recorded, farm = Run(store, run), farm_id(store.database.path.parent)
+    frozen = recorded.frozen
+    cells = waiting(recorded.cells, globs, run)
     unit = device or only_unit(cells, frozen, run)
     able = [c for c in cells if may_go(c, unit, frozen)]
     if not able:

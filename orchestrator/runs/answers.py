@@ -5,25 +5,20 @@ Reads no output: that is for whoever wants one, by its hash.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from device_worker import wire
 from orchestrator.errors import AssayError, DamageError, InputError
 from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.queue.states import AttemptState, CellState
 from orchestrator.runs.observations import content_of, row_of
-from orchestrator.runs.snapshot import FrozenRun, load_run
-from orchestrator.store.database import Store
+from orchestrator.runs.run import Run
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.store.digests import taken_apart
-from orchestrator.store.records import AttemptInfo, CellInfo, DeviceInfo, Json, RunInfo
-from orchestrator.store.rows import counted
+from orchestrator.store.records import AttemptInfo, CellInfo, Json
 from orchestrator.variance.factors import Factors, factors
 from orchestrator.variance.observation import Row
-
-EVERY_RUN = 1 << 31
-"""More runs than a store holds, for Reader.runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +41,7 @@ class Standing:
     coordinator's clock.
     """
 
-    run: RunInfo
-    frozen: FrozenRun
+    run: Run
     cell: CellInfo
     row: Row
     time: float
@@ -58,35 +52,27 @@ class Standing:
         return self.cell.outcome.value if self.cell.outcome else "pending"
 
 
-def every_run(store: Store) -> list[RunInfo]:
-    """All runs, newest first."""
-    return store.runs(EVERY_RUN)
-
-
 def standings(
-    store: Store, runs: Sequence[RunInfo], unreadable: dict[str, AssayError] | None = None
+    runs: Iterable[Run], unreadable: dict[str, AssayError] | None = None
 ) -> Iterator[Standing]:
     """Finished cells, run by run in the order given.
 
     A run whose record is damaged is told to ``unreadable`` by its ID and passed over, a damaged
     cell or attempt as "CELL of RUN"; without that InputError E-FROZEN, DamageError is raised.
     """
-    environment = cache(store.environment_data)
-    devices = {d.name: d for d in store.devices()}
     for run in runs:
         try:
-            frozen = load_run(store.frozen(run.id))
+            run.frozen  # noqa: B018  read here, where it may be passed over
         except InputError as error:
             if unreadable is None:
                 raise
             unreadable[run.id] = error
             continue
-        attempts = {a.id: a for a in store.attempts(run.id)}
-        for cell in store.cells(run.id):
+        for cell in run.cells:
             if cell.state is not CellState.DONE:
                 continue
             try:
-                found = _standing(run, frozen, cell, attempts, devices, environment)
+                found = _standing(run, cell)
             except DamageError as error:
                 if unreadable is None:
                     raise
@@ -95,23 +81,16 @@ def standings(
                 yield found
 
 
-def _standing(
-    run: RunInfo,
-    frozen: FrozenRun,
-    cell: CellInfo,
-    attempts: Mapping[str, AttemptInfo],
-    devices: Mapping[str, DeviceInfo],
-    environment: Callable[[str], Json],
-) -> Standing:
+def _standing(run: Run, cell: CellInfo) -> Standing:
     """Raises DamageError."""
-    attempt = counted(cell, attempts)
-    told = environment(attempt.environment) if attempt and attempt.environment else {}
-    row = row_of(frozen, cell, attempt, told, devices)
-    if (unit := devices.get(row.device)) and unit.damage:
+    attempt = run.counted(cell)
+    environment = run.environment(attempt)
+    row = row_of(run, cell, attempt, environment)
+    if (unit := run.devices.get(row.device)) and unit.damage:
         raise unit.damage
-    answer = _answer(frozen, cell, row, attempt, told) if attempt else None
-    time = attempt.claimed if attempt else run.created
-    return Standing(run, frozen, cell, row, time, answer)
+    answer = _answer(run.frozen, cell, row, attempt, environment) if attempt else None
+    time = attempt.claimed if attempt else run.info.created
+    return Standing(run, cell, row, time, answer)
 
 
 def _answer(

@@ -15,13 +15,13 @@ from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.environment import emulated
 from orchestrator.matrix.key import key_of
 from orchestrator.queue.states import AttemptState, CellState
-from orchestrator.runs.baselines import Baseline, stored
-from orchestrator.runs.snapshot import FrozenRun, load_run
+from orchestrator.runs.baselines import Baseline
+from orchestrator.runs.run import Run
+from orchestrator.runs.snapshot import FrozenRun
 from orchestrator.store.arrays import array_of, malformed
 from orchestrator.store.database import Store
 from orchestrator.store.digests import damaged, taken_apart
 from orchestrator.store.records import AttemptInfo, Blob, CellInfo, DeviceInfo, Json, content_id
-from orchestrator.store.rows import counted
 from orchestrator.variance import tasks
 from orchestrator.variance.observation import Observation, Order, Output, Row, Soak, Truth
 from orchestrator.variance.slices import same_inputs
@@ -32,77 +32,58 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-Damage = Callable[[str, DamageError], None]
 
 
-def observations(
-    store: Store, run_id: str, damage: Damage | None = None
-) -> Iterator[tuple[Observation, Truth]]:
+def observations(run: Run) -> Iterator[tuple[Observation, Truth]]:
     """Every finished cell of a run, in plan order, one at a time, whatever its outcome.
 
-    The truth's FP32 baseline is the newest one stored, None where there is none. ``damage`` is told
-    of a cell (or "MODEL on INPUTS", whose labels and baseline are then unknown) with an unreadable
-    artefact or record, and the rest follows; without it the DamageError is raised. Raises
-    InputError E-RUN-UNKNOWN, E-FROZEN.
+    The truth's FP32 baseline is the newest one stored, None where there is none. ``run`` is told of
+    a cell with an unreadable artefact or record, and of labels or a baseline, which are then
+    unknown; the rest follows. Raises InputError E-FROZEN.
     """
-    run_id = store.run(run_id).id
-    frozen = load_run(store.frozen(run_id))
-    attempts = {a.id: a for a in store.attempts(run_id)}
-    devices = {d.name: d for d in store.devices()}
-    parents = stored(store, frozen)
     known: dict[tuple[str, str], Truth] = {}
-    for cell in store.cells(run_id):
+    for cell in run.cells:
         if cell.state is not CellState.DONE:
             continue
         try:
-            found = observation(store, frozen, cell, attempts, devices)
+            found = observation(run, cell)
         except DamageError as error:
-            if damage is None:
-                raise
-            damage(cell.id, error)
+            run.damage(cell.id, error)
             continue
         key = cell.model, cell.inputs
         if key not in known:
-            known[key] = known_truth(store, frozen, *key, parents.get(key), damage)
+            known[key] = truth_of(run, *key, run.parents.get(key))
         yield found, known[key]
 
 
-def observation(
-    store: Store,
-    frozen: FrozenRun,
-    cell: CellInfo,
-    attempts: Mapping[str, AttemptInfo],
-    devices: Mapping[str, DeviceInfo],
-) -> Observation:
-    """A cell as it stands; ``attempts`` of its run and ``devices`` by their IDs.
+def observation(run: Run, cell: CellInfo) -> Observation:
+    """A cell as it stands.
 
     Raises DamageError E-ARTEFACT-MISSING, E-ARTEFACT-CORRUPT, E-ARTEFACT-FORMAT, E-STORE-DAMAGED,
     E-STORE-ROW.
     """
-    attempt = counted(cell, attempts)
-    environment = (
-        store.environment_data(attempt.environment) if attempt and attempt.environment else {}
-    )
-    row = row_of(frozen, cell, attempt, environment, devices)
-    if (unit := devices.get(row.device)) and unit.damage:
+    attempt = run.counted(cell)
+    environment = run.environment(attempt)
+    row = row_of(run, cell, attempt, environment)
+    if (unit := run.devices.get(row.device)) and unit.damage:
         raise unit.damage
     status = cell.outcome.value if cell.outcome else CellState.PENDING.value
     if attempt is None or attempt.state is not AttemptState.OK or attempt.result is None:
         error = attempt.error if attempt else None
         return Observation(row, cell.id, status, cell.attempt, error=error)
     if not attempt.witnessed:
-        sample_hashes(store, attempt)  # all that it rests on, since its record proves nothing
+        sample_hashes(run.store, attempt)  # all that it rests on, since its record proves nothing
     with taken_apart(attempt):
         return told(
             row,
             attempt.result,
-            outputs(store, frozen, cell, attempt),
+            outputs(run, cell, attempt),
             environment,
             cell=cell.id,
             attempt=attempt.id,
             codes_valid=bool(attempt.codes_valid),
             timing_valid=bool(attempt.timing_valid),
-            samples=samples_of(store, frozen, cell),
+            samples=samples_of(run, cell),
         )
 
 
@@ -143,52 +124,39 @@ def told(
     )
 
 
-def observation_or_error(
-    store: Store,
-    frozen: FrozenRun,
-    cell: CellInfo,
-    attempts: Mapping[str, AttemptInfo],
-    devices: Mapping[str, DeviceInfo],
-    damage: Damage,
-) -> Observation:
-    """As ``observation``; where what came out is damaged, ``damage`` is told, and it is an error
+def observation_or_error(run: Run, cell: CellInfo) -> Observation:
+    """As ``observation``; where what came out is damaged, ``run`` is told, and it is an error of
 
-    of the infrastructure.
+    the infrastructure.
     """
     try:
-        return observation(store, frozen, cell, attempts, devices)
+        return observation(run, cell)
     except DamageError as error:
-        damage(cell.id, error)
-        row = row_of(frozen, cell, attempts.get(cell.attempt or ""), {}, devices)
+        run.damage(cell.id, error)
+        row = row_of(run, cell, run.attempts.get(cell.attempt or ""), {})
         return Observation(row, cell.id, "infra_error", cell.attempt, error=str(error))
 
 
 def row_of(
-    frozen: FrozenRun,
-    cell: CellInfo,
-    attempt: AttemptInfo | None,
-    environment: Mapping[str, Any],
-    devices: Mapping[str, DeviceInfo],
+    run: Run, cell: CellInfo, attempt: AttemptInfo | None, environment: Mapping[str, Any]
 ) -> Row:
-    """Who answered, or would have; ``environment``: as the attempt recorded it, {} if not."""
+    """Which row a cell is of; ``environment``: as the attempt recorded it, {} if not."""
     unit = (attempt.device if attempt else None) or cell.unit or cell.slot
     return Row(
         model=cell.model,
         file=cell.file,
         device=unit,
-        device_class=frozen.class_of(cell.slot, unit),
-        emulated=_emulated(environment, devices.get(unit)),
+        device_class=run.frozen.class_of(cell.slot, unit),
+        emulated=_emulated(environment, run.devices.get(unit)),
         runtime=cell.runtime,
         inputs=cell.inputs,
         condition=cell.condition,
     )
 
 
-def outputs(
-    store: Store, frozen: FrozenRun, cell: CellInfo, attempt: AttemptInfo
-) -> tuple[Output, ...]:
+def outputs(run: Run, cell: CellInfo, attempt: AttemptInfo) -> tuple[Output, ...]:
     """What an attempt that is ok put out. Raises as ``observation``."""
-    staged = frozen.staging.models[f"{cell.model}.{cell.file}"]
+    staged = run.frozen.staging.models[f"{cell.model}.{cell.file}"]
     with taken_apart(attempt):
         hashes = _outputs_sha256(attempt)
         if len(hashes) != len(staged.outputs):
@@ -196,12 +164,12 @@ def outputs(
         found = tuple(
             Output(
                 lattice.name,
-                array(store, sha256),
+                array(run.store, sha256),
                 *(lattice.scale, lattice.zero_point, lattice.code_min, lattice.code_max),
             )
             for sha256, lattice in zip(hashes, staged.outputs, strict=True)
         )
-    _check_samples(frozen, cell, attempt, found)
+    _check_samples(run.frozen, cell, attempt, found)
     return found
 
 
@@ -263,10 +231,10 @@ def _check_samples(
             raise malformed(f"output-{i} of attempt {attempt.id}", why)
 
 
-def samples_of(store: Store, frozen: FrozenRun, cell: CellInfo) -> NDArray[np.int64] | None:
+def samples_of(run: Run, cell: CellInfo) -> NDArray[np.int64] | None:
     """As ``Observation.samples``. Raises as ``observation``."""
-    sha256 = frozen.staging.spots.get(f"{cell.inputs}/{cell.condition}")
-    return None if sha256 is None else array(store, sha256)
+    sha256 = run.frozen.staging.spots.get(f"{cell.inputs}/{cell.condition}")
+    return None if sha256 is None else array(run.store, sha256)
 
 
 def _order(told: Json | None) -> Order | None:
@@ -278,27 +246,19 @@ def _soak(told: Json | None) -> Soak | None:
     return Soak(**{f.name: told[f.name] for f in fields(Soak)}) if told else None
 
 
-def known_truth(
-    store: Store,
-    frozen: FrozenRun,
-    model: str,
-    inputs: str,
-    parent: Baseline | None,
-    damage: Damage | None,
-) -> Truth:
+def truth_of(run: Run, model: str, inputs: str, parent: Baseline | None) -> Truth:
     """What is known of a model on an input set. Each thing that is damaged is not known, and
 
-    ``damage`` is told of it; without ``damage`` the DamageError is raised.
+    ``run`` is told of it.
     """
+    store, frozen = run.store, run.frozen
     lost: dict[str, DamageError] = {}
 
     def known(what: str, read: Callable[[], T]) -> T | None:
         try:
             return read()
         except DamageError as error:
-            if damage is None:
-                raise
-            damage(f"{what} of {model} on {inputs}", error)
+            run.damage(f"{what} of {model} on {inputs}", error)
             lost[what] = error
             return None
 

@@ -34,7 +34,7 @@ class Subject:
 
 def subject_of(s: Standing, answer: Answer) -> Subject:
     """The study that an answer belongs to."""
-    spec = s.frozen.matrix.model(s.cell.model).task.model_dump()
+    spec = s.run.frozen.matrix.model(s.cell.model).task.model_dump()
     classes = tuple(spec["labels"]) if spec.get("labels") else None
     return Subject(answer.file_sha256, answer.inputs_sha256, task_of(spec), classes)
 
@@ -53,8 +53,8 @@ class Reader:
         s, attempt = self._known[content]
         inputs = None
         if isinstance(self._task, tasks.Anomaly):
-            inputs = array(self._store, s.frozen.staging.sets[s.cell.inputs].x)
-        tensors = outputs(self._store, s.frozen, s.cell, attempt)
+            inputs = array(self._store, s.run.frozen.staging.sets[s.cell.inputs].x)
+        tensors = outputs(s.run, s.cell, attempt)
         if inputs is not None and tensors:
             inputs = inputs[: len(tensors[0].values)]
         return reading.read(self._task, tensors, None, inputs)
