@@ -16,7 +16,6 @@ from orchestrator.diagnosis.result import NOT_LOCALISABLE, Found
 from orchestrator.models.graph import Array, NotLocalisableError
 from orchestrator.runs.run import Run
 from orchestrator.runs.staged import Lineage
-from orchestrator.store.database import Store
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Localised:
 
 def localise(
     root: Path,
-    run: str | None,
+    run: Run,
     a: str,
     b: str,
     *,
@@ -77,26 +76,22 @@ def localise(
     most: int,
     tapped: bool = False,
 ) -> Localised:
-    """``run``: an ID's beginning, None the newest. ``a``, ``b``: rows as "device/runtime".
+    """``run``: of the store in ``root``. ``a``, ``b``: rows of it as "device/runtime".
 
     ``model``: "model.file" or a glob of it, where the rows have several; ``most`` samples are
     looked into. ``tapped``: compare a's layers with the FP32 parent's as well.
 
-    Raises InputError E-RUN-*, E-LAYERS-ROW, E-LAYERS-MODEL, E-MODEL-UNREADABLE;
+    Raises InputError E-LAYERS-ROW, E-LAYERS-MODEL, E-MODEL-UNREADABLE;
     NotAvailableError E-LAYERS-ANSWER; what visiting a device raises.
     """
-    with Store.open(root, readonly=True) as store:
-        recorded = Run(store, run)
-        frozen = recorded.frozen
-        question = find(recorded, a, b, model, most)
-        candidate = question.candidate
-        staged = frozen.staging.models[candidate.key]
-        if staged.compiled is not None:
-            return Localised(question, Found(NOT_LOCALISABLE, reason=CLOSED), (None, None))
-        names = candidate.model, candidate.file, candidate.inputs
-        asked = layered(recorded, names, question.samples)
+    question = find(run, a, b, model, most)
+    candidate = question.candidate
+    if run.frozen.staging.models[candidate.key].compiled is not None:
+        return Localised(question, Found(NOT_LOCALISABLE, reason=CLOSED), (None, None))
+    names = candidate.model, candidate.file, candidate.inputs
+    asked = layered(run, names, question.samples)
     rows = [(place.device, place.cell.runtime) for place in (candidate.a, candidate.b)]
-    with visited(root, frozen, rows) as sides:
+    with visited(root, run.frozen, rows) as sides:
         seen = look(asked, question.outputs, Pair(*sides), tapped=tapped)
     return Localised(question, seen.found, seen.reproduced, seen.taps, seen.no_taps, asked.lineage)
 

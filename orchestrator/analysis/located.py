@@ -24,7 +24,7 @@ def located(root: Path, explainer: Explainer, pair: Mapping[str, Any]) -> Json:
     file = (pair["model"], pair["file"], pair["inputs"])
     try:
         found = localise(
-            root, explainer.run.id, pair["a"], pair["b"], model=f"{file[0]}.{file[1]}", most=8
+            root, explainer.run, pair["a"], pair["b"], model=f"{file[0]}.{file[1]}", most=8
         )
     except AssayError as error:
         return {**pair, "layers": {"error": error.id, "what": str(error)}}

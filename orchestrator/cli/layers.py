@@ -53,16 +53,13 @@ def layers(
     as_json: AsJson = False,
 ) -> None:
     from orchestrator.analysis.localise import localise
+    from orchestrator.runs.run import Run
+    from orchestrator.store.database import Store
 
-    found = localise(
-        store_folder(store),
-        None if run == "-" else run,
-        a,
-        b,
-        model=model,
-        most=samples,
-        tapped=taps,
-    ).to_json()
+    root = store_folder(store)
+    with Store.open(root, readonly=True) as opened:
+        recorded = Run(opened, None if run == "-" else run)
+        found = localise(root, recorded, a, b, model=model, most=samples, tapped=taps).to_json()
     from orchestrator.reports import layers as report
 
     if as_json:

@@ -88,6 +88,16 @@ def test_every_room_has_a_place_in_the_order() -> None:
     assert {room_of(path) for path in modules("orchestrator")} - {"__init__"} == set(ROOMS)
 
 
+def test_recorded_runs_have_one_reader() -> None:
+    """Only `runs.run` makes a run of what a store holds."""
+    readers = {
+        str(path.relative_to(ROOT))
+        for path in modules("orchestrator")
+        if re.search(r"\bload_run\(", path.read_text())
+    }
+    assert readers == {"orchestrator/runs/run.py", "orchestrator/runs/snapshot.py"}
+
+
 def test_the_guide_lists_the_rooms_from_the_top_down() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     assert tuple(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == ROOMS[::-1]
