@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis.device_pair import visited
 from orchestrator.analysis.rows_load import Json, Set, described, document, load_rows, named
 from orchestrator.analysis.rows_pairs import fits
 from orchestrator.analysis.tapped import Layered, layered, recorded
+from orchestrator.coordinator.device_pair import visited
 from orchestrator.diagnosis.sample_choice import choose, distances
 from orchestrator.errors import AssayError, InputError, NotAvailableError
 from orchestrator.models.graph import NotLocalisableError

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.analysis.device_pair import BUDGET, visited
 from orchestrator.analysis.differing import Question, find
 from orchestrator.analysis.tapped import CLOSED, Layered, layered, same
+from orchestrator.coordinator.device_pair import BUDGET, visited
 from orchestrator.diagnosis import search_onnx, search_tflite, taps
 from orchestrator.diagnosis.pair import Pair, Trial
 from orchestrator.diagnosis.result import NOT_LOCALISABLE, Found

@@ -22,7 +22,7 @@ from orchestrator.cli.options import (
 from orchestrator.errors import AssayError, Exit, InputError
 
 if TYPE_CHECKING:
-    from orchestrator.analysis.fingerprinting import Taken
+    from orchestrator.coordinator.fingerprinting import Taken
     from orchestrator.fingerprint.classes import Member
     from orchestrator.fingerprint.hypothesis import Tested
     from orchestrator.fingerprint.record import Record
@@ -78,7 +78,7 @@ def fingerprint(
     if diff:
         _diff(*diff, store_folder(store), as_json)
         return Exit.PASS
-    from orchestrator.analysis.fingerprinting import chosen, take
+    from orchestrator.coordinator.fingerprinting import chosen, take
     from orchestrator.fingerprint.classes import grouped_json
 
     known = {device.name: device for device in inventory_of(inventory).devices}

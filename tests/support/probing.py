@@ -12,8 +12,8 @@ import pytest
 
 from device_worker import wire
 from device_worker.runtimes import FORMATS
-from orchestrator.analysis.device_pair import archive as archive_of
-from orchestrator.analysis.device_pair import tried
+from orchestrator.coordinator.device_pair import archive as archive_of
+from orchestrator.coordinator.device_pair import tried
 from orchestrator.devices.batch import Answers, run
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.diagnosis.pair import Trial, Tried

@@ -88,6 +88,14 @@ def test_every_room_has_a_place_in_the_order() -> None:
     assert {room_of(path) for path in modules("orchestrator")} - {"__init__"} == set(ROOMS)
 
 
+@pytest.mark.parametrize(
+    "room", ["models", "variance", "diagnosis", "signoff", "runs", "export", "analysis"]
+)
+def test_what_reads_and_compares_never_drives_a_device(room: str) -> None:
+    """Where a question visits devices again, `coordinator` does, and hands arrays over."""
+    assert {b for a, b in arrows() if a == room}.isdisjoint({"devices", "fanout"})
+
+
 def test_recorded_runs_have_one_reader() -> None:
     """Only `runs.run` makes a run of what a store holds."""
     readers = {

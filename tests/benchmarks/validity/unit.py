@@ -27,7 +27,7 @@ from device_worker.cache import Cache
 from device_worker.measure import run_job
 from device_worker.runtimes import ADAPTERS, FORMATS, Interface, Opener, Runtime
 from device_worker.wire import Backend, Blob, RuntimeSpec
-from orchestrator.analysis.device_pair import archive, tried
+from orchestrator.coordinator.device_pair import archive, tried
 from orchestrator.devices import batch
 from orchestrator.diagnosis.pair import Trial, Tried
 from orchestrator.variance.lattice import Array

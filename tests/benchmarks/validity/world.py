@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from device_worker.wire import RuntimeSpec
-from orchestrator.analysis.device_pair import archive, tried
+from orchestrator.coordinator.device_pair import archive, tried
 from orchestrator.devices import batch
 from orchestrator.devices.session import DeviceSession, Limits
 from orchestrator.diagnosis.pair import Trial, Tried
