@@ -6,15 +6,23 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, StoreFolder, print_json, print_text, store_folder
+from orchestrator.cli.options import (
+    AsJson,
+    OfRun,
+    StoreFolder,
+    print_json,
+    print_text,
+    store_folder,
+    two_rows,
+)
 from orchestrator.errors import Exit
 
-_EXPLAIN = """Say why rows A and B of RUN differ: mechanism, changed factor, evidence, mend.
+_EXPLAIN = """Say why rows A and B of a run differ: mechanism, changed factor, evidence, fix.
 
 A and B are rows as `assay variance` names them (device/runtime), or two devices, which are then
 compared under each runtime that both have. "unknown" is an answer.
 
-Example: assay explain - local qemu-haswell --model 'digits_ds.*'
+Example: assay explain local qemu-haswell --model 'digits_ds.*'
 """
 
 
@@ -23,17 +31,22 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run ID or its beginning; - is the newest.")
+    rows: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B", help="Two rows (device/runtime), or two devices.", show_default=False
+        ),
     ],
-    a: Annotated[str, typer.Argument(metavar="A", help="device/runtime, or a device.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    run: OfRun = None,
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="GLOB", help="Only these model files.")
     ] = "*",
     brief: Annotated[bool, typer.Option("--brief", help="One line for each file.")] = False,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Visit both devices again: where do they part first?")
+        bool,
+        typer.Option(
+            "--layers", help="Visit both devices again and find the first operator that differs."
+        ),
     ] = False,
     store: StoreFolder = None,
     as_json: AsJson = False,
@@ -44,8 +57,9 @@ def explain(
     from orchestrator.store.database import Store
 
     root = store_folder(store)
+    wanted, a, b = two_rows(rows, run, "assay explain")
     with Store.open(root, readonly=True) as opened:
-        explainer = Explainer(opened, None if run == "-" else run)
+        explainer = Explainer(opened, wanted)
         answers = list(explained(explainer, a, b, model))
         run_id, damaged = explainer.run.id, unreadable(explainer)
         found = [x for x in answers if not isinstance(x, NotAvailableError)]

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson, StoreFolder, print_json, store_folder
+from orchestrator.cli.options import (
+    AsJson,
+    OfRun,
+    StoreFolder,
+    TwoRows,
+    print_json,
+    store_folder,
+    two_rows,
+)
 
 _LAYERS = """Find the operators at which two rows of a run part, by visiting both devices again.
 
@@ -14,9 +22,8 @@ A and B are rows as `assay variance` prints them, device/runtime. The first line
 operator whose output differs, and every operator that differs on equal inputs. --taps adds what
 quantisation does to each layer of A.
 
-Example: assay layers - host/litert-t1 host/litert-ref
+Example: assay layers host/litert-t1 host/litert-ref
 """
-Row = Annotated[str, typer.Argument(metavar="DEVICE/RUNTIME", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +31,8 @@ def register(app: typer.Typer) -> None:
 
 
 def layers(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run ID or its beginning; - is the newest.")
-    ],
-    a: Row,
-    b: Row,
+    rows: TwoRows,
+    run: OfRun = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -57,8 +61,9 @@ def layers(
     from orchestrator.store.database import Store
 
     root = store_folder(store)
+    wanted, a, b = two_rows(rows, run, "assay layers")
     with Store.open(root, readonly=True) as opened:
-        recorded = Run(opened, None if run == "-" else run)
+        recorded = Run(opened, wanted)
         found = localise(root, recorded, a, b, model=model, most=samples, tapped=taps).to_json()
     from orchestrator.reports import layers as report
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from errno import EPIPE
-from typing import Any, TextIO, cast
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -43,6 +43,26 @@ app = typer.Typer(
         " error, 4 timed out, 5 inconclusive or not covered, 130 interrupted."
     ),
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        status.version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Options of `assay` itself; the help page is the application's."""
+
+
 work.register(app)
 status.register(app)
 variance.register(app)

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.options import (
     AsJson,
+    RunId,
     StoreFolder,
     notice,
     print_json,
@@ -18,11 +19,11 @@ from orchestrator.cli.options import (
 from orchestrator.errors import InputError
 from orchestrator.offline.outstanding import counted
 
-_PACK = """Pack waiting cells of RUN into an archive to be run by hand, where the farm cannot reach.
+_PACK = """Pack waiting cells of a run into an archive, to be run by hand on a device out of reach.
 
 The cells are out until `assay ingest` brings their result, or --cancel takes them back.
 
-Example: assay pack 20261121 --cells 'customer-pi-*' --out /media/stick
+Example: assay pack --cells 'customer-pi-*' --out /media/stick
 """
 _INGEST = """Verify the result of a packed archive and store its attempts, marked offline.
 
@@ -36,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def pack(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run ID or its beginning.")],
+    run: RunId = None,
     cells: Annotated[
         list[str] | None,
         typer.Option("--cells", metavar="GLOB", help="Cells whose ID matches; repeatable."),

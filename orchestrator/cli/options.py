@@ -38,6 +38,18 @@ RunId = Annotated[
     str | None,
     typer.Argument(metavar="[RUN]", help="Run ID or its beginning. [default: the newest run]"),
 ]
+OfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="Run ID or its beginning. [default: the newest run]",
+        show_default=False,
+    ),
+]
+TwoRows = Annotated[
+    list[str], typer.Argument(metavar="A B", help="Two rows: device/runtime.", show_default=False)
+]
 MatrixFile = Annotated[Path, typer.Argument(metavar="MATRIX", help="Matrix file (YAML).")]
 
 AdbProgram = Annotated[str, typer.Option("--adb-program", help="The adb client.")]
@@ -104,6 +116,22 @@ def store_folder(given: Path | None) -> Path:
             mend="name a folder on a local disk",
         )
     return given if given is not None else Path(".assay")
+
+
+def two_rows(words: list[str], run: str | None, command: str) -> tuple[str | None, str, str]:
+    """The run, None for the newest, and the two rows.
+
+    Three words are RUN A B, as older versions had it, with - for the newest. Raises InputError
+    E-USAGE for any other number.
+    """
+    if len(words) == 3 and run is None:
+        notice(f"assay: the form `{command} RUN A B` goes away; use: {command} A B [--run RUN]")
+        return None if words[0] == "-" else words[0], words[1], words[2]
+    if len(words) != 2:
+        raise InputError(
+            "E-USAGE", f"two rows are compared, not {len(words)}", mend=f"see: {command} --help"
+        )
+    return run, words[0], words[1]
 
 
 def print_json(data: Any) -> None:

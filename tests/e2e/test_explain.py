@@ -40,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def explain(store: Path, *arguments: str, code: int = 0) -> list[dict[str, object]]:
     run = assay("status", "--json", store=store).json["runs"][0]["id"]
-    done = assay("explain", run, *arguments, "--json", store=store)
+    done = assay("explain", *arguments, "--run", run, "--json", store=store)
     assert done.code == code, done.err
     assert done.json["schema"] == "assay.explain/1"
     pairs: list[dict[str, object]] = done.json["pairs"]
@@ -63,7 +63,7 @@ def test_two_devices_are_compared_under_each_runtime_of_both(store: Path) -> Non
 
 def test_a_row_that_did_not_answer_is_not_compared(store: Path) -> None:
     run = assay("status", "--json", store=store).json["runs"][0]["id"]
-    done = assay("explain", run, "one/lite", "one/old", store=store)
+    done = assay("explain", "one/lite", "one/old", "--run", run, store=store)
     assert done.code == 5
     assert "not compared: one/old has no answer to cnn.int8" in done.out
     assert "no Python for tflite-runtime" in done.out
@@ -71,8 +71,10 @@ def test_a_row_that_did_not_answer_is_not_compared(store: Path) -> None:
 
 def test_the_page_and_the_line_say_the_same(store: Path) -> None:
     run = assay("status", "--json", store=store).json["runs"][0]["id"]
-    page = assay("explain", run, "one/lite", "one/ref", store=store).out.splitlines()
-    brief = assay("explain", run, "one/lite", "one/ref", "--brief", store=store).out.splitlines()
+    page = assay("explain", "one/lite", "one/ref", "--run", run, store=store).out.splitlines()
+    brief = assay(
+        "explain", "one/lite", "one/ref", "--run", run, "--brief", store=store
+    ).out.splitlines()
     assert [page[0]] == brief
     assert brief[0].startswith("cnn.int8 one/lite / one/ref: rounding × kernels (possible)")
     assert "95 % CI" in brief[0]
@@ -104,7 +106,7 @@ def test_layers_names_the_operator_where_they_part(store: Path) -> None:
     assert isinstance(layers, dict)
     assert layers["schema"] == "assay.layers/1"
     assert layers["guilty"]
-    page = assay("explain", "-", "one", "two", "--layers", store=store).out
+    page = assay("explain", "one", "two", "--layers", store=store).out
     assert "layers" not in page, "nothing is looked for where nothing differs"
 
 
@@ -118,10 +120,12 @@ def test_the_table_of_pairs_has_a_cause_in_every_line(store: Path) -> None:
 
 def test_names_that_are_none_are_refused(store: Path) -> None:
     run = assay("status", "--json", store=store).json["runs"][0]["id"]
-    assay("explain", run, "one", "three", store=store).refused(2, "E-ROW-UNKNOWN", "two/ref")
-    wrong = assay("explain", run, "one", "two", "-m", "no*", store=store)
+    assay("explain", "one", "three", "--run", run, store=store).refused(
+        2, "E-ROW-UNKNOWN", "two/ref"
+    )
+    wrong = assay("explain", "one", "two", "--run", run, "-m", "no*", store=store)
     wrong.refused(2, "E-MODEL-NAME", "cnn.int8")
-    assay("explain", "19990101", "one", "two", store=store).refused(2, "E-RUN-UNKNOWN")
+    assay("explain", "one", "two", "--run", "19990101", store=store).refused(2, "E-RUN-UNKNOWN")
 
 
 def test_a_fingerprint_of_another_build_is_not_used_and_said_to_be_stale(
@@ -155,7 +159,7 @@ def test_what_is_damaged_is_named_and_the_rest_still_answers(tmp_path: Path) -> 
     tiny.matrix["conditions"] = ["clean", "spot:7@1"]
     done = assay("run", tiny.write(), store=store)
     assert done.code in (0, 5), done.err
-    whole = assay("explain", "-", "bench", "spare", "--json", store=store)
+    whole = assay("explain", "bench", "spare", "--json", store=store)
     assert whole.code == 0, whole.err
     assert [p["file"] for p in whole.json["pairs"]] == list(names)
     assert whole.json["damaged"] == []
@@ -172,13 +176,13 @@ def test_what_is_damaged_is_named_and_the_rest_still_answers(tmp_path: Path) -> 
         return set(hit)
 
     counted = spoil("spot:7@1", "u8s8_rr")
-    told = assay("explain", "-", "bench", "spare", "--json", store=store)
+    told = assay("explain", "bench", "spare", "--json", store=store)
     assert told.code == 3
     assert told.json["pairs"] == whole.json["pairs"]
     assert {d["what"] for d in told.json["damaged"]} == counted
 
     asked = spoil("clean", "u8s8")
-    told = assay("explain", "-", "bench", "spare", "--json", store=store)
+    told = assay("explain", "bench", "spare", "--json", store=store)
     assert told.code == 3
     assert [p["file"] for p in told.json["pairs"]] == ["u8s8_rr"]
     (missing,) = told.json["not_compared"]
@@ -186,9 +190,18 @@ def test_what_is_damaged_is_named_and_the_rest_still_answers(tmp_path: Path) -> 
     assert missing["what"].endswith("[E-ARTEFACT-CORRUPT]")
     assert {d["error_id"] for d in told.json["damaged"]} == {"E-ARTEFACT-CORRUPT"}
     assert {d["what"] for d in told.json["damaged"]} - counted < asked
-    page = assay("explain", "-", "bench", "spare", store=store)
+    page = assay("explain", "bench", "spare", store=store)
     assert (page.code, "Traceback" in page.err) == (3, False)
     assert "cnn.u8s8_rr bench/ort / spare/ort: identical (20 samples)" in page.out
     assert all(
         f"{d['what']} cannot be read: {d['error']}" in page.out for d in told.json["damaged"]
     )
+
+
+def test_the_form_of_older_versions_works_for_one_release_with_a_word(store: Path) -> None:
+    new = assay("explain", "one/lite", "one/ref", "--json", store=store)
+    for run in ("-", new.json["run"]):
+        old = assay("explain", run, "one/lite", "one/ref", "--json", store=store)
+        assert old.json == new.json
+        assert "explain A B [--run RUN]" in old.err
+    assay("explain", "one/lite", store=store).refused(2, "E-USAGE", "two rows")

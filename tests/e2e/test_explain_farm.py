@@ -69,7 +69,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 
 
 def explain(ran: Judged, model: str, a: str, b: str, *options: str) -> dict[str, Any]:
-    asked = ("explain", "-", a, b, "--model", model, *options, "--json")
+    asked = ("explain", a, b, "--model", model, *options, "--json")
     done = assay(*asked, store=ran.store, timeout=300)
     assert done.code == 0, done.err
     (found,) = done.json["pairs"]

@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def layers(store: Path, a: str, b: str, *options: str) -> Done:
-    return assay("layers", "-", a, b, *options, store=store)
+    return assay("layers", a, b, *options, store=store)
 
 
 @pytest.fixture(scope="module")

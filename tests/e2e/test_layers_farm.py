@@ -55,7 +55,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 def layers(ran: Judged, file: str, a: str, b: str) -> dict[str, Any]:
     store: Path = ran.store
     few = ("--model", file, "--samples", "3", "--json")
-    done = assay("layers", "-", a, b, *few, store=store, timeout=600)
+    done = assay("layers", a, b, *few, store=store, timeout=600)
     assert done.code == 0, done.err
     found: dict[str, Any] = done.json
     assert [found[side]["reproduced"] for side in ("a", "b")] == [True, True]

@@ -48,7 +48,7 @@ def test_carried_state_is_found_where_it_is_not_reset(tmp_path: Path) -> None:
     assert "order dependence: " in gates["off"]["reason"]
     assert "state carry-over: sample " in gates["off"]["reason"]
 
-    told = assay("explain", document["run"]["id"], "bench/on", "bench/off", "--json", store=store)
+    told = assay("explain", "bench/on", "bench/off", "--json", store=store)
     assert told.code == 0, told
     (why,) = told.json["pairs"]
     assert (why["mechanism"], why["blamed"]) == ("state carry-over", "bench/off")

@@ -205,7 +205,7 @@ def test_layers_of_either_format_have_their_parent(
 ) -> None:
     rows = f"host/{a}", f"host/{b}"
     asked = ("--model", f"{net}.{file}", "--samples", "2", "--taps", "--json")
-    found = assay("layers", "-", *rows, *asked, store=demo.judged.store).json
+    found = assay("layers", *rows, *asked, store=demo.judged.store).json
     assert found["no_taps"] is None
     assert found["lineage"]["verdict"] == "nearest-step"
     taps = found["taps"]["taps"]

@@ -53,15 +53,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_explain_names_the_setting_and_nobody(bench: Bench) -> None:
-    done = bench.ask("explain", "-", "one/on", "one/off", "--json")
+    done = bench.ask("explain", "one/on", "one/off", "--json")
     (why,) = done.json["pairs"]
     assert (why["mechanism"], why["factors"]) == ("state carry-over", ["reset"])
     assert why["blamed"] is None
     assert "out of the farm" not in str(why)
     assert why["changed"] == {"reset": ["on", "off"]}
-    (apart,) = bench.ask("explain", "-", "one/off", "two/off", "--json").json["pairs"]
+    (apart,) = bench.ask("explain", "one/off", "two/off", "--json").json["pairs"]
     assert apart["mechanism"] == "identical"
-    (both,) = bench.ask("explain", "-", "one/on", "two/off", "--json").json["pairs"]
+    (both,) = bench.ask("explain", "one/on", "two/off", "--json").json["pairs"]
     assert (both["mechanism"], both["factors"]) == ("state carry-over", ["unit", "reset"])
     assert (both["confidence"], both["blamed"]) == ("possible", None)
 

@@ -63,7 +63,7 @@ def test_it_is_what_layers_says(store: Path, sets: dict[str, Any]) -> None:
     pair = ("bench/lite", "bench/ref")
     (one,) = by_layer(store, "--pair", *pair, "--json").json["sets"]
     assert {f"{r['device']}/{r['runtime']}" for r in one["rows"]} == set(pair)
-    told = assay("layers", "-", *pair, "--taps", "--json", store=store).json
+    told = assay("layers", *pair, "--taps", "--json", store=store).json
     assert one["samples"] == told["samples"]
     assert one["rows"][0]["taps"] == told["taps"]["taps"]
 

@@ -162,7 +162,7 @@ def test_the_causes_are_named_unaided(farm: Judged) -> None:
     run = farm.document["run"]["id"]
 
     def causes(device: str) -> dict[str, tuple[str, tuple[str, ...], str | None]]:
-        done = assay("explain", run, "host", device, "--json", store=farm.store)
+        done = assay("explain", "host", device, "--run", run, "--json", store=farm.store)
         assert done.code == 0, done.err
         return {
             f"{p['model']}.{p['file']}": (p["mechanism"], tuple(p["factors"]), p["blamed"])

@@ -176,13 +176,13 @@ def test_every_command_ends_well(world: World, tmp_path: Path, what: str) -> Non
     answered = world.json("sql", "SELECT DISTINCT device FROM samples ORDER BY 1")
     assert [row[0] for row in answered["rows"]] == ["a", "c"]
     for command in (
-        *(("status",), ("logs",), ("history", "a"), ("report",), ("explain", "-", "a", "c")),
+        *(("status",), ("logs",), ("history", "a"), ("report",), ("explain", "a", "c")),
         *(("variance", "--pair", "a/*", "c/*"), ("classes",)),
         ("export", "--parquet", str(tmp_path / "out")),
     ):
         code, out, err = world.ask(*command)
         assert out, (command, code, err)
-    for command in (("explain", "-", "a", "b"), ("layers", "-", "a/litert", "b/litert")):
+    for command in (("explain", "a", "b"), ("layers", "a/litert", "b/litert")):
         code, out, err = world.ask(*command)
         assert code in (3, 5), (command, out, err)
     assert (world.ask("store", "check")[0] == 3) == ("garbage" not in what and "parts" not in what)
