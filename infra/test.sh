@@ -32,7 +32,8 @@ fi
 .venv/bin/python -m tests.support.isa
 # A unit is used by one run at a time, and so is this machine as a device; most of a run is waiting for
 # units. So side by side: from before the boards are up, what needs no unit or brings its own; then what may
-# use any unit; after it what keeps to the phone, qemu-nehalem and hubs of its own, beside what uses the others.
+# use any unit; after it what keeps to the phone, qemu-nehalem and hubs of its own, and the commands that need
+# no unit, beside what uses the others.
 none="agreement bad_input by_class cli devices_trust explain fingerprint layers lineage order sql store_check
     trouble variance_by_layer"
 any="all_kinds coral_standin device_facts devices_check virtual_farm"
@@ -42,7 +43,7 @@ hubs="tests/integration/test_hubs.py" code=0
 # shellcheck disable=SC2046,SC2086 # lists of words
 {
     $pytest -m "not farm and not phone" tests/contract tests/unit tests/integration --ignore=$hubs \
-        $(e2e "" "$none") >"$logs/none" 2>&1 &
+        >"$logs/none" 2>&1 &
     first="$!" beside="$!"
     if [ "$ASSAY_FARM" = 1 ]; then
         $farm status --json | grep -q '"up": true' || started=yes
@@ -51,10 +52,10 @@ hubs="tests/integration/test_hubs.py" code=0
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     .venv/bin/mypy
-    $pytest $(grep -rlE 'mark\.(farm|phone)' tests/contract tests/unit tests/integration) \
+    $pytest $(grep -rlE --include='*.py' 'mark\.(farm|phone)' tests/contract tests/unit tests/integration) \
         -m "farm or phone" || code=$?
     $pytest $(e2e "" "$any") || code=$?
-    $pytest $(e2e "" "$few") $hubs >"$logs/few" 2>&1 &
+    $pytest $(e2e "" "$few") $hubs $(e2e "" "$none") >"$logs/few" 2>&1 &
     second="$!" beside="$first $!"
     $pytest tests/e2e $(e2e --ignore= "$none $any $few") || code=$?
     for pid in $first $second; do wait "$pid" || code=$?; done
