@@ -37,10 +37,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class PackedJob:
-    """One cell. ``python``: the interpreter on the device; ``bundle``: sha256 of the hermetic one
+    """One cell of an offline run.
 
-    that is used instead. ``own_python``: it belongs to this runtime alone, so that where it does
-    not exist the runtime is not installed. ``timeout_s``: from its start to its result.
+    ``python``: the interpreter on the device; ``bundle``: sha256 of the hermetic one that is used
+    instead. ``own_python``: it belongs to this runtime alone, so that where it does not exist the
+    runtime is not installed. ``timeout_s``: from its start to its result.
     """
 
     cell: str
@@ -96,9 +97,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Result:
-    """``facts``: what the manifest's sources told, by name. ``seal``: see the function; it binds
+    """The answers of an offline run.
 
-    the answers to the manifest and its nonce.
+    ``facts``: what the manifest's sources told, by name. ``seal``: see the function; it binds the
+    answers to the manifest and its nonce.
     """
 
     schema: str

@@ -53,10 +53,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An input made on the device. ``random``: integers ``low``..``high`` out of NumPy's legacy
+    """An input made on the device.
 
-    generator, whose stream is frozen (NEP 19). ``ramp``: low, low + 1, ... high, low, ... Both are
-    then cast to ``dtype``, and a float is multiplied by ``scale``, a power of two.
+    ``random``: integers ``low``..``high`` out of NumPy's legacy generator, whose stream is frozen
+    (NEP 19). ``ramp``: low, low + 1, ... high, low, ... Both are then cast to ``dtype``, and a
+    float is multiplied by ``scale``, a power of two.
     """
 
     kind: str

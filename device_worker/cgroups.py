@@ -15,9 +15,10 @@ _COUNTERS = (
     ("memory.events", "oom_kill", MEMORY),
     ("memory.oom_control", "oom_kill", MEMORY),
 )
-"""(file, field, what it counts refusals of). How often memory.max or memory.failcnt were reached
+"""(file, field, what it counts refusals of).
 
-says nothing: page cache reaches them all the time and is taken back.
+How often memory.max or memory.failcnt were reached says nothing: page cache reaches them all the
+time and is taken back.
 """
 
 

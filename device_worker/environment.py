@@ -1,6 +1,6 @@
-"""What could make two devices disagree: hardware, system, libraries. Nothing volatile, so that
+"""What could make two devices disagree: hardware, system, libraries.
 
-equal environments have equal JSON. Unknown is None.
+Nothing volatile, so that equal environments have equal JSON. Unknown is None.
 """
 
 from __future__ import annotations

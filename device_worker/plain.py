@@ -67,9 +67,10 @@ def _constant(text: str) -> float:
 
 
 def check_plain(data: Any) -> None:
-    """Raises WireError for what `decode` would not give: nested too deep, a number out of range,
+    """Check that a value is what `decode` would give.
 
-    a text that no encoding can take, an object that JSON does not have.
+    Raises WireError for what is nested too deep, a number out of range, a text that no encoding can
+    take, an object that JSON does not have.
     """
     level: List[Any] = [data]
     for _ in range(MAX_DEPTH):

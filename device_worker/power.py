@@ -100,9 +100,10 @@ def end(root: str) -> None:
 
 
 def recover(root: str, attempt: Optional[str] = None) -> None:
-    """Put back the mode that an attempt (None: whichever) left the device in; nothing to do: does
+    """Put back the mode that an attempt (None: whichever) left the device in.
 
-    nothing. Raises WorkerError E-POWER-RESTORE when the device does not come back.
+    With nothing to do, does nothing. Raises WorkerError E-POWER-RESTORE when the device does not
+    come back.
     """
     with _turn:
         _recover(os.path.join(root, _PENDING), attempt)
@@ -140,9 +141,10 @@ def _recover(path: str, attempt: Optional[str]) -> None:
 
 
 def _pending(mode: PowerMode, before: str, attempt: str) -> Dict[str, Any]:
-    """What puts the device back: the mode's own commands, in which ``{before}`` stands for the
+    """What puts the device back.
 
-    mode it was in, then every file that setting the mode overwrites, as it is now.
+    The mode's own commands, in which ``{before}`` stands for the mode it was in, then every file
+    that setting the mode overwrites, as it is now.
     """
     commands = [[part.replace("{before}", before) for part in c] for c in mode.restore]
     for command in mode.apply:

@@ -41,9 +41,10 @@ _SUSPICIOUS = ("E-DELEGATE-LIBRARY", "E-DELEGATE-DEVICE", "E-DELEGATE-CRASH", "E
 
 @dataclass(frozen=True)
 class Need:
-    """What a job asks of the device. ``size``: bytes of what it loads; ``cpus``: those that
+    """What a job asks of the device.
 
-    threads are to be bound to; ``folders``: written to, None for the one of temporary files.
+    ``size``: bytes of what it loads; ``cpus``: those that threads are to be bound to; ``folders``:
+    written to, None for the one of temporary files.
     """
 
     threads: int = 1

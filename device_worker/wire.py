@@ -249,9 +249,10 @@ class Soaked:
 
 @dataclass(frozen=True)
 class Ordered:
-    """The first pass ran in the order of ``seed``; its first ``sample`` was run again at the end,
+    """Whether the order of samples changed the answer.
 
-    and ``same`` says whether it then gave the same bytes.
+    The first pass ran in the order of ``seed``; its first ``sample`` was run again at the end, and
+    ``same`` says whether it then gave the same bytes.
     """
 
     seed: int
@@ -261,8 +262,9 @@ class Ordered:
 
 @dataclass(frozen=True)
 class JobResult:
-    """``files``: "latency_ns" (.npy int64 [samples], first pass), "sample_hashes" (.npy uint8
+    """The result of a job.
 
+    ``files``: "latency_ns" (.npy int64 [samples], first pass), "sample_hashes" (.npy uint8
     [samples, 32], sha256 over one sample's output bytes in tensor order), "telemetry" (.jsonl).
     ``power``: the mode the device was in. ``notes``: what a reader should know of the run; they
     spoil nothing.

@@ -83,9 +83,9 @@ def divide(
 def prepare(
     planned: Planned, artefacts: Artefacts, compute: Compute, *, lineage: bool = True
 ) -> tuple[dict[str, Any], list[CellSpec]]:
-    """Everything that a run keeps (`FrozenRun.dump`), its files put into ``artefacts``, and its
+    """Everything that a run keeps, its files put into ``artefacts``, and its cells.
 
-    cells. Raises InputError for whatever no run can be made of. ``lineage``: as of `stage`.
+    ``lineage``: as of `stage`. Raises InputError for whatever no run can be made of.
     """
     matrix, cells = planned.matrix, planned.cells
     bundles = keep_bundles(planned.bundles, artefacts)

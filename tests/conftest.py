@@ -44,9 +44,10 @@ NAMES = {
 
 
 def pytest_configure() -> None:
-    """Tests send SIGINT and SIGHUP. A shell's background job starts with the one ignored, what
+    """Give this process the usual reaction to SIGINT and SIGHUP, which tests send.
 
-    nohup starts with the other, and hands that on.
+    A shell's background job starts with the one ignored, a child of nohup with the other, and hands
+    that on.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

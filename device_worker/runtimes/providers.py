@@ -41,10 +41,10 @@ def chain(spec: RuntimeSpec, offered: Sequence[str], model: str, version: str) -
 
 
 def fallbacks(named: Sequence[str], session: Sequence[str], nodes: Dict[str, int]) -> List[str]:
-    """One line for each silent change: a named provider that is not there, or operators that went
+    """One line for each silent change.
 
-    to one that is not named. ``session``: the providers it says it has; ``nodes``: provider ->
-    operators given to it.
+    A named provider that is not there, or operators that went to one that is not named.
+    ``session``: the providers it says it has; ``nodes``: provider -> operators given to it.
     """
     first, told = named[0], ", ".join(session)
     if first not in session:

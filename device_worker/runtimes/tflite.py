@@ -61,9 +61,9 @@ TFLITE_RUNTIME = Package(
 _survived: Set[Tuple[str, str, str]] = set()
 """(package, kernels, model path) that were loaded and run without a crash in this process."""
 _proven: Set[Tuple[str, str, str]] = set()
-"""(package, delegate's sha256, its options) that have run a model without a crash: tried but once,
+"""(package, delegate's sha256, its options) that have run a model without a crash.
 
-for a second process at the same accelerator while this one holds it would get none.
+Tried but once: for a second process at the same accelerator while this one holds it would get none.
 """
 
 

@@ -46,9 +46,10 @@ KINDS: Mapping[str, Kind] = {
     "status/": Kind("", 0, 1_000),
     "mem/": Kind("bytes", 0, float(1 << 53)),
 }
-"""By how a sensor's name begins; of several the longest counts. Rails of a few mW may read below
+"""Ranges by how a sensor's name begins; of several the longest counts.
 
-zero by their offset; a clock below 5 MHz is one in MHz, above 20 GHz one in Hz.
+Rails of a few mW may read below zero by their offset; a clock below 5 MHz is one in MHz, above 20
+GHz one in Hz.
 """
 
 UNITS: Mapping[str, float] = {"degrees": 1.0, "tenths": 10.0, "millidegrees": 1000.0}
@@ -71,9 +72,9 @@ _NOTHING_C = 0.5
 _ABSENT_C = (-256.0, -99.9)
 """What a Jetson says of a unit without power, and a HAL of a sensor it has not: no fault."""
 _APART_C = 60.0
-"""Further from every other zone of a device none is: the chip at its limit and the case beside it
+"""How far one zone of a device can be from every other.
 
-differ by less.
+The chip at its limit and the case beside it differ by less.
 """
 _SLOW = ("temp/battery", "temp/skin", "temp/ambient", "temp/usb")
 """So heavy, or so far from the chip, that they may rest while it heats."""

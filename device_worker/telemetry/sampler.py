@@ -14,9 +14,10 @@ from device_worker.telemetry.sensors import Reading, Sensors, hottest
 from device_worker.wire import Telemetry
 
 _PATIENCE = 10.0
-"""Seconds to wait for one look. Each source has a shorter time of its own: only where several do
+"""Seconds to wait for one look.
 
-not answer does this matter, and then it keeps them from holding up the measurement.
+Each source has a shorter time of its own: only where several do not answer does this matter, and
+then it keeps them from holding up the measurement.
 """
 _CLOCK_TOLERANCE = 0.01
 _THROTTLED = "flags/throttled"

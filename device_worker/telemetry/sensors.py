@@ -36,9 +36,10 @@ DEFAULT: Sequence[Source] = (
 
 
 _hung: Set[str] = set()
-"""Names of file sources that hung. Each try costs its time and a thread for ever, so that none is
+"""Names of file sources that hung.
 
-tried twice by one process, however often somebody looks at the sensors.
+Each try costs its time and a thread for ever, so that none is tried twice by one process, however
+often somebody looks at the sensors.
 """
 
 
@@ -116,9 +117,10 @@ class Sensors:
         self._asker.close()
 
     def _merged(self, t_s: float, fresh: bool) -> Tuple[Dict[str, Value], Doubts]:
-        """What may be believed. Of several sources that know a sensor the first that read it keeps
+        """Readings that may be believed.
 
-        it: a value that changes its source would look like a change of the device.
+        Of several sources that know a sensor the first that read it keeps it: a value that changes
+        its source would look like a change of the device.
         """
         merged: Dict[str, Value] = {}
         doubts: Doubts = {}

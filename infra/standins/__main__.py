@@ -1,6 +1,7 @@
-"""``python -m infra.standins``: ``build [FOLDER]`` compiles the stand-in for libedgetpu and prints
+"""Commands of ``python -m infra.standins``: build, compile.
 
-where it is; ``compile SOURCE TARGET`` writes a file in the form that the Edge TPU compiler gives.
+``build [FOLDER]`` compiles the stand-in for libedgetpu and prints where it is; ``compile SOURCE
+TARGET`` writes a file in the form that the Edge TPU compiler gives.
 """
 
 from __future__ import annotations

@@ -38,10 +38,11 @@ class Trouble:
 def agreement(
     store: Store, run_id: str | None = None, *, across: bool = False, model: str = "*"
 ) -> Json:
-    """Of a run (None: the newest), or with ``across`` of all runs that answered what it asked
+    """Agreement within a run, or with ``across`` over all runs that answered the same questions.
 
-    (None: of all there is). ``model``: a glob for ``model`` or ``model.file``. Raises InputError
-    E-RUN-UNKNOWN, NotAvailableError E-AGREEMENT-NONE.
+    ``run``: None is the newest, or with ``across`` every run there is. ``model``: a glob for
+    ``model`` or ``model.file``. Raises InputError E-RUN-UNKNOWN, NotAvailableError
+    E-AGREEMENT-NONE.
     """
     trouble = Trouble()
     chosen = None if across and run_id is None else store.run(run_id)

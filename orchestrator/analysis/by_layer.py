@@ -39,9 +39,10 @@ class _Asked:
 
 
 def by_layer(root: Path, run: str | None, pair: tuple[str, str] | None, most: int) -> Json:
-    """The document ``assay.variance/1`` by layer. ``pair``: patterns (see `views.pairs.paired`) for
+    """The document ``assay.variance/1`` by layer.
 
-    the only rows to look at; ``most`` samples are looked into: where the rows are furthest apart.
+    ``pair``: patterns (see `views.pairs.paired`) of the only rows to look at; ``most``: how many
+    samples to look into, those where the rows are furthest apart.
 
     A row with the bytes of another is not visited again: ``same_as`` names the one that was. A
     device that cannot be asked is the ``problem`` of its row. Raises InputError E-RUN-*,

@@ -20,10 +20,11 @@ from orchestrator.runs.staged import Lineage
 
 @dataclass(frozen=True)
 class Looked:
-    """``reproduced``: whether each device, visited again, gives what the run recorded of it; None
+    """A localisation, and whether the devices reproduced their recorded answers for it.
 
-    where no visit was needed. ``taps``: a's layers against the FP32 parent, where asked for; else
-    ``no_taps`` says why there are none.
+    ``reproduced``: for each device whether it gave what the run recorded of it; None where no visit
+    was needed. ``taps``: a's layers against the FP32 parent, where asked for; else ``no_taps`` says
+    why there are none.
     """
 
     found: Found
@@ -34,9 +35,10 @@ class Looked:
 
 @dataclass(frozen=True)
 class Localised:
-    """What was looked for, and what was seen. ``lineage``: of the file and the FP32 parent that
+    """What was looked for, and what was seen.
 
-    its layers are compared with, None where there is none.
+    ``lineage``: of the file and the FP32 parent that its layers are compared with, None where there
+    is none.
     """
 
     question: Question

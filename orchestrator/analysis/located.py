@@ -15,9 +15,10 @@ from orchestrator.store.records import Json
 
 
 def located(root: Path, explainer: Explainer, pair: Mapping[str, Any]) -> Json:
-    """``pair`` as of `Explainer.explain`; the same with ``layers``: the document of `assay layers`,
+    """A pair as `Explainer.explain` gives it, and the same with what its layers show.
 
-    or why there is none; None where nothing differs. What differs on equal inputs is evidence.
+    ``layers``: the document of `assay layers`, or why there is none; None where nothing differs.
+    Operators that differ on equal inputs are evidence.
     """
     if pair["mechanism"] == "identical":
         return {**pair, "layers": None}

@@ -26,10 +26,11 @@ Given = list[tuple[Standing, Answer]]
 
 
 def load_across(store: Store, run: str | None) -> Loaded:
-    """All runs that answered what ``run`` asked (None: all there is): the same bytes of a model
+    """Rows of all runs that asked what ``run`` asked (None: of every run).
 
-    file on the same inputs for the same task. Names, labels, slices and FP32 parent are those of
-    ``run``, or of the newest. Raises InputError E-RUN-UNKNOWN, NotAvailableError E-VARIANCE-EMPTY.
+    That is the same bytes of a model file on the same inputs for the same task. Names, labels,
+    slices and FP32 parent are those of ``run``, or of the newest. Raises InputError E-RUN-UNKNOWN,
+    NotAvailableError E-VARIANCE-EMPTY.
     """
     chosen = None if run is None else Run(store, run)
     unreadable: dict[str, AssayError] = {}

@@ -35,9 +35,9 @@ GROUPINGS: Mapping[str, Callable[[Row], str]] = {
 
 
 def grouped(loaded: Loaded, by: str, samples: int = 0) -> Json:
-    """``by``: a key of GROUPINGS. Each set's rows with their numbers and so many ``samples``, and
+    """Each set's rows with their numbers, and each group's spread.
 
-    each group's spread.
+    ``by``: a key of GROUPINGS. ``samples``: how many samples to list per row.
     """
     return document(loaded, by, [_grouped(s, GROUPINGS[by], samples) for s in loaded.sets])
 

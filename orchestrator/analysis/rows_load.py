@@ -52,10 +52,11 @@ class Set:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """``run``: the one that was asked of, all None where none was. ``problems``: rows, cells and
+    """The rows of one question, and what could not be read for it.
 
-    runs without an answer, each with its reason. ``policy``: whose limits are asked about.
-    ``runs``: where the rows are of several.
+    ``run``: the run asked about, all None where none was. ``problems``: rows, cells and runs
+    without an answer, each with its reason. ``policy``: whose limits apply. ``runs``: where the
+    rows come from several runs.
     """
 
     run: Json

@@ -27,10 +27,11 @@ class Samples:
     def of_pair(
         self, a: tuple[Answers, Head], b: tuple[Answers, Head], distance: Array | None
     ) -> list[Json]:
-        """Samples that differ: those decided otherwise first, then by ``distance`` [n], max |LSB|
+        """Samples that differ, changed decisions first.
 
-        (without codes by ``max_abs``, real units), then by ``jsd`` in nats. "a" and "b": figures of
-        each side (`variance.sample.samples`). Raises TaskError where they have other shapes.
+        Then by ``distance`` [n], max |LSB| (without codes by ``max_abs``, real units), then by
+        ``jsd`` in nats. "a" and "b": figures of each side (`variance.sample.samples`). Raises
+        TaskError where their shapes differ.
         """
         (left, p), (right, q) = a, b
         apart: dict[str, Array] = {"differ": disagree(left.task, left.decisions, right.decisions)}
@@ -47,9 +48,10 @@ class Samples:
         ]
 
     def of_row(self, answers: Answers) -> list[Json]:
-        """Samples at which a row leaves its FP32 parent: those that only the parent gets right
+        """Samples at which a row leaves its FP32 parent; none without a parent.
 
-        first, then others decided otherwise, then by KL divergence; none without a parent.
+        Those that only the parent gets right come first, then other changed decisions, then the
+        rest by KL divergence.
         """
         figures = self._figures(answers)
         keys = [figures[name] for name in ("c_to_i", "disagree", "kld") if name in figures]

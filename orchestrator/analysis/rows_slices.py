@@ -29,9 +29,9 @@ def sliced(loaded: Loaded) -> Json:
 
 
 def _sliced(s: Set) -> Json:
-    """Holm's correction is over all slices of all rows whose bytes differ: equal ones make one
+    """The slices of a set, with Holm's correction over all slices of all its distinct rows.
 
-    claim, however many devices repeat it.
+    Rows with equal bytes make one claim, however many devices repeat it.
     """
     known: dict[str, list[slices.Slice] | str] = {}
     fp32 = s.parent[0] if s.parent else None

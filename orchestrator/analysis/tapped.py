@@ -1,6 +1,6 @@
-"""One row of a run against its FP32 parent, layer by layer: what `layers --taps` and `variance --by
+"""One row of a run against its FP32 parent, layer by layer.
 
-layer` are both made of.
+`layers --taps` and `variance --by layer` are both made of this.
 """
 
 from __future__ import annotations

@@ -35,9 +35,10 @@ _FOLDER = Path("~/.cache/assay/hub")
 
 @app.command()
 def head(interface: Interface, port: int = 6399, token: Token = _TOKEN) -> int:
-    """Be the node that hubs and coordinators join; makes the token if there is none. Runs until
+    """Run the head node that hubs and coordinators join.
 
-    Ctrl-C or SIGTERM, which ends every process of it.
+    Makes the token if there is none. Runs until Ctrl-C or SIGTERM, which ends every process it
+    started.
 
     Example: assay hub head --interface 10.0.5.1
     """
@@ -61,9 +62,9 @@ def start(
     interface: Interface,
     token: Token = _TOKEN,
 ) -> int:
-    """Be the hub NAME: drive the devices that the inventory puts on it. Runs until Ctrl-C or
+    """Run the hub NAME, which drives the devices that the inventory puts on it.
 
-    SIGTERM, which ends every process of it.
+    Runs until Ctrl-C or SIGTERM, which ends every process it started.
 
     Example: assay hub start lab-a --address 10.0.5.1:6399 --interface 10.0.5.7
     """

@@ -1,6 +1,7 @@
-"""`assay`: parse, call, print, exit code. Commands import what they need when they run, so that
+"""`assay`: parse, call, print, exit code.
 
-`plan`, `status`, `logs`, `devices list` and `version` start without NumPy, Ray or a runtime.
+Commands import what they need when they run, so that `plan`, `status`, `logs`, `devices list` and
+`version` start without NumPy, Ray or a runtime.
 """
 
 from __future__ import annotations

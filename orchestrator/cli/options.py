@@ -102,9 +102,10 @@ _ADDRESS = re.compile(
 
 
 def store_folder(given: Path | None) -> Path:
-    """The folder of ``--store``. Raises InputError E-STORE-ADDRESS for a database's address, of
+    """The folder of ``--store``.
 
-    which nothing but its kind is repeated: it may hold a password.
+    Raises InputError E-STORE-ADDRESS for a database's address, of which only its kind is repeated:
+    it may hold a password.
     """
     found = _ADDRESS.match(str(given)) if given is not None else None
     if found is not None:

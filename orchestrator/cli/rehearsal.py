@@ -1,6 +1,6 @@
-"""`plan` goes the way of `run` up to the first device: in a child, so that it keeps nothing and
+"""`plan` follows the path of `run` up to the first device.
 
-`plan` itself stays light.
+It does so in a child process, so that nothing is kept and `plan` itself stays light.
 """
 
 from __future__ import annotations

@@ -38,11 +38,10 @@ def check(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
-    """Hold every kept file against its hash and every record against its digest, let the database
+    """Check every kept file against its hash and every record against its digest.
 
-    check itself, and say what needs those that are damaged.
-
-    A spoilt file that was moved away is put anew by the next run that makes the same content.
+    The database checks itself as well. What needs a damaged file or record is named. A damaged file
+    that was moved away is stored anew by the next run that makes the same content.
 
     Example: assay store check --quarantine
     """

@@ -13,9 +13,10 @@ from orchestrator.store.owner import owner_is_dead
 def expire_dead(
     store: Store, watch: LeaseWatch, devices: set[str], say: Callable[[str], None]
 ) -> int:
-    """Free the leases of dead coordinators: at once where the process is known to be gone,
+    """Free the leases of dead coordinators, and return how many.
 
-    else when the heartbeat counter stood still for LeaseWatch's patience. Returns how many.
+    At once where the process is known to be gone, else when its heartbeat counter stood still for
+    LeaseWatch's patience.
     """
     freed = 0
     for lease in store.leases():

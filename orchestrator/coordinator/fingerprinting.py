@@ -126,9 +126,9 @@ def _one(there: Visit, name: str, spec: wire.RuntimeSpec, store: Store) -> Membe
 
 
 def _key(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Build and processor that gave the answers, of which `matrix.key` makes the key; no part of
+    """Build and processor that gave the answers, of which `matrix.key` makes the key.
 
-    the identity.
+    They are no part of the identity.
     """
     cores = {tuple(sorted(core.items())) for core in facts.get("cores", [])}
     return {

@@ -32,9 +32,10 @@ def order_for(
     farm: str,
     shown: fence.Claim = fence.NO_STORE,
 ) -> Order:
-    """``farm``: the owner name under which this store's leases are known on devices. ``shown``: as
+    """The job that a hub gets for a claimed cell.
 
-    of the lease.
+    ``farm``: the owner name under which this store's leases are known on devices. ``shown``: as of
+    the lease.
     """
     cell, matrix = claim.cell, frozen.matrix
     device, config = frozen.inventory.device(claim.device), matrix.runtime(cell.runtime)

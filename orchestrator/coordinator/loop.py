@@ -299,9 +299,9 @@ class _Coordinator:
         return any(lease.device == device for lease in self._store.leases())
 
     def _write(self, finished: Finished) -> tuple[Finished, Finish]:
-        """Write down what can be stored: another answer is an error of its attempt, not of the
+        """Store what came back, and return what was stored and what became of the cell.
 
-        run. What was written, and what became of the cell.
+        An answer that cannot be stored is an error of its attempt, not of the run.
         """
 
         def both() -> Finish:
@@ -332,9 +332,9 @@ class _Coordinator:
         )
 
     def _give_up(self, unit: _Unit, failure: Failure) -> None:
-        """No more cells for this unit in this run. Another unit may take its slot if nothing was
+        """Give this unit no more cells in this run.
 
-        answered yet.
+        Another unit may take its slot if nothing was answered yet.
         """
         unit.given_up = failure
         self._let_go(unit)

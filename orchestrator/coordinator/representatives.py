@@ -1,6 +1,7 @@
-"""Audits by equivalence class: who stands for whom is planned from the fingerprints in the store,
+"""Audits by equivalence class: one unit of each class answers for the others.
 
-and held against the answers as they come in.
+Which unit represents which is planned from the fingerprints in the store, and checked against the
+answers as they come in.
 """
 
 from __future__ import annotations

@@ -133,9 +133,11 @@ def run(
 
 
 def read(path: Path, result: wire.BatchResult) -> Answers:
-    """Raises InfraError E-WORKER-GARBAGE for answers that are not what the worker says they are,
+    """The answers of a batch, unpacked and checked.
 
-    E-RESULT-… for arrays that are none. No more is unpacked than UNPACKED_LIMIT, and nothing twice.
+    No more is unpacked than UNPACKED_LIMIT, and nothing twice. Raises InfraError E-WORKER-GARBAGE
+    for answers that are not what the worker says they are, E-RESULT-… for files that are not
+    arrays.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,6 +1,6 @@
-"""What is pushed to a device: the worker as one content-hashed zip, byte for byte the same, and
+"""What is pushed to a device: the worker as one content-hashed zip, and hermetic bundles.
 
-hermetic bundles that `infra.bundles` has built.
+The zip is the same byte for byte wherever it is made. Bundles are built by `infra.bundles`.
 """
 
 from __future__ import annotations

@@ -67,9 +67,10 @@ class GoneError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """``grant``: the lease to take on the device. ``seen``: `findings.identity_of` it, as the store
+    """What a check of one device needs to know.
 
-    knows it. ``classes``: all that it might be. ``contract``: check the transport too.
+    ``grant``: the lease to take on the device. ``seen``: its `findings.identity_of`, as the store
+    knows it. ``classes``: all device classes it might be. ``contract``: check the transport too.
     """
 
     device: Device
@@ -374,9 +375,9 @@ class _Examiner:
     def _step(
         self, name: str, work: Callable[[], T], quiet: bool = False
     ) -> tuple[T | None, list[Item]]:
-        """The result, or the items that say why there is none. ``quiet``: say it only if it ends
+        """The result, or the items that say why there is none.
 
-        everything.
+        ``quiet``: report it only if it ends everything.
         """
         if self._stop.is_set():
             raise StoppedError

@@ -26,10 +26,10 @@ def side_by_side(
     stop: threading.Event,
     at_once: int = AT_ONCE,
 ) -> Generator[tuple[str, T]]:
-    """(name, result) of each as it comes. ``late``: the result of one that took ``limit_s``; its
+    """Yield (name, result) of each as it comes.
 
-    thread is left behind. ``work`` must not raise, and should look at ``stop``, which is set when
-    the caller leaves early.
+    ``late``: the result of one that took ``limit_s``; its thread is left behind. ``work`` must not
+    raise, and should look at ``stop``, which is set when the caller leaves early.
     """
     done: queue.Queue[tuple[str, T]] = queue.Queue()
 

@@ -56,10 +56,11 @@ class Login:
 
 @dataclass(frozen=True)
 class Found:
-    """Something that answered. ``known``: its name in the inventory. ``facts``: None until it was
+    """A device that answered a scan.
 
-    asked. ``entry``: for the inventory, with remarks in ``notes`` on what is not known. ``error``,
-    ``mend``: why it cannot be used as it is.
+    ``known``: its name in the inventory. ``facts``: None until it was asked. ``entry``: for the
+    inventory, with remarks in ``notes`` on what is not known. ``error``, ``mend``: why it cannot be
+    used as it is.
     """
 
     how: str
@@ -118,9 +119,9 @@ def _span(text: str) -> Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]:
 def scan_adb(
     adb: str, server_port: int, devices: Iterable[Device], classes: Sequence[DeviceClass]
 ) -> list[Found]:
-    """What the adb server sees, in whatever state. Raises InfraError E-ADB-MISSING, E-ADB-SERVER,
+    """What the adb server sees, in whatever state.
 
-    E-LINK.
+    Raises InfraError E-ADB-MISSING, E-ADB-SERVER, E-LINK.
     """
     from orchestrator.transports.adb import list_devices
 

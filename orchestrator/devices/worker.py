@@ -102,9 +102,10 @@ class Worker:
     def run(
         self, job: wire.Job, *, timeout: float, progress: Callable[[int], None] | None = None
     ) -> wire.JobResult:
-        """Run a job to its result. Raises DeadlineError E-CELL-TIMEOUT / E-SILENCE and the
+        """Run a job to its result.
 
-        worker's own errors as ModelError, InfraError or NotAvailableError.
+        Raises DeadlineError E-CELL-TIMEOUT / E-SILENCE and the worker's own errors as ModelError,
+        InfraError or NotAvailableError.
         """
         late = self._late("E-CELL-TIMEOUT", f"the cell was not done within {timeout:g} s")
         reply = self._request("run", {"job": wire.dump(job)}, timeout, late, progress)

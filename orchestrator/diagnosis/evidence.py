@@ -62,9 +62,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Guilty:
-    """``count`` operators of a kind that differ on equal inputs, by at most ``max_lsb`` steps;
+    """Operators of one kind that differ on equal inputs.
 
-    None: they compute floats.
+    ``count`` of them, by at most ``max_lsb`` steps; None: they compute floats.
     """
 
     kind: str
@@ -78,14 +78,15 @@ class Guilty:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """``changed``: the factors that differ, as `variance.factors.changed` names them, None where
+    """All that is known of why two rows differ.
 
+    ``changed``: the factors that differ, as `variance.factors.changed` names them, None where
     something is unknown. ``saturable``: products of the file that can leave int16 in pair sums.
     ``families``: operator families that the file uses, None: not known, so all may matter.
     ``unreached``: those whose difference the file's operators do not meet, each with the reason.
     ``guilty``: the operators found to differ on equal inputs; none where none were looked for.
-    ``plan_matters``: whether b answers otherwise under a's plan than under its own, None where that
-    was not tried.
+    ``plan_matters``: whether b answers differently under a's plan than under its own, None where
+    that was not tried.
     """
 
     a: Side

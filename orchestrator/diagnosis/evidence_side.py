@@ -21,9 +21,10 @@ def side(
     environment: Mapping[str, Any],
     cells: Sequence[Observation],
 ) -> Side:
-    """``result``: the worker's `wire.JobResult` as JSON data; ``environment``: what it says of
+    """One side of the evidence, from what its attempt recorded.
 
-    itself, {} where none was kept. ``cells``: all of the row for the file, whatever condition.
+    ``result``: the worker's `wire.JobResult` as JSON data; ``environment``: what it says of itself,
+    {} where none was kept. ``cells``: all cells of the row for the file, whatever the condition.
     """
     backend = result["backend"]
     ran = [cell for cell in cells if cell.status == "ok"]

@@ -34,8 +34,9 @@ class OperatorFound:
 
 @dataclass(frozen=True)
 class Found:
-    """``answer``: "operator" (some compute differently on equal inputs), "plan" (the devices run
+    """Where two devices begin to differ.
 
+    ``answer``: "operator" (some compute differently on equal inputs), "plan" (the devices run
     different graphs of the file, and that alone changes the answer), "equal" (no tensor of the
     samples differs) or "not-localisable", with the ``reason``.
 

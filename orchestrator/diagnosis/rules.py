@@ -211,9 +211,9 @@ def lone_unit(e: Evidence) -> Attribution | None:
 
 
 def computing(operators: Mapping[str, int]) -> dict[str, int]:
-    """Those that change values, by kind: how tensors are laid out and handed on differs between
+    """Layers of the plans that change values, by kind.
 
-    instruction sets without a bit of difference.
+    How tensors are laid out and handed on differs between instruction sets without changing a bit.
     """
     found: Counter[str] = Counter()
     for kind, count in operators.items():

@@ -11,10 +11,10 @@ from orchestrator.models.graph import Array
 
 
 def distances(a: Sequence[Array], b: Sequence[Array]) -> NDArray[np.float64]:
-    """Of outputs [n, ...] of two devices: [n], the largest |a - b| of the sample, in what the
+    """Distance of two devices' outputs [n, ...] per sample: [n], the largest |a - b|.
 
-    outputs are in. 0 only where every byte is equal; infinite where a NaN, or another type or
-    shape, leaves nothing to subtract.
+    In the outputs' own units. 0 only where every byte is equal; infinite where a NaN, or another
+    type or shape, leaves nothing to subtract.
     """
     count = len(a[0])
     found = np.zeros(count)
@@ -31,12 +31,12 @@ def distances(a: Sequence[Array], b: Sequence[Array]) -> NDArray[np.float64]:
 
 
 def choose(distance: NDArray[np.float64], most: int) -> list[int]:
-    """Up to ``most`` samples, rising: those that differ, the furthest apart first; others, evenly
+    """Up to ``most`` samples in rising order: those furthest apart, filled up with equal ones.
 
-    from among them, only if there are not enough.
+    Samples that differ come first; others, spread evenly, only if there are not enough.
 
     The last bit of a float softmax makes many samples differ a little and says little; what else
-    differs shows where they are furthest apart. And a device may compute otherwise and yet end
+    differs shows where they are furthest apart. And a device may compute differently and yet end
     with the same answer.
     """
     order = np.argsort(-distance, kind="stable")

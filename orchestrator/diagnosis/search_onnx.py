@@ -1,9 +1,8 @@
-"""ONNX Runtime: the optimised graphs of two devices, then a's, tapped, on both. Pure but for the
+"""ONNX Runtime: the optimised graphs of two devices, then a's, tapped, on both.
 
-devices it is given.
-
-Two questions are kept apart. Do the devices run different graphs of the file, and does that change
-the answer: b under a's plan against b under its own. Do they compute differently: a's plan on both.
+Pure but for the devices it is given. Two questions are kept apart. Do the devices run different
+graphs of the file, and does that change the answer: b under a's plan against b under its own. Do
+they compute differently: a's plan on both.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""TFLite: prefixes of the model until one differs, then every operator alone. Pure but for the
+"""TFLite: prefixes of the model until one differs, then every operator alone.
 
-devices it is given.
-
-Prefixes are scanned from the front, not bisected: operators erase differences (a clamp, a pooling),
-so what lies before any boundary had to be scanned as well, and short prefixes are the cheap ones.
+Pure but for the devices it is given. Prefixes are scanned from the front, not bisected: operators
+erase differences (a clamp, a pooling), so what lies before any boundary had to be scanned as well,
+and short prefixes are the cheap ones.
 """
 
 from __future__ import annotations

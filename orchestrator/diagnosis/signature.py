@@ -114,9 +114,9 @@ def _signs(a: Answers, b: Answers) -> tuple[int, int]:
 
 
 def _reach(both: _Both) -> tuple[float | None, bool]:
-    """As ``Signature.relative``; and whether the bits of both sides have one sum, as they have
+    """As ``Signature.relative``, with whether the bits of both sides have one sum.
 
-    where one holds the other's rows in another order.
+    They have where one side holds the other's rows in another order.
     """
     largest = apart = 0.0
     sums = np.zeros(2, np.uint64)

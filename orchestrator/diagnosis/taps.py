@@ -32,9 +32,9 @@ UNSOUND = "unsound operator"
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor of the model that the parent has too, as ``twin``: output of operator ``index``, or
+    """A tensor of the model that the parent has too, as ``twin``.
 
-    an input of the model.
+    It is the output of operator ``index``, or an input of the model.
     """
 
     index: int | None
@@ -46,10 +46,11 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A place on some samples, all arrays [samples, *shape] of one shape: what the parent has
+    """The values at one place on some samples, all arrays [samples, *shape] of one shape.
 
-    there, what the model has, and what the operator makes of golden inputs, if it runs alone;
-    ``meant``: what the file's own numbers make of them in float, where that is known.
+    What the parent has there, what the model has, and what the operator makes of golden inputs, if
+    it runs alone; ``meant``: what the file's own numbers make of them in float, where that is
+    known.
     """
 
     place: Place
@@ -193,10 +194,10 @@ def _outside(outside: Sequence[int], n: int) -> bool:
 
 
 def _saturates(counts: Sequence[tuple[int, int]], n: int) -> bool:
-    """Whether more than CLIP of ``n`` codes are driven to the ends of their range, also without the
+    """Whether more than CLIP of ``n`` codes are driven to the ends of their range.
 
-    sample that has most. Noise makes some small values a ReLU's zero, and some zeros small values,
-    so the two counts are held against each other, as pairs are.
+    It must hold without the sample that has most, too. Noise makes some small values a ReLU's zero,
+    and some zeros small values, so the two counts are compared as pairs are.
     """
     if len(counts) > 1:
         n -= n // len(counts)
@@ -321,9 +322,10 @@ class _Sums:
 
 
 def _at_one_end(seen: Seen, low: float, high: float) -> tuple[Array, Array]:
-    """Which codes are at an end of their range where the parent's finite value is not, and which
+    """Which codes are at an end of their range without cause, and which values without a code.
 
-    values where the code is not; ``low``, ``high``: a step beyond the ends.
+    Codes where the parent's finite value is not at that end, and values where the code is not;
+    ``low``, ``high``: a step beyond the ends.
     """
     limits, lattice = np.iinfo(seen.whole.dtype), seen.place.lattice
     assert lattice is not None  # it has ends

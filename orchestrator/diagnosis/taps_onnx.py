@@ -110,10 +110,10 @@ class OnnxSubject:
 
 @dataclass(frozen=True, eq=False)
 class _Site:
-    """A place of the parent: ``made``, the tensor its operator makes; ``tensor``, that or its
+    """A place of the parent, and what stands for it in the file.
 
-    codes. ``piece``: the operator alone, if golden inputs are known for it; ``meant``: as the file
-    means it, if it says so.
+    ``made``: the tensor its operator makes; ``tensor``: that or its codes. ``piece``: the operator
+    alone, if golden inputs are known for it; ``meant``: as the file means it, if it says so.
     """
 
     place: Place

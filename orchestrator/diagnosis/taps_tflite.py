@@ -1,6 +1,7 @@
-"""A TFLite file and its parent on one device, layer by layer: both run as prefixes, which runtimes
+"""A TFLite file and its parent on one device, layer by layer.
 
-do not notice. Operators are matched by their order, so parent and file must hold the same ones.
+Both run as prefixes, which runtimes do not notice. Operators are matched by their order, so parent
+and file must hold the same ones.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ class Seat:
 
 class Executor(Protocol):
     def run(self, order: Order) -> Future[Finished]:
-        """Send an order to the hub that reaches its device. The future raises InfraError
+        """Send a job to the hub that reaches its device.
 
-        E-HUB-LOST when the hub died under it.
+        The future raises InfraError E-HUB-LOST when the hub died under it.
         """
 
     def compute(self, function: Callable[..., T], *args: Any) -> Future[T]:
@@ -40,8 +40,9 @@ class Executor(Protocol):
         """IDs of finished attempts that hubs still hold."""
 
     def redeliver(self, attempt: str) -> Finished:
-        """Raises InfraError E-HUB-SPOOL: no hub holds it; E-RESULT-HASH, E-RESULT-VERSION,
+        """The spooled result of an attempt.
 
+        Raises InfraError E-HUB-SPOOL: no hub holds it; E-RESULT-HASH, E-RESULT-VERSION,
         E-RESULT-FORM: what it holds cannot be read.
         """
 

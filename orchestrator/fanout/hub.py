@@ -32,8 +32,9 @@ class Hub:
     """Thread-safe: orders of different devices run side by side, of one device in turn."""
 
     def __init__(self, spool: Path, name: str | None = None) -> None:
-        """``spool``: a folder on this host (``~`` is its user's). ``name``: as inventories call it,
+        """Where a hub spools, and its name.
 
+        ``spool``: a folder on this host (``~`` is its user's). ``name``: as inventories call it,
         None for the coordinator's own host.
         """
         spool = spool.expanduser()

@@ -51,9 +51,9 @@ class Place:
     folder: Path
 
     def env(self) -> dict[str, str]:
-        """Variables for all that speaks to the cluster. InputError E-HUB-INTERFACE, E-HUB-TOKEN;
+        """Environment variables for every process that talks to the cluster.
 
-        InfraError E-HUB-COMPILER.
+        Raises InputError E-HUB-INTERFACE, E-HUB-TOKEN; InfraError E-HUB-COMPILER.
         """
         check_interface(self.interface)
         check_token(self.token)

@@ -20,9 +20,10 @@ MARK = "assay-owner"
 
 @contextlib.contextmanager
 def deaf_to_hangups() -> Iterator[None]:
-    """What is started in here ignores SIGHUP: a terminal that is closed sends it to Ray as well,
+    """Make processes started in here ignore SIGHUP.
 
-    and this process drains its cells with Ray's help.
+    A terminal that is closed sends it to Ray as well, and this process drains its cells with Ray's
+    help.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread

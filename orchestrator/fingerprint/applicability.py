@@ -17,11 +17,12 @@ def unreached(
     operators: Mapping[str, int],
     families: Mapping[str, tuple[int, int]],
 ) -> dict[str, str]:
-    """Those of the families ``apart``, which the two answer otherwise, that a file of these
+    """Which differing families a file does not meet, each with the reason.
 
-    ``operators`` and ``families`` (as `ModelInfo` has them) does not meet -> why. The file has no
-    such operator; or a fused activation clamps them all at zero, and all probes of the family that
-    are clamped so are answered alike. Of what is not known of the file, nothing is said.
+    ``apart``: families that the two answer differently; ``operators`` and ``families`` as
+    `ModelInfo` has them. The file has no such operator; or a fused activation clamps them all at
+    zero, and all probes of the family that are clamped so are answered alike. What is not known of
+    the file is left out.
     """
     found = {}
     for family in apart:

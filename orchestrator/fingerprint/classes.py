@@ -1,6 +1,6 @@
-"""Equivalence classes: devices and runtimes whose fingerprints are equal and whose answers to
+"""Equivalence classes of devices and runtimes. Pure.
 
-models have not parted them. Pure.
+Members have equal fingerprints, and no answers to models that tell them apart.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def classes(members: Iterable[Member], tested: Tested = UNTESTED) -> list[list[M
 
 
 def splits(members: Sequence[Member], tested: Tested = UNTESTED) -> list[Split]:
-    """Per configuration, each class against the one that comes first; where only data part it from
+    """How classes differ: per configuration, each against the first one.
 
-    an earlier one, against that.
+    A class that only data tells from an earlier one is compared with that instead.
     """
     found = []
     for configuration in dict.fromkeys(member.configuration for member in members):

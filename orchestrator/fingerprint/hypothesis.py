@@ -79,10 +79,11 @@ _Pair = tuple[str, tuple[str, ...], frozenset[str]]
 
 
 def counted(answers: Iterable[Said], checks: Iterable[Check] = ()) -> Tested:
-    """All that anybody ever answered counts, not the newest alone: an answer that was given anew
+    """What all answers ever given confirm or contradict of the classes.
 
-    and came out otherwise is a fact about its giver. A pair is confirmed if all its answers agree;
-    who answered one question in several ways is a pair with itself that is not.
+    Not the newest answers alone: one that was given anew and came out differently is a fact about
+    its device. A pair is confirmed if all its answers agree; a device that answered one question in
+    several ways is a pair with itself that does not.
     """
     alike: dict[_Pair, bool] = {}
     apart: dict[frozenset[str], tuple[Said, Said]] = {}

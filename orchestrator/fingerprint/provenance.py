@@ -35,9 +35,9 @@ class Prints:
         return next((f for f in self._of(factors) if taken_on(f) == factors.key), None)
 
     def stale(self, factors: Factors) -> str | None:
-        """Why the newest does not speak for an answer, and the mend; None where it does or there
+        """Why the newest fingerprint does not speak for an answer, and the fix.
 
-        is none.
+        None where it does or there is none.
         """
         newest = next(iter(self._of(factors)), None)
         return stale(factors.unit, factors.key, taken_on(newest)) if newest else None

@@ -16,9 +16,10 @@ from orchestrator.store.records import Json
 
 @dataclass(frozen=True)
 class Record:
-    """``prints``: the stored fingerprints. ``stale``: device and configuration -> why its newest
+    """Stored fingerprints, and which of them do not count any more.
 
-    fingerprint does not count, with the mend: its newest answer since came of something else.
+    ``prints``: the stored fingerprints. ``stale``: device and configuration -> why its newest
+    fingerprint does not count, with the fix: its newest answer since came of something else.
     """
 
     prints: Prints

@@ -23,8 +23,9 @@ VERSIONS = {CONV: (1, 3), DEPTHWISE: (1, 3), DENSE: (1, 4)}
 
 @dataclass(frozen=True)
 class Layer:
-    """``ties``: 0 for multipliers that are no round numbers and weights of every size; else every
+    """A layer with weights whose results fall between codes, or on ties.
 
+    ``ties``: 0 for multipliers that are no round numbers and weights of every size; else every
     accumulator is one input plus a bias, and the multiplier ``ties`` (per channel: 1/2 … 1/64), so
     that many results lie exactly between two codes. ``batch``: rows of a FULLY_CONNECTED.
     """

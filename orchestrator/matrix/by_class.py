@@ -46,9 +46,10 @@ class Group(_Kept):
 
 
 class ByClass(_Kept):
-    """As a run keeps it. A spot check sees a difference in at least ``share`` of the samples with
+    """An audit by class, as a run keeps it.
 
-    probability ``confidence``.
+    A spot check sees a difference in at least ``share`` of the samples with probability
+    ``confidence``.
     """
 
     confidence: float

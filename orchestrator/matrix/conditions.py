@@ -27,10 +27,11 @@ _POWER = re.compile(rf"power:({NAME_PATTERN})")
 
 @dataclass(frozen=True)
 class Condition:
-    """``repeat``: passes of ``repeat:N``. ``target_c``, ``hold_s``: of ``soak:75C/60s``; the
+    """A condition of a cell, parsed.
 
-    matrix' ``gate.heat_s`` says how long heating up may take. ``mode``: of ``power:MODE``.
-    ``seed``: of ``order:SEED`` and ``spot:N@SEED``, which draws ``drawn`` samples and runs no more.
+    ``repeat``: passes of ``repeat:N``. ``target_c``, ``hold_s``: of ``soak:75C/60s``; the matrix'
+    ``gate.heat_s`` says how long heating up may take. ``mode``: of ``power:MODE``. ``seed``: of
+    ``order:SEED`` and ``spot:N@SEED``, which draws ``drawn`` samples and runs no more.
     """
 
     kind: Kind
@@ -49,11 +50,12 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """``clean``, ``repeat:N``, ``soak:75C`` (``/Ns`` to hold), ``power:MODE``, ``order:SEED``,
+    """Parse a condition as matrices write it.
 
-    ``spot:N@SEED``.
+    ``clean``, ``repeat:N``, ``soak:75C`` (``/Ns`` to hold), ``power:MODE``, ``order:SEED``,
+    ``spot:N@SEED``; all else is refused.
 
-    All else is refused. Raises what a pydantic validator may raise: E-MATRIX-CONDITION.
+    Raises what a pydantic validator may raise: E-MATRIX-CONDITION.
     """
     if text == "clean":
         return Condition("clean")

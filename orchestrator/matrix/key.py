@@ -19,8 +19,9 @@ _CORE = (
 
 
 class Key(BaseModel):
-    """``build``: digest of the runtime's native libraries. ``core``: machine, kinds of cores and
+    """What an answer was computed with.
 
+    ``build``: digest of the runtime's native libraries. ``core``: machine, kinds of cores and
     digest of the ISA flags. None is unknown, which equals nothing but another unknown.
     """
 
@@ -46,7 +47,7 @@ UNKNOWN = Key()
 
 
 def stale(unit: str, seen: Key, taken: Key) -> str | None:
-    """That a fingerprint ``taken`` of a unit does not speak for what was ``seen``, and the mend;
+    """Why a fingerprint ``taken`` of a unit does not speak for what was ``seen``, and the fix.
 
     None where it does.
     """

@@ -22,8 +22,9 @@ _IDENTIFIER = b"TFL3"
 
 
 def read(data: bytes) -> Graph:
-    """Raises NotLocalisableError for what was compiled, keeps state or has several graphs; whatever
+    """Read a TFLite file as a graph that can be cut.
 
+    Raises NotLocalisableError for what was compiled, keeps state or has several graphs; whatever
     flatbuffers raises for a file that is none.
     """
     main = _Main(data)
@@ -50,9 +51,9 @@ def cut(data: bytes, spans: Iterable[tuple[int, int]]) -> list[Piece]:
 
 
 def meant(data: bytes) -> list[Piece]:
-    """Every operator as a model of its own that computes in float what the file's integers stand
+    """Every operator as a model of its own that computes in float what its integers stand for.
 
-    for, constants too; a piece without outputs where that is not known. Raises as `read`.
+    Constants are floats too; a piece is without outputs where that is not known. Raises as `read`.
     """
     main = _Main(data)
     pieces = []

@@ -69,9 +69,10 @@ def _piece(
 
 
 def _back(source: File, end: str, reads: Mapping[str, str]) -> list[Any] | None:
-    """Nodes between ``reads`` and ``end``, each after those that it needs, which read the former by
+    """Nodes between ``reads`` and ``end``, each after those that it needs.
 
-    these names. None where it needs more than they give, or computes with integers.
+    They read the former by these names. None where a node needs more than they give, or computes
+    with integers.
     """
     found: dict[str, Any] = {}
 

@@ -25,10 +25,11 @@ class NotLocalisableError(Exception):
 
 @dataclass(frozen=True)
 class Operator:
-    """``kind``: as the format calls it. ``name``: for people. ``inputs``, ``outputs``: tensors
+    """An operator of a graph.
 
-    that hold values at run time, constants left out. A tensor's key is its index (TFLite, where
-    names need not differ) or its name (ONNX), as text.
+    ``kind``: as the format calls it. ``name``: for people. ``inputs``, ``outputs``: tensors that
+    hold values at run time, constants left out. A tensor's key is its index (TFLite, where names
+    need not differ) or its name (ONNX), as text.
     """
 
     kind: str
@@ -47,9 +48,9 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Graph:
-    """``operators`` in the order in which they run. ``lattices``: of tensors with one per tensor,
+    """A model's operators in the order in which they run.
 
-    where the file says so.
+    ``lattices``: of tensors with one per tensor, where the file says so.
     """
 
     inputs: tuple[str, ...]

@@ -52,17 +52,17 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """``operators``: kind → count, all subgraphs. ``quantised``: tensors that carry a scale
+    """What can be read from a model file without running it.
 
-    (TFLite) or nodes that quantise (ONNX); 0 for a model computed in float throughout.
-    ``edgetpu_bytes``: of the programs that the Edge TPU compiler put into the file.
-    ``saturable``: products of 8-bit activations and int8 weights whose pair sums can leave int16
-    on a CPU that adds pairs there (x86 without VNNI); known of ONNX files only.
-    ``families``: of the integer convolutions and matrix products of a TFLite file, by what a
-    runtime may have kernels of their own for (operator, type, granularity, size; the names of the
-    probe pack's families) → (count, how many of them are clamped at zero by a fused activation).
-    ``signature``: of a TFLite file, what it calls its main graph, which is the one that is run;
-    ``unmeasured``: its signatures of other graphs.
+    ``operators``: kind → count, all subgraphs. ``quantised``: tensors that carry a scale (TFLite)
+    or nodes that quantise (ONNX); 0 for a model computed in float throughout. ``edgetpu_bytes``: of
+    the programs that the Edge TPU compiler put into the file. ``saturable``: products of 8-bit
+    activations and int8 weights whose pair sums can leave int16 on a CPU that adds pairs there (x86
+    without VNNI); known of ONNX files only. ``families``: of the integer convolutions and matrix
+    products of a TFLite file, by what a runtime may have kernels of their own for (operator, type,
+    granularity, size; the names of the probe pack's families) → (count, how many of them are
+    clamped at zero by a fused activation). ``signature``: of a TFLite file, what it calls its main
+    graph, which is the one that is run; ``unmeasured``: its signatures of other graphs.
     """
 
     path: str

@@ -128,9 +128,9 @@ def _output(index: int, tensors: list[Any], producer: dict[int, tuple[str, Any]]
 
 
 def families(operators: list[tuple[str, Any]], tensors: list[Any]) -> dict[str, tuple[int, int]]:
-    """As ``ModelInfo.families``, of the operators of one graph; without those of which it cannot
+    """As ``ModelInfo.families``, of the operators of one graph.
 
-    be told.
+    Operators whose family cannot be told are left out.
     """
     found: dict[str, tuple[int, int]] = {}
     for name, op in operators:

@@ -16,9 +16,11 @@ from orchestrator.models.weights import Real, Weights
 Verdict = Literal["nearest-step", "derived", "unrelated", "not-fp32", "inconclusive"]
 
 APART = 0.3
-"""A correlation up to which two nets are unrelated: other runs of one training reach 0.07, and a
+"""A correlation up to which two nets are unrelated.
 
-layer of nine weights much more by chance. Between this and `ALIKE` nothing is said."""
+Other runs of one training reach 0.07, and a layer of nine weights much more by chance. Between this
+and `ALIKE` nothing is said.
+"""
 LEAST = 64
 """Weights below which a correlation is chance: its standard error is 1 / sqrt(n)."""
 FEW = 1e-3
@@ -30,8 +32,9 @@ MOST_CLIPPED = 0.05
 
 @dataclass(frozen=True)
 class Lineage:
-    """``tensors`` integer weight constants of the INT8 file, ``matched`` of them with a float
+    """How the constants of an INT8 file compare with those of its claimed parent.
 
+    ``tensors`` integer weight constants of the INT8 file, ``matched`` of them with a float
     counterpart in the parent; they hold ``weights`` numbers, ``within`` of which lie no more than
     half a step from the parent's (``worst``: steps at most, ``clipped``: at the end of the type's
     range). ``correlation``: mean over all weights of Pearson's r of their tensor, 0 where it has no

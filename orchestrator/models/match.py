@@ -19,9 +19,10 @@ from orchestrator.models.layouts import Layout, layouts, lengths, spread, squeez
 from orchestrator.models.weights import Codes, Floats, Real, Role
 
 SAMPLE, RARE_SAMPLE = 4096, 512
-"""Elements that stand for a whole constant while its counterpart is looked for: among layouts as
+"""Elements that stand for a whole constant while its counterpart is looked for.
 
-they are written, and among the many more of a flattened picture."""
+First among layouts as they are written, then among the many more of a flattened picture.
+"""
 
 TOLERANCE = 1e-3
 """Steps beyond one half allowed for float rounding of a scale."""

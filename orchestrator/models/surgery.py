@@ -69,11 +69,11 @@ def compare_optimised(a: bytes, b: bytes) -> PlanDifference:
 
 @dataclass(frozen=True)
 class Twinned:
-    """A file's optimised ``graph`` beside its FP32 parent. ``alone``: every operator as a model of
+    """A file's optimised ``graph`` beside its FP32 parent.
 
-    its own, weights and all; ``meant``: each as the file's own numbers mean it, in float, see
-    `meant.pieces`. ``tapped``, ``parent``: both graphs with the tensors that have a twin as
-    outputs, and no more.
+    ``alone``: every operator as a model of its own, weights and all; ``meant``: each as the file's
+    own numbers mean it, in float, see `meant.pieces`. ``tapped``, ``parent``: both graphs with the
+    tensors that have a twin as outputs, and no more.
     """
 
     graph: Graph

@@ -36,9 +36,10 @@ _LATTICES: Mapping[str, Mapping[int, tuple[int, int]]] = {
     **{f"QLinear{kind}": _TWO for kind in ("Conv", "MatMul", "Add", "Mul")},
     **{f"QLinear{kind}": {0: (1, 2), -1: (3, 4)} for kind in _UNARY},
 }
-"""Kind -> which tensor (its place among the inputs, -1 the output) -> where its scale and zero
+"""Where an operator's quantisation parameters are among its inputs, by kind.
 
-point are among the inputs.
+Kind -> which tensor (its place among the inputs, -1 the output) -> where its scale and zero point
+are.
 """
 
 
@@ -153,9 +154,10 @@ class _Graph:
 
 
 class File(_Graph):
-    """The quantised file as it is. A tensor behind Q or DQ means what it was made of; ``names``,
+    """The quantised file as it is.
 
-    all tensors of one meaning: the parent's name for it may be before or behind the pair.
+    A tensor behind Q or DQ means what it was made of; ``names``: all tensors of one meaning, as the
+    parent's name for it may be before or behind the pair.
     """
 
     def __init__(self, graph: Any) -> None:

@@ -58,9 +58,9 @@ class Remembered:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a device did not let a lease in: what it remembers, or under which other name of the same
+    """Why a device did not let a lease in.
 
-    farm somebody is driving it now.
+    What it remembers, or under which other name of the same farm another run is driving it now.
     """
 
     remembered: Remembered | None = None
@@ -75,9 +75,10 @@ class RefusedError(InfraError):
 
 @dataclass(frozen=True)
 class Standing:
-    """The store as it is. ``token``: its counter. ``adopted``: the generation in which somebody
+    """The store as it is.
 
-    last decided that this copy goes on, 0 for never.
+    ``token``: its counter. ``adopted``: the generation in which somebody last decided that this
+    copy goes on, 0 for never.
     """
 
     incarnation: str
@@ -87,9 +88,10 @@ class Standing:
 
 
 class Step(StrEnum):
-    """``followed``: the store knows of that grant. ``restored``: it lost it, and nobody else goes
+    """What a store may say of a grant that a device remembers.
 
-    on from there. ``copied``: another copy of the store may.
+    ``followed``: the store knows of that grant. ``restored``: it lost it, and no other copy goes on
+    from there. ``copied``: another copy of the store may.
     """
 
     FOLLOWED = "followed"
@@ -98,8 +100,9 @@ class Step(StrEnum):
 
 
 def judge(own: Standing, seen: Remembered, *, refused: int, known: int | None, gone: bool) -> Step:
-    """``refused``: the token that the device did not let in. ``known``: the last one under
+    """What a refused grant means for this store.
 
+    ``refused``: the token that the device did not let in. ``known``: the last one under
     ``seen.incarnation`` that the store knows of, None for none. ``gone``: the store that was at
     ``seen.place`` is certainly not there any more.
     """

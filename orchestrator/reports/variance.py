@@ -48,9 +48,9 @@ def _counted(answered: int | Sequence[str], rows: int) -> str:
 
 
 def differing(ids: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Pairs that are not equal bit for bit. Of a group of equal rows only the first is compared
+    """Pairs that are not equal bit for bit.
 
-    with others: the rest would say the same.
+    Of a group of equal rows only the first is compared with others: the rest would say the same.
     """
     spoken_for = {id for group in same_bits(ids, pairs) for id in group[1:]}
     return [p for p in pairs if p["bit_exact_rate"] != 1.0 and not spoken_for & {p["a"], p["b"]}]

@@ -42,9 +42,10 @@ def encode(finished: Finished) -> bytes:
 
 
 def decode(data: bytes) -> Finished:
-    """Raises InfraError E-RESULT-HASH (not the bytes that were written), E-RESULT-VERSION,
+    """Decode a spooled result.
 
-    E-RESULT-FORM. What an Assay wrote that kept no hash is read too (`_legacy`).
+    Raises InfraError E-RESULT-HASH (not the bytes that were written), E-RESULT-VERSION,
+    E-RESULT-FORM. Results written without a hash by older versions are read too (`_legacy`).
     """
     if data[:2] == b"\x80\x04":
         return _legacy(data)

@@ -1,6 +1,6 @@
-"""Reading a .npy that anyone may have made: nothing is unpickled, and no memory is taken for what
+"""Read a .npy from an untrusted source.
 
-a header merely claims.
+Nothing is unpickled, and no memory is taken for what a header merely claims.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """A finished cell; ``answer``: of the attempt that counts, None unless it is ok, its codes are
+    """A finished cell, and its answer where it has a valid one.
 
-    valid, and it is what was written. ``time``: Unix seconds of that attempt's claim, by the
-    coordinator's clock.
+    ``answer``: of the attempt that counts, None unless it is ok, its codes are valid, and it is
+    what was written. ``time``: Unix seconds of that attempt's claim, by the coordinator's clock.
     """
 
     run: Run

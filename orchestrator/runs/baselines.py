@@ -15,8 +15,9 @@ from orchestrator.store.records import Json
 
 @dataclass(frozen=True)
 class Baseline:
-    """``outputs``: sha256 of each output's .npy. ``error`` is set where the parent did not run,
+    """What an FP32 parent answered on an input set.
 
+    ``outputs``: sha256 of each output's .npy. ``error`` is set where the parent did not run,
     ``damage`` where its record is not what was written.
     """
 

@@ -1,6 +1,7 @@
-"""Store → what the statistics take: each cell's standing with its outputs, and what is known
+"""What the statistics take from a recorded run.
 
-beforehand of its model and inputs. Nothing is run and nothing is written.
+Each cell's standing with its outputs, and what is known beforehand of its model and inputs. Nothing
+is run and nothing is written.
 """
 
 from __future__ import annotations
@@ -125,9 +126,9 @@ def told(
 
 
 def observation_or_error(run: Run, cell: CellInfo) -> Observation:
-    """As ``observation``; where what came out is damaged, ``run`` is told, and it is an error of
+    """As ``observation``; damage becomes an error of the infrastructure.
 
-    the infrastructure.
+    ``run`` is told of it.
     """
     try:
         return observation(run, cell)
@@ -195,9 +196,9 @@ def _outputs_sha256(attempt: AttemptInfo) -> tuple[str, ...]:
 
 
 def sample_hashes(store: Store, attempt: AttemptInfo) -> NDArray[np.uint8]:
-    """sha256 of each sample's output bytes, uint8 [samples, 32]: equal where the answer to a
+    """The sha256 of each sample's output bytes, uint8 [samples, 32].
 
-    sample is. Raises as ``observation``.
+    Equal where the answers to a sample are. Raises as ``observation``.
     """
     with taken_apart(attempt):
         found = array(store, attempt.artefacts["sample_hashes"].sha256)
@@ -247,9 +248,9 @@ def _soak(told: Json | None) -> Soak | None:
 
 
 def truth_of(run: Run, model: str, inputs: str, parent: Baseline | None) -> Truth:
-    """What is known of a model on an input set. Each thing that is damaged is not known, and
+    """What is known of a model on an input set.
 
-    ``run`` is told of it.
+    Whatever is damaged counts as unknown, and ``run`` is told of it.
     """
     store, frozen = run.store, run.frozen
     lost: dict[str, DamageError] = {}

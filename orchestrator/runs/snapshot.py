@@ -22,9 +22,10 @@ CELL_NAMES = ("slot", "model", "file", "inputs", "condition", "runtime")
 
 @dataclass(frozen=True)
 class FrozenRun:
-    """``slots``: slot -> names of the units that may take it. ``by_class``: of a run whose
+    """A run's plan as it was frozen.
 
-    equivalence classes are each represented by one of their units.
+    ``slots``: slot -> names of the units that may take it. ``by_class``: of a run whose equivalence
+    classes are each represented by one of their units.
     """
 
     matrix: Matrix

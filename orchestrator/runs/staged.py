@@ -82,11 +82,12 @@ class Lineage(_Staged):
 
 
 class StagedModel(_Staged):
-    """``compiled``: None unless the file is for an accelerator. ``lineage``: None for a parent and
+    """A model file as it was staged.
 
-    for a file without one; ``twin_lineage``: the same of the parent's twin in this file's format.
-    ``saturable``, ``operators``, ``families``, ``signature``, ``unmeasured``: as in ModelInfo; an
-    older Assay did not keep the last three.
+    ``compiled``: None unless the file is for an accelerator. ``lineage``: None for a parent and for
+    a file without one; ``twin_lineage``: the same of the parent's twin in this file's format.
+    ``saturable``, ``operators``, ``families``, ``signature``, ``unmeasured``: as in ModelInfo;
+    older versions did not keep the last three.
     """
 
     sha256: str
@@ -113,9 +114,10 @@ class StagedModel(_Staged):
 
 
 class StagedSet(_Staged):
-    """An input set as the user gave it: ``x``, ``labels`` and ``slices`` (name -> ...) are
+    """An input set as the user gave it.
 
-    artefacts (.npy). Runs of an older Assay kept no slices.
+    ``x``, ``labels`` and ``slices`` (name -> ...) are artefacts (.npy). Runs of older versions kept
+    no slices.
     """
 
     n: int
@@ -137,12 +139,13 @@ def twin_key(model: str) -> str:
 
 
 class Staging(_Staged):
-    """Keys: "model.file", "model" (its FP32 parent) and `twin_key` (the parent in the other
+    """All that was staged for a run.
 
-    format), each with "/inputs" for its tensors. The tensor of samples that were drawn has
-    "/condition" after that. ``bundles``: name -> the one that every device of the run gets under
-    that name. ``spots``: "inputs/condition" -> artefact (.npy, int64) of the positions that were
-    drawn, ascending.
+    Keys: "model.file", "model" (its FP32 parent) and `twin_key` (the parent in the other format),
+    each with "/inputs" for its tensors. The tensor of samples that were drawn has "/condition"
+    after that. ``bundles``: name -> the one that every device of the run gets under that name.
+    ``spots``: "inputs/condition" -> artefact (.npy, int64) of the positions that were drawn,
+    ascending.
     """
 
     models: dict[str, StagedModel]
@@ -159,9 +162,9 @@ class Staging(_Staged):
         runtime: wire.RuntimeSpec,
         condition: str = "clean",
     ) -> wire.Job:
-        """One pass of a staged model over all samples of a staged input set, or over those drawn
+        """The job for one pass of a staged model over a staged input set.
 
-        under the condition.
+        Over all its samples, or over those drawn under the condition.
         """
         drawn = f"/{condition}" if f"{inputs}/{condition}" in self.spots else ""
         model, tensor = self.models[key], self.tensors[f"{key}/{inputs}{drawn}"]

@@ -26,9 +26,10 @@ Group = tuple[str, str, str, str]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """``cells`` in order of condition. ``clean`` its ok cell of condition "clean";
+    """The cells of a row, and its clean answers.
 
-    ``answers`` what that said, or None and ``problem`` why.
+    ``cells`` in order of condition. ``clean``: its ok cell of condition "clean"; ``answers``: what
+    that answered, or None and ``problem`` why.
     """
 
     id: str
@@ -81,10 +82,11 @@ def baseline(truth: Truth) -> Baseline:
 def cases(
     observations: Sequence[Observation], truths: Mapping[tuple[str, str], Truth]
 ) -> list[Case]:
-    """Rows in order of their ids: ``model.file@device/runtime``, with the input set's name in
+    """Rows in order of their ids.
 
-    brackets where a model file has several. Raises ValueError when two cells claim the same row
-    and condition, KeyError when a (model, inputs) has no truth: both are the caller's mistakes.
+    An id is ``model.file@device/runtime``, with the input set's name in brackets where a model file
+    has several. Raises ValueError when two cells claim the same row and condition, KeyError when a
+    (model, inputs) has no truth: both are the caller's mistakes.
     """
     rows: dict[tuple[str, ...], list[Observation]] = defaultdict(list)
     inputs: dict[tuple[str, str], set[str]] = defaultdict(set)

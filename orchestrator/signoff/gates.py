@@ -55,11 +55,11 @@ def provenance(gate: Provenance, case: Case) -> GateResult:
 
 
 def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat | None]:
-    """G2. One differing byte is a fault, whatever its rate; no differing byte passes only after
+    """G2: one differing byte is a fault, whatever its rate.
 
-    the required repeats of the required samples in one cell. Heat and power change clocks, not
-    integers, and the order of the samples is none of a sample's business: what differs from the
-    clean cell under them is a fault as well.
+    No differing byte passes only after the required repeats of the required samples in one cell.
+    Heat and power change clocks, not integers, and the order of the samples is none of a sample's
+    business: what differs from the clean cell under them is a fault as well.
     """
     cells = [(c, found) for c in case.cells if c.status == "ok" and (found := repeated(c))]
     bad = sum(found.mismatches for _, found in cells)

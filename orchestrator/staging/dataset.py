@@ -28,9 +28,10 @@ MAX_ARRAY_BYTES = 8 << 30
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """``x`` [n, ...] numbers without NaN or infinity, n >= 1; ``labels`` [n, ...] or None;
+    """An input set in memory.
 
-    ``slices`` name → [n].
+    ``x`` [n, ...] numbers without NaN or infinity, n >= 1; ``labels`` [n, ...] or None; ``slices``
+    name → [n].
     """
 
     x: Array

@@ -285,9 +285,10 @@ def _keep_model(
 
 
 def declared_shape(output: Any, inputs: Sequence[Any]) -> tuple[int | None, ...] | None:
-    """The shape an output must have; None where the file does not say, or says it of no inputs
+    """The shape an output must have.
 
-    in particular (a free axis of theirs may change any of the output's).
+    None where the file does not say, or says it of no inputs in particular (a free axis of theirs
+    may change any of the output's).
     """
     if not output.shape or any(-1 in tensor.shape[1:] for tensor in inputs):
         return None

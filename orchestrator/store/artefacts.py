@@ -137,9 +137,10 @@ class Artefacts:
             raise file_fault(error, self.folder) from error
 
     def _make_durable(self, folder: Path) -> None:
-        """A sub-folder whose own name outlives a power cut; once per process and sub-folder,
+        """Make a sub-folder whose own name survives a power cut.
 
-        even where another process made it, which may not have come to syncing it yet.
+        Once per process and sub-folder, even where another process made it, which may not have
+        synced it yet.
         """
         if folder not in self._durable:
             folder.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""Every file of a store against the hash in its name, every row against its digest, and who needs
+"""Check a store: every file against the hash in its name, every row against its digest.
 
-what is damaged.
+And name whatever needs what is damaged.
 """
 
 from __future__ import annotations

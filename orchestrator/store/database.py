@@ -161,9 +161,10 @@ class Store(Reader):
     # Devices and leases ----------------------------------------------------------------------
 
     def upsert_device(self, name: str, device_class: str, emulated: bool, identity: Json) -> None:
-        """Record that the unit was seen now, and what it is. Keys of ``identity`` that are not
+        """Record that the unit was seen now, and what it is.
 
-        given stay as they are: runs and checks know different things.
+        Keys of ``identity`` that are not given stay as they are: runs and checks know different
+        things.
 
         Within SEEN_S nothing is written unless something changed: a commit costs a sync to disk.
         Nothing is taken over from a damaged record.
@@ -314,9 +315,10 @@ class Store(Reader):
             return attempts.close_pending(connection, run, cells, record, time.time())
 
     def unit_lost(self, run: str, device: str) -> list[str]:
-        """The unit will not come back: free its slot for another unit, unless a cell of the slot
+        """Free the slots of a unit that will not come back, and return them.
 
-        is running or done (then the slot's results belong to this unit). The slots freed.
+        A slot is kept when one of its cells is running or done: then its results belong to this
+        unit.
         """
         with self.database.write() as connection:
             used = select(col(Cell.slot)).where(

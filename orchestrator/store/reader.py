@@ -185,10 +185,10 @@ class Reader:
     def fingerprints(
         self, *, every: bool = False, damage: dict[str, DamageError] | None = None
     ) -> list[FingerprintInfo]:
-        """The newest of each device and configuration, by both; ``every``: with all before it,
+        """The newest fingerprint of each device and configuration, sorted by both.
 
-        the newest first. A damaged one is told to ``damage`` and left out; without it DamageError
-        E-STORE-DAMAGED is raised.
+        ``every``: with all earlier ones, the newest first. A damaged one is told to ``damage`` and
+        left out; without it DamageError E-STORE-DAMAGED is raised.
         """
         newest = (
             " WHERE id = (SELECT MAX(id) FROM fingerprint g"

@@ -56,9 +56,10 @@ class Blob:
 
 @dataclass(frozen=True)
 class Owner:
-    """A coordinator process. ``boot_id`` also names the PID namespace; ``pid_start`` is in clock
+    """A coordinator process.
 
-    ticks since boot. Unknown is "" and 0, and such an owner is never judged dead by its PID.
+    ``boot_id`` also names the PID namespace; ``pid_start`` is in clock ticks since boot. Unknown is
+    "" and 0, and such an owner is never judged dead by its PID.
     """
 
     coordinator: str

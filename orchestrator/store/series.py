@@ -33,9 +33,9 @@ LATENCY, TELEMETRY = "latency_ns", "telemetry"
 COLUMNS = {LATENCY: ("ns",), TELEMETRY: Reading._fields}
 """What is read; the rows of an attempt's latency are its samples in order."""
 HELD = 256 << 20
-"""Bytes of a pack that are held: attempts are asked for in plan order, lie in order of their claim,
+"""Bytes of a pack that are held in memory.
 
-and share row groups.
+Attempts are asked for in plan order, lie in order of their claim, and share row groups.
 """
 
 

@@ -66,10 +66,10 @@ def needs(found: Iterable[Use]) -> dict[str, tuple[str, ...]]:
 
 
 def run_damage(store: Store, run: str) -> dict[str, AssayError]:
-    """What -> why, of all that a verdict on the run rests on: the database's file, the run's rows,
+    """Damage to anything that a verdict on the run rests on: what -> why.
 
-    and the files of its attempts, input sets and baselines, each read once. Raises InputError
-    E-FROZEN, InfraError E-STORE-*.
+    The database's file, the run's rows, and the files of its attempts, input sets and baselines,
+    each read once. Raises InputError E-FROZEN, InfraError E-STORE-*.
     """
     found: dict[str, AssayError] = {}
     cells, attempts = store.cells(run), {a.id: a for a in store.attempts(run)}

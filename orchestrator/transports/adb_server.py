@@ -241,9 +241,10 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOEXEC
 
 
 def not_started(adb: str, error: OSError | ValueError) -> InfraError:
-    """Why a client did not start: E-ADB-MISSING, or E-HUB-IO where this machine is short of
+    """Why an adb client did not start.
 
-    something (processes, memory, descriptors, disk), which may pass.
+    E-ADB-MISSING, or E-HUB-IO where this machine is short of something (processes, memory,
+    descriptors, disk), which may pass.
     """
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, ValueError) or error.errno in _ABSENT:

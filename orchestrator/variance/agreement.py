@@ -1,6 +1,7 @@
-"""Attribute agreement analysis: the form of Gauge R&R that fits decisions (AIAG, Measurement
+"""Attribute agreement analysis: the form of Gauge R&R that fits decisions.
 
-Systems Analysis, 4th ed. 2010, ch. III.C). An appraiser is a way of answering, a part is a sample.
+AIAG, Measurement Systems Analysis, 4th ed. 2010, ch. III.C. An appraiser is a way of answering, a
+part is a sample.
 
 Within: one unit again, all else equal (repeatability). Between: one answer for each unit of a
 class, each class, each runtime, each version, all else equal (reproducibility). Against: each
@@ -45,11 +46,12 @@ class Rater:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Several raters on their first ``n`` samples. ``level``: within, units, classes, runtimes,
+    """Several raters on their first ``n`` samples.
 
-    versions. ``who``: what tells the raters apart, in the order of ``attempts``; ``fixed``: the
-    factors that they share. ``alike``: samples that all decide alike. ``identical``: whose output
-    bytes are all equal. ``kappa``: Fleiss', None for regression, whose agreement has no categories.
+    ``level``: within, units, classes, runtimes, versions. ``who``: what tells the raters apart, in
+    the order of ``attempts``; ``fixed``: the factors that they share. ``alike``: samples that all
+    decide alike. ``identical``: whose output bytes are all equal. ``kappa``: Fleiss', None for
+    regression, whose agreement has no categories.
     """
 
     level: str
@@ -123,9 +125,9 @@ def between(task: Task, raters: Sequence[Rater]) -> list[Agreement]:
 
 
 def distinct(raters: Sequence[Rater]) -> dict[Factors, list[Rater]]:
-    """Factors -> an attempt for each different answer, the longest first; an answer that is the
+    """Factors -> an attempt for each different answer, the longest first.
 
-    beginning of another is not different.
+    An answer that is the beginning of another is not different.
     """
     found: dict[Factors, list[Rater]] = defaultdict(list)
     for rater in sorted(raters, key=lambda r: (-r.n, r.time)):

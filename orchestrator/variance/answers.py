@@ -18,11 +18,12 @@ from orchestrator.variance.tasks import Mask, Task, TaskError
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """``decisions`` as in tasks.decisions; ``correct`` bool [n], None without labels;
+    """A row's answers to n samples.
 
-    ``narrow`` the codes of each output, [n, elements] in as small a type as came (widen before
-    subtracting), or None; ``margins`` [n] in LSB or None; ``nonfinite`` samples with NaN or
-    infinity in any output; ``digest`` equal where all output bytes, types and shapes are equal.
+    ``decisions`` as in tasks.decisions; ``correct`` bool [n], None without labels; ``narrow`` the
+    codes of each output, [n, elements] in as small a type as came (widen before subtracting), or
+    None; ``margins`` [n] in LSB or None; ``nonfinite`` samples with NaN or infinity in any output;
+    ``digest`` equal where all output bytes, types and shapes are equal.
     """
 
     task: Task

@@ -34,9 +34,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """A lattice with ends: codes ``first`` to ``first + count - 1`` stand for ``low`` to
+    """A lattice with ends.
 
-    ``high``.
+    Codes ``first`` to ``first + count - 1`` stand for ``low`` to ``high``.
     """
 
     step: float
@@ -91,9 +91,10 @@ class Bins:
 
 @dataclass
 class Counted:
-    """What is kept of one side. ``counts``, ``sums`` of each narrow bin and of what lies below the
+    """What is kept of one side.
 
-    first and above the last; the sums are of the distance from the bins' start, in narrow widths.
+    ``counts``, ``sums`` of each narrow bin and of what lies below the first and above the last; the
+    sums are of the distance from the bins' start, in narrow widths.
     """
 
     n: int = 0
@@ -175,9 +176,10 @@ def _kl(p: Floats, r: Floats) -> float:
 
 
 def _w1(x: Counted, y: Counted) -> float:
-    """Integral |F - G|, in narrow widths. Inside a bin [b, b + 1) the integral of F is F(b) plus
+    """The integral of |F - G|, in narrow widths.
 
-    the sum of b + 1 - value over the values in it; below and above all bins, F and G are 0 and 1.
+    Inside a bin [b, b + 1) the integral of F is F(b) plus the sum of b + 1 - value over the values
+    in it; below and above all bins, F and G are 0 and 1.
     """
     narrow = x.counts.size - 2
     edges = np.arange(1, narrow + 1, dtype=np.float64)

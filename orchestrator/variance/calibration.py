@@ -24,9 +24,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Confidence:
-    """``p1_percentiles``: 10th, 50th and 90th of the largest probability p1; ``low``: share of
+    """How confident and how well calibrated a row is.
 
-    samples below LOW_CONFIDENCE. Only samples with a finite output count.
+    ``p1_percentiles``: 10th, 50th and 90th of the largest probability p1; ``low``: share of samples
+    below LOW_CONFIDENCE. Only samples with a finite output count.
     """
 
     n: int

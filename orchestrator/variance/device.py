@@ -19,10 +19,11 @@ TOP = 5
 
 @dataclass(frozen=True)
 class AgainstFp32:
-    """``accuracy`` is FP32's own. ``c_to_i`` samples FP32 gets right and the device wrong,
+    """A device against its FP32 parent.
 
-    ``i_to_c`` the reverse; all four of accuracy, flips and ``mcnemar_p`` are None without labels.
-    ``disagreement`` counts samples decided otherwise, right or wrong.
+    ``accuracy`` is FP32's own. ``c_to_i``: samples FP32 gets right and the device wrong, ``i_to_c``
+    the reverse; all four of accuracy, flips and ``mcnemar_p`` are None without labels.
+    ``disagreement`` counts changed decisions, right or wrong.
     """
 
     accuracy: Rate | None

@@ -18,10 +18,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mmd:
-    """``mmd2`` may be negative: it is unbiased around 0. ``p``: at most 1, at least
+    """The result of a two-sample test of drift.
 
-    1 / (permutations + 1). ``bandwidth``: sigma of exp(-d^2 / (2 sigma^2)), None when all points
-    are equal.
+    ``mmd2`` may be negative: it is unbiased around 0. ``p``: at most 1, at least 1 / (permutations
+    + 1). ``bandwidth``: sigma of exp(-d^2 / (2 sigma^2)), None when all points are equal.
     """
 
     mmd2: float

@@ -24,10 +24,11 @@ Order = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Early:
-    """``needed`` events among ``n`` samples put the lower bound above ``limit``: a fail of the
+    """The count that makes a failure of the whole sweep certain.
 
-    whole sweep, certain after so many samples in their own order or near ties first. None where
-    it does not fail.
+    ``needed`` events among ``n`` samples put the lower bound above ``limit``: a fail of the whole
+    sweep, certain after so many samples in their own order or near ties first. None where it does
+    not fail.
     """
 
     n: int
@@ -46,9 +47,9 @@ def early(reference: Answers, differ: Mask, limit: float, confidence: float) -> 
 
 
 def needed(n: int, limit: float, confidence: float = 0.95) -> int | None:
-    """The smallest count of events in ``n`` samples whose one-sided Clopper-Pearson lower bound
+    """The smallest count of events in ``n`` samples that shows a rate above ``limit``.
 
-    exceeds ``limit``; None where no count does.
+    That is the first whose one-sided Clopper-Pearson lower bound does; None where no count's does.
     """
     k = bisect_left(range(n + 1), True, key=lambda k: lower_bound(k, n, confidence) > limit)
     return k if k <= n else None

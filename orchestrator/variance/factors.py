@@ -33,10 +33,11 @@ _PLAIN = re.compile(r"[\w.:/+-]+")
 
 @dataclass(frozen=True)
 class Way:
-    """How a runtime was asked to compute. ``kernels``: "default", or what was asked for in its
+    """How a runtime was asked to compute.
 
-    place (kernel set, delegate, providers, session options) and what silently fell back.
-    ``reset``: "off" where a sample meets the state that the one before it left.
+    ``kernels``: "default", or what was asked for in its place (kernel set, delegate, providers,
+    session options) and what silently fell back. ``reset``: "off" where a sample meets the state
+    that the one before it left.
     """
 
     runtime: str
@@ -47,8 +48,9 @@ class Way:
 
 @dataclass(frozen=True)
 class Factors(Way):
-    """``core``: machine, kinds of cores, digest of the ISA flags. ``system``: digest of kernel,
+    """Everything that may move an answer, one field each.
 
+    ``core``: machine, kinds of cores, digest of the ISA flags. ``system``: digest of kernel,
     operating system, libc, hardware and microcode; not of Python and NumPy, which come with a
     runtime's environment and only carry bytes whose hashes are checked. ``build``: digest of the
     runtime's native libraries, which differ by machine. ``condition``: "clean" for repeats too,
@@ -96,8 +98,9 @@ def unusual(found: Mapping[str, Any]) -> list[str]:
 def factors(
     row: Row, spec: RuntimeSpec, environment: Mapping[str, Any], fallbacks: tuple[str, ...] = ()
 ) -> Factors:
-    """``environment`` as `device_worker.environment.describe` gave it, {} where none was kept;
+    """The factors of an attempt.
 
+    ``environment`` as `device_worker.environment.describe` gave it, {} where none was kept;
     ``fallbacks`` as in `device_worker.wire.Backend`.
     """
     key = key_of(environment)

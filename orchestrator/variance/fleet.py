@@ -16,10 +16,11 @@ from orchestrator.variance.tasks import NO_DECISION, Mask, Regression, Task, Tas
 
 @dataclass(frozen=True)
 class Fleet:
-    """``instability``: share of samples that at least one row decides right and at least one wrong
+    """How much a fleet's rows differ among each other.
 
-    (as Cidon et al., arXiv 2010.09028); None without labels. ``unanimity``: share of samples that
-    all rows decide alike.
+    ``instability``: share of samples that at least one row decides right and at least one wrong (as
+    Cidon et al., arXiv 2010.09028); None without labels. ``unanimity``: share of samples that all
+    rows decide alike.
     """
 
     n: int

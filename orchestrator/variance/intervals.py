@@ -161,9 +161,10 @@ def paired(gained: int, lost: int, n: int, confidence: float = 0.95) -> Differen
 
 
 def apart(a: Difference, b: Difference) -> Estimate:
-    """Difference of ``a`` from ``b``, of other samples: MOVER on their own intervals (Zou & Donner
+    """Difference of ``a`` from ``b``, of other samples.
 
-    2008, Stat. Med. 27:1693, eq. 7). None without samples on a side.
+    MOVER on their own intervals (Zou & Donner 2008, Stat. Med. 27:1693, eq. 7). None without
+    samples on a side.
     """
     n = a.n + b.n
     if a.difference is None or b.difference is None:

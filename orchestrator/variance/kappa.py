@@ -19,9 +19,10 @@ from orchestrator.variance.lattice import Array
 from orchestrator.variance.tasks import NO_DECISION
 
 FEW = 10
-"""With fewer samples than this on either side (all raters agree, or not) the normal approximation
+"""The fewest samples on either side (all raters agree, or not) for an interval.
 
-of kappa's distribution covers too little: at no disagreement at all its interval has no width.
+With fewer, the normal approximation of kappa's distribution covers too little: at no disagreement
+at all its interval has no width.
 """
 
 
@@ -88,8 +89,9 @@ def _kappa(
     raters: int,
     confidence: float,
 ) -> Kappa:
-    """``agree`` [n] share of each sample's pairs that agree; ``by_chance`` [n] what the sample's
+    """Kappa with its interval, from what each sample adds.
 
+    ``agree`` [n]: share of each sample's pairs that agree; ``by_chance`` [n]: what the sample's
     decisions add to the chance agreement, whose mean is 2 * ``chance``.
     """
     n, observed = len(agree), float(agree.mean())
@@ -117,9 +119,9 @@ def _exact(
 
 
 def _dense(rows: list[Array]) -> tuple[list[NDArray[np.int64]], int]:
-    """Each row with its categories numbered from 0 and NO_DECISION as their number, which is given
+    """Each row with its categories numbered from 0, and how many there are.
 
-    with them.
+    That number stands for NO_DECISION.
     """
     known = np.unique(np.concatenate(rows))
     known = known[known != NO_DECISION]

@@ -70,9 +70,10 @@ def codes(output: Output) -> NDArray[np.int64] | None:
 
 
 def bits(output: Output) -> Array:
-    """The tensor's bit patterns [n, elements] as unsigned integers: -0.0 differs from 0.0, and a
+    """The tensor's bit patterns [n, elements] as unsigned integers.
 
-    NaN equals the same NaN. Equality of these is equality of the stored bytes.
+    -0.0 differs from 0.0, and a NaN equals the same NaN: equality of these is equality of the
+    stored bytes.
     """
     flat = np.ascontiguousarray(output.values.reshape(len(output.values), -1))
     return flat.view(f"u{flat.dtype.itemsize}")

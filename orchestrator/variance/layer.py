@@ -20,18 +20,20 @@ from orchestrator.variance.lattice import Array, Output, codes, real
 
 DB_PER_BIT = 6.02
 _CHUNK = 1 << 13
-"""Elements worked on at once: their float64 stay in cache, and below malloc's threshold for fresh
+"""Elements worked on at once.
 
-pages."""
+Their float64 stay in cache, and below malloc's threshold for fresh pages.
+"""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class LayerStats:
-    """x the FP32 values, y the other's real values, over the ``n`` elements finite in both;
+    """Figures of a layer's values y against x, the FP32 values.
 
-    ``nonfinite`` further elements are NaN or infinite on a side. None is "not defined here".
+    Over the ``n`` elements finite in both; ``nonfinite`` further elements are NaN or infinite on a
+    side. None is "not defined here".
 
     ``sqnr_db`` 20 log10(||x|| / ||x - y||) (ONNX Runtime, qdq_loss_debug), infinite for equal
     values; ``effective_bits`` sqnr_db / 6.02. ``noise_ratio`` ||x - y||^2 / ||x||^2 (PPQ).
@@ -43,10 +45,10 @@ class LayerStats:
     of ``bins`` bins. ``w1_sigma`` Wasserstein-1 distance / standard deviation of x. How they are
     binned, and what that can cost W1, is `bins`' to say.
 
-    ``clip_rate`` share of codes at either end of their range; ``clip_excess`` that, minus the
-    share of x within half a bin (a step, of 8-bit codes) of the ends' values: ReLU zeros are no
-    clipping. ``range_overflow`` share of x outside the calibrated range. ``code_utilisation``
-    distinct codes / codes of the range. Codes are of 16 bits at most.
+    ``clip_rate`` share of codes at either end of their range; ``clip_excess`` that, minus the share
+    of x within half a bin (a step, of 8-bit codes) of the ends' values: ReLU zeros are no clipping.
+    ``range_overflow`` share of x outside the calibrated range. ``code_utilisation`` distinct codes
+    / codes of the range. Codes are of 16 bits at most.
     """
 
     n: int

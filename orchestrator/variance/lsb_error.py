@@ -21,10 +21,11 @@ in int16: up to 106.
 
 @dataclass(frozen=True)
 class Distance:
-    """Of ``n`` codes; real numbers that are not finite are left out. ``far`` lie more than FAR
+    """How far codes lie from the real numbers they stand for.
 
-    steps from theirs; ``max_steps`` and ``rmse_steps``: the largest distance, and the root of the
-    mean square; 0 to 0.5 and 0 to 0.29 where codes are the reals, rounded.
+    Of ``n`` codes; real numbers that are not finite are left out. ``far`` lie more than FAR steps
+    from theirs; ``max_steps`` and ``rmse_steps``: the largest distance, and the root of the mean
+    square; 0 to 0.5 and 0 to 0.29 where codes are the reals, rounded.
     """
 
     n: int
@@ -45,9 +46,10 @@ class StepSums:
     _squares: float = field(default=0.0, init=False)
 
     def add(self, codes: Array, meant: Array) -> None:
-        """``codes`` integers, ``meant`` reals of the same shape. Outside of what the type holds
+        """Add ``codes``, integers, and ``meant``, the reals of the same shape that they stand for.
 
-        the nearest code is the right one. Raises ValueError for codes that are none, other shapes.
+        Outside of what the type holds the nearest code is the right one. Raises ValueError for
+        codes that are not integers, or other shapes.
         """
         if codes.shape != meant.shape or codes.dtype.kind not in "iu":
             raise ValueError(f"{codes.dtype} codes {codes.shape} beside reals {meant.shape}")

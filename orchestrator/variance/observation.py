@@ -14,9 +14,9 @@ __all__ = ["Observation", "Order", "Output", "Row", "Soak", "Truth"]
 
 @dataclass(frozen=True)
 class Row:
-    """Who answered. ``condition``: "clean", "repeat:N", "soak:75C/60s", "power:MODE",
+    """What identifies an answer: model, inputs, device, runtime and condition.
 
-    "order:SEED" or "spot:N@SEED".
+    ``condition``: "clean", "repeat:N", "soak:75C/60s", "power:MODE", "order:SEED" or "spot:N@SEED".
     """
 
     model: str
@@ -94,11 +94,11 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is known beforehand of (model, input set). ``labels`` [n, ...]; ``fp32`` the outputs of
+    """What is known beforehand of (model, input set).
 
-    the FP32 parent on the same samples in the same order; ``inputs`` [n, ...] real values;
-    ``slices`` column -> [n], what groups the samples; ``same`` [n], where there are such, which
-    inputs are equal (`slices.same_inputs`).
+    ``labels`` [n, ...]; ``fp32`` the outputs of the FP32 parent on the same samples in the same
+    order; ``inputs`` [n, ...] real values; ``slices`` column -> [n], what groups the samples;
+    ``same`` [n], where there are such, which inputs are equal (`slices.same_inputs`).
     """
 
     task: Task

@@ -56,13 +56,14 @@ class RealUnits:
 
 @dataclass(frozen=True)
 class Between:
-    """a against b. ``kappa`` None for regression. ``accuracy`` a minus b and ``mcnemar_p`` need
+    """Row a against row b.
 
-    labels. ``mean_lsb``: a - b, mean over samples of each one's mean over the outputs that have
-    codes on one lattice on both sides; None where there is none. ``confidences`` need
-    probabilities on both sides. ``lattices``: outputs whose scale or zero point differ, "scale/zero
-    point" of a and of b; such are compared in real units only. ``real`` is None where integers
-    without a scale have no real values.
+    ``kappa`` None for regression. ``accuracy`` a minus b and ``mcnemar_p`` need labels.
+    ``mean_lsb``: a - b, mean over samples of each one's mean over the outputs that have codes on
+    one lattice on both sides; None where there is none. ``confidences`` need probabilities on both
+    sides. ``lattices``: outputs whose scale or zero point differ, "scale/zero point" of a and of b;
+    such are compared in real units only. ``real`` is None where integers without a scale have no
+    real values.
     """
 
     kappa: Estimate | None

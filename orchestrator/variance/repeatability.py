@@ -1,6 +1,6 @@
-"""One unit against itself: later passes against the first, hot, throttled or shuffled against
+"""One unit against itself.
 
-clean.
+Later passes against the first; hot, throttled or shuffled passes against clean.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ Finding = Literal["state carry-over", "order dependence"]
 
 @dataclass(frozen=True)
 class Reordered:
-    """``k`` of ``n`` outputs of shuffled passes have other bytes than the clean cell's; of
+    """How often the order of samples changed a unit's answers.
 
-    ``again_n`` samples run first and again at the end, ``again_k`` gave other bytes then.
+    ``k`` of ``n`` outputs of shuffled passes have other bytes than the clean cell's; of ``again_n``
+    samples run first and again at the end, ``again_k`` gave other bytes then.
     """
 
     k: int

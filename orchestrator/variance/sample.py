@@ -45,9 +45,10 @@ def samples(
 
 
 def top_k(answers: Answers, k: int = 5) -> NDArray[np.int64] | None:
-    """The ``k`` classes of largest value, best first, the first one on ties: int64 [n, min(k,
+    """The ``k`` classes of largest value, best first, the first one on ties.
 
-    classes)], NO_DECISION throughout for a sample that is not finite. None for other tasks.
+    int64 [n, min(k, classes)], NO_DECISION throughout for a sample that is not finite. None for
+    other tasks.
     """
     if not isinstance(answers.task, Classification):
         return None

@@ -37,13 +37,13 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Slice:
-    """Samples whose ``column`` is ``value``. Without labels all but ``n``, ``disagreement`` and
+    """Samples whose ``column`` is ``value``.
 
-    ``confidence`` is None, without an FP32 parent all but ``n``, ``accuracy``, ``ece`` and
-    ``confidence``. ``change``: INT8 accuracy
-    minus FP32's; ``gained`` and ``lost`` in it are the flips I->C and C->I. ``p_loss``: of the
-    claim that this slice loses more than it gains, by its ``distinct`` inputs: one that stands
-    there several times is one piece of evidence.
+    Without labels all but ``n``, ``disagreement`` and ``confidence`` is None, without an FP32
+    parent all but ``n``, ``accuracy``, ``ece`` and ``confidence``. ``change``: INT8 accuracy minus
+    FP32's; ``gained`` and ``lost`` in it are the flips I->C and C->I. ``p_loss``: of the claim that
+    this slice loses more than it gains, by its ``distinct`` inputs: one that stands there several
+    times is one piece of evidence.
     """
 
     column: str
@@ -103,11 +103,11 @@ def same_inputs(inputs: Array) -> NDArray[np.int64]:
 
 
 def worst(found: Sequence[Slice]) -> tuple[Slice, Estimate] | None:
-    """The slice whose accuracy changes for the worst, and by how much worse than the whole of its
+    """The slice whose accuracy changes most for the worse, and by how much.
 
-    column (0 or less, a fraction): (1 - w) (change of the slice - change of the rest), w being its
-    share of the samples. The interval takes the slice for given, not for the worst of many. None
-    without changes.
+    By how much worse than the whole of its column (0 or less, a fraction): (1 - w) (change of the
+    slice - change of the rest), w being its share of the samples. The interval takes the slice as
+    given, not as the worst of many. None without changes.
     """
     known = [(s, c, c.difference) for s in found if (c := s.change) and c.difference is not None]
     if not known:

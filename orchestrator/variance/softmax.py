@@ -33,8 +33,9 @@ KERNEL_BITS = 2.0**-19
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """``p`` float64 [n, classes], each row summing to 1, NaN for a sample that is not finite; None
+    """Probabilities of each sample's classes, where the output allows any.
 
+    ``p`` float64 [n, classes], each row summing to 1, NaN for a sample that is not finite; None
     where ``kind`` is "unclear". ``why``: what the kind was decided by. ``floor``: a probability
     below it is not told from 0 (half a step of the output's lattice), so logarithms stop there.
     """
@@ -90,9 +91,10 @@ def head(answers: Answers) -> Head:
 def _rounding(
     values: Floats, dtype: np.dtype[Any], step: float, full: Mask | bool
 ) -> tuple[Floats, Floats, float]:
-    """The least and the most that each sample's [n] probabilities summed to before they were
+    """The range of what each sample's [n] probabilities can have summed to.
 
-    rounded to ``values`` [n, classes], and how far off a sum may be for the arithmetic itself.
+    The least and the most before they were rounded to ``values`` [n, classes], and how far off a
+    sum may be for the arithmetic itself.
 
     On a lattice a code stands for what lies within half a step of it, not below 0; one at the top
     of the lattice (``full``) for all up to 1. So a code of 0 may hide up to half a step, and 1,001
@@ -103,8 +105,8 @@ def _rounding(
     Floats are not spread: with e_i the exponentials and u the unit roundoff, p_i = e_i / sum(e).
     Adding n of them is off by (n - 1) u of the sum at most, dividing and storing by u each, a
     reciprocal in the division's place by one more: |sum(p) - 1| <= (n + 2) u, and the last term
-    covers second orders. Half floats are added up in wider ones or in pairs: log2(n) in place
-    of n, which would allow anything.
+    covers second orders. Half floats are added up in wider ones or in pairs: log2(n) in place of n,
+    which would allow anything.
     """
     classes = values.shape[1]
     if step:
@@ -130,9 +132,10 @@ def _ceiling(output: Output) -> float:
 
 
 def _filled(values: Floats, step: float, full: Mask | bool) -> Floats:
-    """What a sample's sum lacks of 1 goes where its codes can hide it: to those at the top of the
+    """Give what a sample's sum lacks of 1 to the codes that can hide it.
 
-    lattice, else to those of 0, half a step each at most. So 1,001 codes of 0 are uniform.
+    To those at the top of the lattice, else to those of 0, half a step each at most. So 1,001 codes
+    of 0 are uniform.
     """
     lacking = np.maximum(1 - values.sum(axis=1, keepdims=True), 0)
     top = np.broadcast_to(np.asarray(full), values.shape)

@@ -30,9 +30,10 @@ class Classification:
 
 @dataclass(frozen=True)
 class Regression:
-    """Decision: the values themselves. Right, or in agreement, when every value of the sample is
+    """Regression: the decision is the values themselves.
 
-    within ``tolerance`` (absolute, in the output's real units, inclusive).
+    Right, or in agreement, when every value of the sample is within ``tolerance`` (absolute, in the
+    output's real units, inclusive).
     """
 
     tolerance: float
@@ -81,10 +82,10 @@ def tensor(task: Task, outputs: Sequence[Output]) -> Output:
 
 
 def decisions(task: Task, outputs: Sequence[Output], inputs: Array | None = None) -> Array:
-    """Decisions of all samples. Regression: float64 [n, elements]; otherwise int64 [n] with
+    """Decisions of all samples.
 
-    NO_DECISION where a value is not finite. ``inputs`` [n, ...] (real values) serves
-    "mse_to_input" only. Raises TaskError.
+    Regression: float64 [n, elements]; otherwise int64 [n] with NO_DECISION where a value is not
+    finite. ``inputs`` [n, ...] (real values) serves "mse_to_input" only. Raises TaskError.
     """
     output = tensor(task, outputs)
     match task:

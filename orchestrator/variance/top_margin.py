@@ -14,9 +14,9 @@ BLOCK = 128 << 10
 
 
 def lead(q: Array) -> NDArray[np.float64]:
-    """Largest minus second largest of each row of ``q`` [n, 2 or more], 0 on ties: [n], exact to
+    """Largest minus second largest of each row of ``q`` [n, 2 or more], 0 on ties.
 
-    2^53.
+    [n], exact to 2^53.
     """
     found, of = np.empty(len(q)), _by_columns if q.shape[1] <= FEW else _by_rows
     rows = max(1, BLOCK // (q.shape[1] * q.itemsize))

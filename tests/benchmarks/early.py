@@ -1,17 +1,19 @@
-"""Inferences until a true *fail* of G6 is known: near ties first against a random order, against
+"""How many inferences until a true *fail* of G6 is known.
 
-sequential tests of a random order, against the whole sweep. No clock: counts of inferences.
+Near ties first against a random order, against sequential tests of a random order, against the
+whole sweep. No clock: counts of inferences.
 
 Two rules. "Certain" stops when the count seen fails the gate whatever the rest says
 (variance/early.py): the verdict of the whole sweep, always. The sequential tests may err, each at
-the gate's own 5 %, and hold in a random order only:
+the gate's own 5 %, and hold in a random order only.
 
-- "of the sweep": the ratio of a beta-binomial mixture to the likeliest set of samples that would
-  not fail, a martingale without replacement (Waudby-Smith & Ramdas 2020, Confidence sequences for
-  sampling without replacement, NeurIPS 33, section 2). Errs about what the sweep would say.
-- "of the rate": the same mixture, kept to rates above the limit, against the limit itself (Robbins
-  1970, Statistical methods related to the law of the iterated logarithm, Ann. Math. Stat. 41,
-  1397). Errs about the true rate, as the gate does.
+"Of the sweep": the ratio of a beta-binomial mixture to the likeliest set of samples that would not
+fail, a martingale without replacement (Waudby-Smith & Ramdas 2020, Confidence sequences for
+sampling without replacement, NeurIPS 33, section 2). Errs about what the sweep would say.
+
+"Of the rate": the same mixture, kept to rates above the limit, against the limit itself (Robbins
+1970, Statistical methods related to the law of the iterated logarithm, Ann. Math. Stat. 41, 1397).
+Errs about the true rate, as the gate does.
 
 $ASSAY_REALMODELS and tflite-runtime add real nets that runtimes decide differently.
 """

@@ -227,9 +227,9 @@ def test_history_of_a_model_has_a_row_for_each_device(farm: Farm) -> None:
 
 
 def test_history_tells_what_changed_since(farm: Farm, copy: Path) -> None:
-    """An update that leaves the bytes alone, planted in the store as a later run would record it,
+    """An update without new bytes, and new bytes without an update.
 
-    and bytes that changed while nothing else did.
+    Both are planted in the store as a later run would record them.
     """
     with Store.open(copy) as store:
         again = {a.cell: a for a in store.attempts(farm.runs[1])}

@@ -1,6 +1,7 @@
-"""One run over every kind of device: this machine, ARM and x86 boards, a 32-bit board, a phone
+"""One run over every kind of device.
 
-over adb, and a stand-in for an Edge TPU. Same files, same inputs, same log, wherever it ran.
+This machine, ARM and x86 boards, a 32-bit board, a phone over adb, and a stand-in for an Edge TPU.
+Same files, same inputs, same log, wherever it ran.
 """
 
 from __future__ import annotations

@@ -59,9 +59,10 @@ def test_every_board_answers(done: Done) -> None:
 
 
 def test_kernel_sets_of_one_process_leave_each_other_alone(tmp_path: Path) -> None:
-    """A worker serves one runtime, but all of its kernel sets. XNNPACK flushes denormals, the
+    """A worker serves one runtime, but all of its kernel sets.
 
-    reference kernels keep them: also when it has been in the process before them.
+    XNNPACK flushes denormals, the reference kernels keep them: also when it has been in the process
+    before them.
     """
     device = inventory_of([INVENTORY]).device("qemu-a53")
     asked = archive(tuple(p for p in probes("tflite") if "float32" in p.name))

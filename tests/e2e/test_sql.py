@@ -27,9 +27,10 @@ Answer = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Farm:
-    """A store with three runs: one whose devices decide otherwise (outputs given by the test),
+    """A store with three runs.
 
-    one with a timeout and without valid timing, and the newest: two units, two sets of kernels.
+    One whose devices decide differently (outputs given by the test), one with a timeout and without
+    valid timing, and the newest: two units, two sets of kernels.
     """
 
     store: Path

@@ -1,6 +1,6 @@
-"""Stores that are copied, moved, restored and killed at random, and one board: real stores and a
+"""Stores that are copied, moved, restored and killed at random, and one board.
 
-real fence; only the board's clock is ours, so that nothing waits.
+Real stores and a real fence; only the board's clock is ours, so that nothing waits.
 """
 
 from __future__ import annotations

@@ -316,9 +316,9 @@ def test_an_older_memory_that_is_ahead_is_gone_on_from(farm: Farm, older: Path, 
 
 @pytest.fixture
 def together(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
-    """When each job was at work, from lease to answer. The first lasts until another name of the
+    """When each job was at work, from lease to answer.
 
-    board was refused.
+    The first lasts until another name of the board was refused.
     """
     jobs: list[tuple[float, float]] = []
     refused = threading.Event()

@@ -47,9 +47,9 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    """Unit a answers alike in two runs and otherwise in the third, b always alike; the fourth run
+    """Unit a answers alike in two runs and differently in the third, b always alike.
 
-    asked about other inputs.
+    The fourth run asked about other inputs.
     """
     with Store.open(tmp_path / "store") as store:
         found = World(store, tmp_path)

@@ -64,9 +64,10 @@ def answer(
     latency_ns: NDArray[np.int64] | None = None,
     inputs: str = "0" * 64,
 ) -> str:
-    """The attempt's ID. ``outputs`` [samples, CLASSES]; ``hashes`` spares hashing them again;
+    """Store an attempt and return its ID.
 
-    ``inputs``: sha256 of the input tensor, as the device would have told it.
+    ``outputs`` [samples, CLASSES]; ``hashes`` spares hashing them again; ``inputs``: sha256 of the
+    input tensor, as the device would have told it.
     """
     lease = store.acquire_lease(device, this_process())
     assert lease is not None

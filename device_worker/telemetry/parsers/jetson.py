@@ -109,10 +109,11 @@ def jetson_clocks(raw: Raw) -> Values:
 
 
 def ina3221(raw: Raw) -> Values:
-    """Rails of the INA3221: hwmon (``in1_label``, ``in1_input`` mV, ``curr1_input`` mA; power is
+    """Rails of the INA3221.
 
-    their product) or, on JetPack 4, iio (``rail_name_0``, ``in_power0_input`` mW,
-    ``in_voltage0_input`` mV). Inputs that are not connected have the label NC.
+    hwmon (``in1_label``, ``in1_input`` mV, ``curr1_input`` mA; power is their product) or, on
+    JetPack 4, iio (``rail_name_0``, ``in_power0_input`` mW, ``in_voltage0_input`` mV). Inputs that
+    are not connected have the label NC.
     """
     found: Values = {}
     for folder, files in by_folder(raw):

@@ -10,8 +10,9 @@ _MAINS = ("Mains", "USB", "USB_C", "USB_PD", "USB_PD_DRP", "USB_DCP", "USB_CDP",
 
 
 def power_supply(raw: Raw) -> Values:
-    """``type``, ``scope``, ``online``, ``capacity``, ``status``, ``present``, ``temp`` (tenths of
+    """The battery among a device's power supplies.
 
+    From ``type``, ``scope``, ``online``, ``capacity``, ``status``, ``present``, ``temp`` (tenths of
     a degree) and ``voltage_now`` (µV). Batteries of mice and the like (scope Device) do not count.
     """
     own = [files for _, files in by_folder(raw) if plain(files.get("scope")) != "Device"]

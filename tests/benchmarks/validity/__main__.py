@@ -28,9 +28,10 @@ NETS = 5
 
 @dataclass(frozen=True)
 class Corpus:
-    """``missing``: what this machine lacks or cannot show, and why; ``seconds``: it took to make
+    """What a benchmark of validity gave.
 
-    and hear.
+    ``missing``: what this machine lacks or cannot show, and why; ``seconds``: it took to make and
+    run.
     """
 
     name: str

@@ -53,9 +53,10 @@ class Net:
 
 @dataclass(frozen=True)
 class About:
-    """Of a file: its input and output lattices as (scale, zero point), None where it takes floats;
+    """What is known of a file's numbers.
 
-    the output's codes; products that can leave int16.
+    Its input and output lattices as (scale, zero point), None where it takes floats; the output's
+    codes; products that can leave int16.
     """
 
     given: tuple[float, int] | None
@@ -104,8 +105,9 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """``mechanism``: what is planted (a `Mechanism`, or the name of a finding), None: nothing is
+    """A planted defect, or a null.
 
+    ``mechanism``: what is planted (a `Mechanism`, or the name of a finding), None: nothing is
     wrong; ``where``: the factor, operator, class or verdict it is planted in. ``place``: index of
     the operator to blame, where it is known. ``severity``: of its kind, larger is worse; from
     ``stated`` on it has to be found. ``real``: the mechanism itself ran, else its effect was made

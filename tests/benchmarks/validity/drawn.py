@@ -28,9 +28,10 @@ from tests.benchmarks.validity.recalibrate import Range, activations, ranges
 CONV, DEPTHWISE, MEAN, DENSE = "CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED"
 MANY, SAMPLES, WRONG_LABELS, CALIBRATION = 1200, 600, 0.05, 150
 SOUND = 0.99
-"""Share of decisions that a file must leave as they are; seven bits cost some nets more, and such a
+"""Share of decisions that a file must leave as they are.
 
-file is no place to look for false alarms."""
+Seven bits cost some nets more, and such a file is no place to look for false alarms.
+"""
 VARIANTS: Final[dict[str, dict[str, Any]]] = {
     "u8s8.onnx": {"weight_type": QuantType.QInt8, "per_channel": True},
     "u8s8_rr.onnx": {"weight_type": QuantType.QInt8, "per_channel": True, "reduce_range": True},

@@ -25,9 +25,10 @@ from tests.benchmarks.validity.unit import Fault, Unit
 from tests.benchmarks.validity.world import Random, World, rows, spec_of
 
 Planter = Callable[[World, Random], Iterator[Case | Undrawn]]
-"""Draws for ever, or until an `Undrawn` says that its kind cannot come about here. Every draw is
+"""Cases for ever, or until an `Undrawn` says that the kind cannot come about here.
 
-yielded, so that whoever draws can stop."""
+Every draw is yielded, so that the caller can stop.
+"""
 SAFE = ("u8u8.onnx", "u8s8_rr.onnx")
 """ONNX files without a product that can leave int16."""
 SIZES = (50, 100, 200, 500, 1000)

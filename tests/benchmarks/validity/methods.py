@@ -53,9 +53,10 @@ class Heard:
     slices: tuple[Said, ...]
 
     def by(self, method: str) -> tuple[Said, ...]:
-        """One of METHODS. "all": the most telling first: why two devices differ, a parent that is
+        """What one of METHODS says of a case.
 
-        none, what the layers show, a class that loses; that accuracy fell says least.
+        "all": the most telling first: why two devices differ, a parent that is none, what the
+        layers show, a class that loses; that accuracy fell says least.
         """
         groups = {
             "accuracy": self.accuracy,
@@ -78,9 +79,10 @@ def hear(case: Case) -> Heard:
 
 
 def by_accuracy(case: Case) -> tuple[Said, ...]:
-    """An accuracy benchmark: b loses against the other device, or where both are alike against its
+    """An accuracy benchmark.
 
-    FP32 parent; the 95 % interval of the paired difference lies below zero.
+    b loses against the other device, or where both are alike against its FP32 parent; the 95 %
+    interval of the paired difference lies below zero.
     """
     before = case.answers[0].correct if case.pair else case.truth.correct
     after = case.answers[1].correct

@@ -15,17 +15,19 @@ from tests.benchmarks.validity.world import Random, World
 
 FOUND_SHARE = 0.9
 MOST_DRAWS = 100
-"""In a row in which nothing comes about. Of a kind that one draw in ten shows, so many miss once in
+"""Draws in a row without an effect, after which a kind counts as impossible here.
 
-40,000."""
+Of a kind that one draw in ten shows, so many miss once in 40,000.
+"""
 FINDINGS = (RANGE_COLLAPSE, CASCADE, UNSOUND)
 
 
 @dataclass(frozen=True)
 class Result:
-    """One case after it was heard. ``named``: method -> whether what it says is right, of those
+    """One case, and what each method said of it.
 
-    methods that said something and could say it (see `right`).
+    ``named``: method -> whether what it says is right, of those methods that said something and
+    could say it (see `right`).
     """
 
     kind: str
@@ -112,10 +114,10 @@ def right(case: Case, method: str, said: Sequence[Said]) -> bool | None:
 
 @dataclass(frozen=True)
 class Score:
-    """Of one kind, by method. ``found``/``named``: rates; ``smallest``: least severity from which
+    """Scores of one kind, by method.
 
-    on FOUND_SHARE are found, None where there is none; ``above``: found of those at or above the
-    stated severity.
+    ``found``/``named``: rates; ``smallest``: least severity from which on FOUND_SHARE are found,
+    None where there is none; ``above``: found of those at or above the stated severity.
     """
 
     kind: str

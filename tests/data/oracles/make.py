@@ -72,9 +72,9 @@ def _kappa(torch: Any) -> list[dict[str, Any]]:
 
 
 def _mmd(torch: Any) -> list[dict[str, Any]]:
-    """Points x and y [n, features] -> root of the unbiased MMD^2, 0 where that is negative; RBF
+    """Root of the unbiased MMD^2 of points x and y [n, features], 0 where that is negative.
 
-    kernel whose variance is the median squared distance of the pooled points.
+    RBF kernel whose variance is the median squared distance of the pooled points.
     """
     metric = import_module("ignite.metrics").MaximumMeanDiscrepancy
     rng = np.random.default_rng(2)

@@ -1,6 +1,7 @@
-"""Execution providers and engines. No machine here has a GPU: what needs TensorRT itself - that it
+"""Execution providers and engines.
 
-takes these options, builds engines and answers - awaits one. Everything around it is here.
+No machine here has a GPU: what needs TensorRT itself - that it takes these options, builds engines
+and answers - awaits one. Everything around it is here.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ LATTICE = (0.5, 0, -128, 127)
 
 
 def codes(n: int = 1000, *, flipped: int = 0, by: int = 0) -> Codes:
-    """[n, 2] where every sample decides 0 by 40 steps; the first ``flipped`` decide 1, and all
+    """[n, 2] where every sample decides 0 by 40 steps.
 
-    second values are raised by ``by`` steps.
+    The first ``flipped`` decide 1, and all second values are raised by ``by`` steps.
     """
     q = np.zeros((n, 2), np.int8)
     q[:, 0] = 40

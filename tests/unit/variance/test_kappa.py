@@ -93,9 +93,10 @@ def jackknife_half(kappa_of: Any, n: int) -> float:
 
 @pytest.mark.parametrize("classes", [2, 7])
 def test_intervals_are_the_jackknifes(classes: int) -> None:
-    """Uneven classes and biased raters: else chance agreement hardly varies from sample to sample,
+    """Uneven classes and biased raters.
 
-    and no error in its part of the variance would show.
+    Else chance agreement hardly varies from sample to sample, and no error in its part of the
+    variance would show.
     """
     random = np.random.default_rng(4)
 
