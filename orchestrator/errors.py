@@ -92,9 +92,9 @@ class InfraError(AssayError):
 
 
 class DamageError(InfraError):
-    """Something kept is missing, not as it was written, or not of its form. It costs itself only:
+    """Something kept is missing, not as it was written, or not of its form.
 
-    whoever reads many leaves this one out and names it.
+    It costs itself only: a reader of many leaves this one out and names it.
     """
 
     def __init__(

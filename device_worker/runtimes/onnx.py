@@ -1,6 +1,7 @@
-"""ONNX Runtime. Its provider map says CPU for every CPU kernel, so the optimised plan is hashed:
+"""ONNX Runtime.
 
-plans differ by instruction set, and with them the integers that come out.
+Its provider map says CPU for every CPU kernel, so the optimised plan is hashed: plans differ by
+instruction set, and with them the integers that come out.
 """
 
 from __future__ import annotations

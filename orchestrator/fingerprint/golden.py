@@ -166,7 +166,10 @@ WIDE: Mapping[str, Mode] = {name: mode for name, mode in ROUNDINGS.items() if na
 
 
 def away(x: NDArray[Any]) -> Ints:
-    """Nearest integer, ties away from zero. (In float64, so that x + ½ does not round itself.)"""
+    """Nearest integer, ties away from zero.
+
+    In float64, so that x + ½ does not round itself.
+    """
     wide = np.asarray(x, np.float64)
     return np.asarray(np.copysign(np.floor(np.abs(wide) + 0.5), wide).astype(np.int64))
 

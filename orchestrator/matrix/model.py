@@ -224,9 +224,9 @@ InputSpec = Annotated[NpzInputs | NpyInputs | CsvInputs | ImageInputs, Field(dis
 
 
 class DeviceSelect(Spec):
-    """Which devices, by a glob: ``class`` any unit of each class that fits, ``tag`` and ``name``
+    """Which devices, by a glob.
 
-    those units.
+    ``class``: any unit of each class that fits; ``tag`` and ``name``: those units.
     """
 
     class_: str | None = Field(default=None, alias="class")

@@ -20,7 +20,10 @@ _ID = re.compile(r"E-[A-Z0-9-]{1,40}")
 
 
 def admitted(finished: Finished, asked: Asked) -> Finished:
-    """``finished`` if it passes the door, else the same attempt with the failure E-RESULT-…"""
+    """``finished`` if it passes the door, else the same attempt with its failure.
+
+    The failure is an InfraError E-RESULT-….
+    """
     try:
         with of_device(asked.device):
             check(finished, asked)

@@ -374,9 +374,9 @@ def _reasons(
 
 
 def _counted(verdict: Verdict, rows: Sequence[RowResult]) -> str:
-    """How many rows have the verdict of their class, and in brackets what became of the others:
+    """How many rows have the verdict of their class, and in brackets what became of the others.
 
-    ``7 of 10 rows (2 inconclusive, 1 not available)``.
+    As in ``7 of 10 rows (2 inconclusive, 1 not available)``.
     """
     own = [row for row in rows if row.verdict == verdict]
     absent = sum(map(_absent, own))

@@ -63,7 +63,10 @@ def receive(link: socket.socket, count: int) -> bytes:
 
 
 def receive_block(link: socket.socket) -> str:
-    """A text with its length in four hexadecimal digits before it. EOFError, OSError, ValueError"""
+    """Receive a text with its length in four hexadecimal digits before it.
+
+    Raises EOFError, OSError, ValueError.
+    """
     head = receive(link, _LENGTH)
     if not _HEX.fullmatch(head):  # int() would take "-001", " 1_0" and the like
         raise ValueError(f"it answered {head!r}")

@@ -47,9 +47,10 @@ class Soak:
 
 @dataclass(frozen=True)
 class Order:
-    """The samples were run in the order of ``seed``, ``sample`` first and again at the end:
+    """A pass in another order of the samples.
 
-    ``same`` says whether it then gave the same bytes.
+    The samples were run in the order of ``seed``, ``sample`` first and again at the end: ``same``
+    says whether it then gave the same bytes.
     """
 
     seed: int

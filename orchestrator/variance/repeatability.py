@@ -17,8 +17,9 @@ from orchestrator.variance.observation import Observation
 
 @dataclass(frozen=True)
 class Repeated:
-    """``count`` passes over ``samples`` samples, the first included; ``mismatches`` of ``compared``
+    """Repeated passes against the first.
 
+    ``count`` passes over ``samples`` samples, the first included; ``mismatches`` of ``compared``
     later outputs differ from the first pass.
     """
 

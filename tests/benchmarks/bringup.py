@@ -1,9 +1,8 @@
-"""From nothing to a worker that answers, per kind of device: cold, and again on a device that kept
-what it was given.
+"""From nothing to a worker that answers, per kind of device.
 
-Cold: no folder of ours there, so the hermetic bundle (where one is used) and the worker are pushed
-and unpacked. A device with a delegate is up when that loads. The virtual units' seconds are an
-emulator's; the bytes are everybody's.
+Cold, and again on a device that kept what it was given. Cold: no folder of ours there, so the
+hermetic bundle (where one is used) and the worker are pushed and unpacked. A device with a delegate
+is up when that loads. The virtual units' seconds are an emulator's; the bytes are everybody's.
 """
 
 from __future__ import annotations

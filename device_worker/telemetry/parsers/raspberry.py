@@ -63,7 +63,7 @@ def rpi_volt(raw: Raw) -> Values:
 
 
 def words(flags: int) -> List[str]:
-    """What the throttle flags say: ``under-voltage now``, ``throttled since start``, …"""
+    """What the throttle flags say: ``under-voltage now``, ``throttled since start`` and so on."""
     return [
         "%s %s" % (name, when)
         for shift, when in ((0, "now"), (_SINCE, "since start"))

@@ -56,7 +56,7 @@ def test_away_from_zero_is_symmetric(acc: int, multiplier: float) -> None:
 
 
 def test_the_example_on_which_double_rounding_was_reported() -> None:
-    """tensorflow/tensorflow#25087: 7984 · 1583594044 / 2^(31+9) is 11.4994…"""
+    """tensorflow/tensorflow#25087: 7984 · 1583594044 / 2^(31+9) is just below 11.5."""
     mantissa, shift = 1583594044, 9
     multiplier = mantissa / 2.0**31 * 2.0**-shift
     scales = Scales(1.0, np.float64(multiplier), 1.0)
