@@ -80,8 +80,8 @@ def _offline(args: argparse.Namespace) -> int:
         else:
             offline.run_all(args.folder, args.manifest, args.python)
     except WorkerError as error:
-        mend = " (%s)" % error.mend if error.mend else ""
-        sys.stderr.write("assay worker: %s%s [%s]\n" % (error.what, mend, error.code))
+        fix = " (%s)" % error.fix if error.fix else ""
+        sys.stderr.write("assay worker: %s%s [%s]\n" % (error.what, fix, error.code))
         return EXIT_REFUSED
     except KeyboardInterrupt:
         sys.stderr.write("assay worker: interrupted, no result was written\n")

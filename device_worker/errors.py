@@ -27,7 +27,7 @@ _LONGEST = 500
 
 
 class WorkerError(Exception):
-    """One failure: ``code`` is stable, ``what`` and ``mend`` are single lines.
+    """One failure: ``code`` is stable, ``what`` and ``fix`` are single lines.
 
     ``more``: fields that its message has besides, for the coordinator to act on (see wire.py).
     """
@@ -37,17 +37,17 @@ class WorkerError(Exception):
         kind: str,
         code: str,
         what: str,
-        mend: str = "",
+        fix: str = "",
         more: Optional[Dict[str, Any]] = None,
     ) -> None:
-        self.kind, self.code, self.what, self.mend = kind, code, one_line(what), mend
+        self.kind, self.code, self.what, self.fix = kind, code, one_line(what), fix
         self.more = more or {}
         super().__init__("%s [%s]" % (self.what, code))
 
     def message(self, request: Optional[object] = None) -> Dict[str, Any]:
         """The ``error`` message that answers ``request`` (None: not asked for)."""
         fields = {"type": "error", "kind": self.kind, "code": self.code, **self.more}
-        texts = {"what": self.what, "mend": self.mend}
+        texts = {"what": self.what, "mend": self.fix}
         return {**fields, **texts} if request is None else {**fields, **texts, "id": request}
 
 
@@ -64,14 +64,14 @@ def told(error: BaseException) -> str:
 
 def out_of_memory(what: str) -> WorkerError:
     """Memory or address space that the device does not have now."""
-    mend = "use fewer samples or a smaller model, or end other programs there"
-    return WorkerError("infra_error", "E-WORKER-OOM", what, mend)
+    fix = "use fewer samples or a smaller model, or end other programs there"
+    return WorkerError("infra_error", "E-WORKER-OOM", what, fix)
 
 
 def short(what: str) -> WorkerError:
     """Something else that the operating system hands out and did not."""
-    mend = "end other programs there, raise the limit, or ask for fewer threads"
-    return WorkerError("infra_error", "E-WORKER-SHORT", what, mend)
+    fix = "end other programs there, raise the limit, or ask for fewer threads"
+    return WorkerError("infra_error", "E-WORKER-SHORT", what, fix)
 
 
 def from_os(error: OSError, what: str) -> WorkerError:

@@ -162,8 +162,8 @@ class Lease:
                 if memory.device != self._claim.device:
                     more = {"holder": memory.device}
             how = how % who
-        what, mend = "device is held %s" % how, "wait for it or use another"
-        return WorkerError("infra_error", "E-LEASE-HELD", what, mend, more)
+        what, fix = "device is held %s" % how, "wait for it or use another"
+        return WorkerError("infra_error", "E-LEASE-HELD", what, fix, more)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[State]:
@@ -221,8 +221,8 @@ class Lease:
     def _damaged(path: str, error: Exception) -> WorkerError:
         # Starting afresh would forget the highest tokens, and with them the fence.
         what = "%s is damaged: %s" % (path, error)
-        mend = "delete it once no farm uses this device"
-        return WorkerError("infra_error", "E-LEASE-CORRUPT", what, mend)
+        fix = "delete it once no farm uses this device"
+        return WorkerError("infra_error", "E-LEASE-CORRUPT", what, fix)
 
     def _write(self, path: str, data: Dict[str, Any], *, durable: bool) -> None:
         with storage("writing the device lease"):

@@ -48,10 +48,10 @@ from device_worker.telemetry.sensors import Sensors, hottest
 _CACHE_LIMIT = 1 << 62
 """Nothing is ever evicted: the cache holds what came with the archive."""
 _SETTLE_POLL_S = 2.0
-_MENDED = frozenset(
+_FIXABLE = frozenset(
     {"E-NUMPY-MISSING", "E-DISK-FULL", "E-CACHE-MISS", "E-MODEL-HASH", "E-INPUT-HASH"}
 )
-"""Errors that whoever runs the archive can mend before it is run again: no answer for the farm."""
+"""Errors that whoever runs the archive can fix before it is run again: no answer for the farm."""
 _BOOT_FAILED, _PYTHON_OLD = (97, 98), 78
 _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC)
 _POLL_S = 0.2
@@ -158,7 +158,7 @@ class _Child:
         ]
 
     def run(self) -> Answer:
-        """Raises WorkerError for what can be mended here before the archive is run again."""
+        """Raises WorkerError for what can be fixed here before the archive is run again."""
         clock = Clock()
         try:
             code, said = self._wait(time.monotonic() + self._packed.timeout_s)
@@ -177,7 +177,7 @@ class _Child:
             return self._ended(clock, "timeout", "E-CELL-TIMEOUT", what)
         answer = self._left(code)
         if answer is not None:
-            if answer.code in _MENDED:
+            if answer.code in _FIXABLE:
                 raise WorkerError(answer.outcome, answer.code or "", answer.what, answer.mend)
             return answer
         if code in _BOOT_FAILED:
@@ -246,8 +246,8 @@ class _Child:
     def _no_python(self, clock: Clock, why: str) -> Answer:
         what = "cannot start Python %r: %s" % (" ".join(self._python), why)
         if not self._own:
-            mend = "name one: sh run.sh PYTHON"
-            raise WorkerError("infra_error", "E-DEVICE-PYTHON", what, mend)
+            fix = "name one: sh run.sh PYTHON"
+            raise WorkerError("infra_error", "E-DEVICE-PYTHON", what, fix)
         what = "%s has no Python here: %s" % (self._packed.job.runtime.runtime, what)
         return self._ended(clock, "not_available", "E-RUNTIME-MISSING", what)
 
@@ -281,7 +281,7 @@ def _answer(root: str, packed: PackedJob) -> Answer:
         clock.now(),
         failure.code,
         failure.what,
-        failure.mend,
+        failure.fix,
         start,
     )
 

@@ -26,7 +26,7 @@ _COMMAND_S = 30.0
 _TAKES_S = 10.0
 """How long a mode may take to show after it was asked for."""
 _POLL_S = 0.2
-_MEND = "put it back by hand, then delete %s"
+_FIX = "put it back by hand, then delete %s"
 
 _turn = threading.RLock()
 """Held while the device is changed: the thread that ends a worker may not come in between."""
@@ -228,10 +228,10 @@ def _shows(source: Source, expect: str) -> bool:
     return True
 
 
-def _unavailable(mode: PowerMode, why: str, mend: str = "") -> WorkerError:
+def _unavailable(mode: PowerMode, why: str, fix: str = "") -> WorkerError:
     what = "power mode %r is not covered: %s" % (mode.name, why)
-    return WorkerError("not_available", "E-POWER-MODE", what, mend)
+    return WorkerError("not_available", "E-POWER-MODE", what, fix)
 
 
 def _stuck(what: str, path: str) -> WorkerError:
-    return WorkerError("infra_error", "E-POWER-RESTORE", what, _MEND % path)
+    return WorkerError("infra_error", "E-POWER-RESTORE", what, _FIX % path)

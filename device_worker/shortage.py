@@ -124,7 +124,7 @@ class Watch:
         if cause is None:
             return error
         told = "%s; the runtime says: %s" % (cause.what, error.what)
-        return WorkerError(cause.kind, cause.code, told, cause.mend)
+        return WorkerError(cause.kind, cause.code, told, cause.fix)
 
     def stuck(self) -> Optional[WorkerError]:
         """Why the section does not end, once that is suspicious. For another thread to ask."""

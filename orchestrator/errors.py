@@ -21,7 +21,7 @@ class Exit(IntEnum):
 
 
 class AssayError(Exception):
-    """What went wrong, where, and how to mend it, on one line.
+    """What went wrong, where, and how to fix it, on one line.
 
     ``id`` is stable across releases (``E-SSH-HOSTKEY``) and listed in docs/errors.md.
     """
@@ -29,19 +29,19 @@ class AssayError(Exception):
     exit_code: ClassVar[Exit] = Exit.INFRA
 
     def __init__(
-        self, id: str, what: str, *, where: str | None = None, mend: str | None = None
+        self, id: str, what: str, *, where: str | None = None, fix: str | None = None
     ) -> None:
-        self.id, self.what, self.where, self.mend = id, what, where, mend
+        self.id, self.what, self.where, self.fix = id, what, where, fix
         super().__init__(str(self))
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        mend = f" ({self.mend})" if self.mend else ""
-        return " ".join(f"{place}{self.what}{mend} [{self.id}]".split())
+        fix = f" ({self.fix})" if self.fix else ""
+        return " ".join(f"{place}{self.what}{fix} [{self.id}]".split())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only fields and Ray's pickling of exceptions: rebuild from the same parts.
-        return _rebuild, (type(self), self.id, self.what, self.where, self.mend, self.__dict__)
+        return _rebuild, (type(self), self.id, self.what, self.where, self.fix, self.__dict__)
 
 
 def _rebuild(
@@ -49,10 +49,10 @@ def _rebuild(
     id: str,
     what: str,
     where: str | None,
-    mend: str | None,
+    fix: str | None,
     state: dict[str, Any],
 ) -> AssayError:
-    error = cls(id, what, where=where, mend=mend)
+    error = cls(id, what, where=where, fix=fix)
     error.__dict__.update(state)
     return error
 
@@ -84,10 +84,10 @@ class InfraError(AssayError):
         what: str,
         *,
         where: str | None = None,
-        mend: str | None = None,
+        fix: str | None = None,
         retryable: bool = True,
     ) -> None:
-        super().__init__(id, what, where=where, mend=mend)
+        super().__init__(id, what, where=where, fix=fix)
         self.retryable = retryable
 
 
@@ -98,9 +98,9 @@ class DamageError(InfraError):
     """
 
     def __init__(
-        self, id: str, what: str, *, where: str | None = None, mend: str | None = None
+        self, id: str, what: str, *, where: str | None = None, fix: str | None = None
     ) -> None:
-        super().__init__(id, what, where=where, mend=mend, retryable=False)
+        super().__init__(id, what, where=where, fix=fix, retryable=False)
 
 
 class DeadlineError(InfraError):

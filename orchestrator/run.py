@@ -141,7 +141,7 @@ def finish(
             "E-PACK-OUTSTANDING",
             f"inconclusive: {outstanding(out)}",
             where=run_id,
-            mend="assay ingest RESULT, or assay pack --cancel; assay signoff judges the rest",
+            fix="assay ingest RESULT, or assay pack --cancel; assay signoff judges the rest",
         )
     compact(store, run_id)
     return judge(Run(store, run_id, frozen=frozen), fan)

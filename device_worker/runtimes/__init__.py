@@ -134,8 +134,8 @@ def missing(runtime: str, module: str, error: BaseException) -> WorkerError:
 
 def misfit(what: str) -> WorkerError:
     """The job gives another input than the model takes: the farm's trouble, whatever the model."""
-    mend = "one sample with a leading axis of 1 must fit the model's input"
-    return WorkerError("infra_error", "E-INPUT-MISFIT", what, mend)
+    fix = "one sample with a leading axis of 1 must fit the model's input"
+    return WorkerError("infra_error", "E-INPUT-MISFIT", what, fix)
 
 
 def unsupported(runtime: str, option: str) -> WorkerError:

@@ -229,13 +229,13 @@ class OnnxRuntime:
     def _blame(self, error: Exception, code: str) -> WorkerError:
         if isinstance(error, WorkerError):
             return error
-        text, mend = explained(str(error))
+        text, fix = explained(str(error))
         if isinstance(error, MemoryError) or any(mark in text for mark in _OUT_OF_MEMORY):
             return out_of_memory("%s ran out of memory: %s" % (NAME, text))
         words = code == "E-MODEL-RUN" and any(mark in text for mark in _DEVICE_WORDS)
         if type(error).__name__ in _DEVICE_FAULTS or words:
             return WorkerError("infra_error", "E-ACCELERATOR", text, "check the device")
-        return WorkerError("model_error", code, text, mend)
+        return WorkerError("model_error", code, text, fix)
 
 
 @contextlib.contextmanager

@@ -249,7 +249,7 @@ class TfliteRuntime:
         if isinstance(error, MemoryError) or "bad_alloc" in text:
             return out_of_memory("%s ran out of memory: %s" % (self._package.name, text))
         refused = delegates.refused_load(str(error), self._delegate)
-        return refused or WorkerError("model_error", code, text, _mend(text))
+        return refused or WorkerError("model_error", code, text, _fix(text))
 
     def _fallbacks(self, operators: List[Dict[str, Any]], taken: Set[int]) -> List[str]:
         # What an accelerator left over, its compiler left over: no default says who takes that.
@@ -286,7 +286,7 @@ def probe(spec: Delegate, runtime: str) -> Dict[str, Any]:
     return delegates.facts(library, spec.options)
 
 
-def _mend(text: str) -> str:
+def _fix(text: str) -> str:
     """What helps where the runtime lacks an operator; nothing is known of other refusals."""
     if "unresolved custom op" in text:
         return "the runtime has no such operator: convert the model without it"

@@ -16,7 +16,7 @@ _OPSET = re.compile(
     re.DOTALL,
 )
 _NEWER = "use a newer runtime, or convert the file for this one"
-_MENDS = (
+_FIXES = (
     ("Unsupported model IR version", _NEWER),
     ("is not a registered function/op", "the runtime has no such operator: " + _NEWER),
     ("Could not find an implementation", "the runtime has no such kernel: " + _NEWER),
@@ -25,7 +25,7 @@ _MENDS = (
 
 
 def explained(text: str) -> Tuple[str, str]:
-    """The cause in one line, without source places and signatures, and a mend or ""."""
+    """The cause in one line, without source places and signatures, and a fix or ""."""
     for prefix in (_STATUS, _LOADING):
         text = prefix.sub("", text, count=1)
     placed = _PLACE.match(text)
@@ -39,7 +39,7 @@ def explained(text: str) -> Tuple[str, str]:
             known.rstrip("."),
         ), _NEWER
     line = one_line(text)
-    return line, next((mend for mark, mend in _MENDS if mark in line), "")
+    return line, next((fix for mark, fix in _FIXES if mark in line), "")
 
 
 def _after_signature(text: str) -> str:

@@ -61,7 +61,7 @@ def agreement(
             "E-AGREEMENT-NONE",
             f"no finished answer of a model that fits {model!r}",
             where=chosen.id if chosen else None,
-            mend="see what there is: assay logs, assay status --all",
+            fix="see what there is: assay logs, assay status --all",
         )
     _other_tasks(groups, trouble)
     references = _References(runs, trouble)

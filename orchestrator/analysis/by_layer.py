@@ -54,9 +54,7 @@ def by_layer(root: Path, run: str | None, pair: tuple[str, str] | None, most: in
         asked = [_asked(of, s, rows, most) for s in loaded.sets if (rows := _rows(s, pair))]
     if not asked and pair is not None:
         what = f"no rows of one model file fit {pair[0]!r} and {pair[1]!r}"
-        raise InputError(
-            "E-VARIANCE-PAIR", what, where=loaded.run["id"], mend="see: assay variance"
-        )
+        raise InputError("E-VARIANCE-PAIR", what, where=loaded.run["id"], fix="see: assay variance")
     sets = [_measured(root, frozen, each) for each in asked]
     problems = [row["problem"] for told in sets for row in told["rows"] if row["problem"]]
     if not any(row["taps"] for told in sets for row in told["rows"]):

@@ -67,7 +67,7 @@ def find(run: Run, a: str, b: str, model: str | None, most: int) -> Question:
     for row in (a, b):
         if row not in answered:
             known = ", ".join(sorted(answered))
-            raise InputError("E-LAYERS-ROW", f"no row {row!r} in {run.id}", mend=f"rows: {known}")
+            raise InputError("E-LAYERS-ROW", f"no row {row!r} in {run.id}", fix=f"rows: {known}")
     candidates = [
         Candidate(*key, answered[a][key], answered[b][key])
         for key in answered[a]
@@ -76,7 +76,7 @@ def find(run: Run, a: str, b: str, model: str | None, most: int) -> Question:
     if not candidates:
         what = f"no file that matches {model or '*'!r} was answered by both {a} and {b}"
         why = f"; {next(iter(damage.values()))}" if damage else ""
-        raise NotAvailableError("E-LAYERS-ANSWER", what + why, mend="see: assay logs")
+        raise NotAvailableError("E-LAYERS-ANSWER", what + why, fix="see: assay logs")
     questions = []
     for candidate in candidates:
         try:
@@ -89,7 +89,7 @@ def find(run: Run, a: str, b: str, model: str | None, most: int) -> Question:
     if len({q.candidate.key for q in differ}) > 1:
         names = ", ".join(dict.fromkeys(q.candidate.key for q in differ))
         raise InputError(
-            "E-LAYERS-MODEL", f"{a} and {b} have several files: {names}", mend="choose: --model"
+            "E-LAYERS-MODEL", f"{a} and {b} have several files: {names}", fix="choose: --model"
         )
     return differ[0]
 

@@ -134,7 +134,7 @@ class Explainer:
             "confidence": told.confidence,
             "because": [*told.because, *filter(None, (left.stale, right.stale))],
             "blamed": told.blamed,
-            "mend": told.mend,
+            "fix": told.fix,
             "changed": _apart(left.side, right.side),
             "difference": _difference(found),
         }
@@ -164,7 +164,7 @@ class Explainer:
             raise InputError(
                 "E-ROW-UNKNOWN",
                 f"run {self.run.id} has no row {name!r}",
-                mend=f"rows: {', '.join(self.rows)}",
+                fix=f"rows: {', '.join(self.rows)}",
             )
         return rows
 
@@ -220,7 +220,7 @@ def explained(
     files = explainer.files(pattern)
     if not files:
         known = ", ".join(sorted({f"{m}.{f}" for m, f, _ in explainer.files()}))
-        raise InputError("E-MODEL-NAME", f"no model file is {pattern!r}", mend=f"known: {known}")
+        raise InputError("E-MODEL-NAME", f"no model file is {pattern!r}", fix=f"known: {known}")
     for left, right in explainer.pairs(a, b):
         for file in files:
             if not (explainer.planned(file, left) and explainer.planned(file, right)):

@@ -124,5 +124,5 @@ def _unknown(name: str, known: set[str]) -> InputError:
     return InputError(
         "E-HISTORY-NAME",
         f"no finished cell of a device or model {name!r}",
-        mend=f"known: {', '.join(listed[:SHOWN]) or 'none'}{more}",
+        fix=f"known: {', '.join(listed[:SHOWN]) or 'none'}{more}",
     )

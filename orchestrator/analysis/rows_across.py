@@ -50,7 +50,7 @@ def load_across(store: Store, run: str | None) -> Loaded:
             "E-VARIANCE-EMPTY",
             "no clean cell of these runs has an answer",
             where=chosen.id if chosen else None,
-            mend="see what there is: assay status --all",
+            fix="see what there is: assay status --all",
         )
     sets.sort(key=lambda s: (s.model, s.file, s.inputs))
     told: Json = {"id": None, "name": None, "state": None}

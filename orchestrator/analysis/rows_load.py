@@ -87,7 +87,7 @@ def load_rows(run: Run) -> Loaded:
             "E-VARIANCE-EMPTY",
             "no clean cell of this run has an answer",
             where=run.id,
-            mend="assay logs says what became of them",
+            fix="assay logs says what became of them",
         )
     sets = tuple(
         set_of(key, rows, truths[key[0], key[2]], lineage=lineage_of(run.frozen, key[0], key[1]))

@@ -40,7 +40,7 @@ def paired(loaded: Loaded, a: str, b: str, samples: int = SHOWN) -> Json:
             "E-VARIANCE-PAIR",
             f"no two rows of one model file fit {a!r} and {b!r}",
             where=loaded.run["id"],
-            mend=f"there are {', '.join(known[:SHOWN_NAMES])}"
+            fix=f"there are {', '.join(known[:SHOWN_NAMES])}"
             + (f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""),
         )
     return document(loaded, "pair", [s for s in sets if s["pairs"]])

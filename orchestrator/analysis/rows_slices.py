@@ -23,7 +23,7 @@ def sliced(loaded: Loaded) -> Json:
             "E-VARIANCE-SLICES",
             "no input set of this run has slice columns",
             where=loaded.run["id"],
-            mend="name some under `slices` of an input set, in a matrix to be run",
+            fix="name some under `slices` of an input set, in a matrix to be run",
         )
     return document(loaded, SLICE, [_sliced(s) for s in sets])
 

@@ -36,7 +36,7 @@ def divided(store: Store, planned: Planned, confidence: float, share: float) -> 
         devices = " ".join(dict.fromkeys(name.partition(":")[0] for name in division.unknown))
         notice(
             f"assay: no fingerprint of {', '.join(division.unknown)}: in full"
-            f" (mend: assay fingerprint {devices})"
+            f" (fix: assay fingerprint {devices})"
         )
     return found
 

@@ -152,7 +152,7 @@ def _agree(name: str, yes: bool) -> None:
         agreed = False
     if not agreed:
         raise InputError(
-            "E-TRUST-REFUSED", f"{name}: the key was not trusted", mend="answer y, or give --yes"
+            "E-TRUST-REFUSED", f"{name}: the key was not trusted", fix="answer y, or give --yes"
         )
 
 

@@ -71,7 +71,7 @@ def explain(
     if as_json:
         print_json(
             {
-                "schema": "assay.explain/1",
+                "schema": "assay.explain/2",
                 "run": run_id,
                 "pairs": found,
                 "not_compared": [{"id": x.id, "what": x.what} for x in missing],

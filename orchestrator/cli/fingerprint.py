@@ -73,7 +73,7 @@ def fingerprint(
 ) -> int:
     if bool(names) == bool(diff):
         raise InputError(
-            "E-USAGE", "give either devices or --diff", mend="see: assay fingerprint --help"
+            "E-USAGE", "give either devices or --diff", fix="see: assay fingerprint --help"
         )
     if diff:
         _diff(*diff, store_folder(store), as_json)
@@ -133,7 +133,7 @@ def classes(
         raise InputError(
             "E-FINGERPRINT-NONE",
             f"no operator family fits {', '.join(families or [])}",
-            mend=f"they begin with: {', '.join(sorted(known))}",
+            fix=f"they begin with: {', '.join(sorted(known))}",
         )
     if as_json:
         head = {
@@ -165,7 +165,7 @@ def _diff(a: str, b: str, root: Path, as_json: bool) -> None:
         raise InputError(
             "E-FINGERPRINT-NONE",
             f"{a!r} and {b!r} have no configuration in common",
-            mend="name one of each, as DEVICE:CONFIGURATION",
+            fix="name one of each, as DEVICE:CONFIGURATION",
         )
     said = [
         {"a": m.name, "b": o.name, "words": difference(m.document, o.document, o.name)}
@@ -211,7 +211,7 @@ def _named(name: str, stored: list[Member]) -> list[Member]:
         raise InputError(
             "E-FINGERPRINT-NONE",
             f"no fingerprint of {name!r} is stored",
-            mend="take it: assay fingerprint DEVICE",
+            fix="take it: assay fingerprint DEVICE",
         )
     return found
 

@@ -121,14 +121,14 @@ def invoke(arguments: list[str]) -> int:
         if error.errno == EPIPE:
             return Exit.PASS
         what = f"standard output takes no more: {error.strerror or error}"
-        mend = "make room there or send it elsewhere; what was run is kept: assay signoff"
-        _tell(f"assay: {InfraError('E-OUTPUT-WRITE', what, mend=mend)}")
+        fix = "make room there or send it elsewhere; what was run is kept: assay signoff"
+        _tell(f"assay: {InfraError('E-OUTPUT-WRITE', what, fix=fix)}")
         return Exit.INFRA
     except Exception as error:  # the last resort: a bug, in one line like the rest
         if os.environ.get("ASSAY_DEBUG"):
             raise
         what = f"internal error: {type(error).__name__}: {error}"
-        bug = InfraError("E-BUG", what, mend="ASSAY_DEBUG=1 shows where; please report it")
+        bug = InfraError("E-BUG", what, fix="ASSAY_DEBUG=1 shows where; please report it")
         _tell(f"assay: {bug}")
         return Exit.INFRA
     if code == Exit.INTERRUPTED and not isinstance(code, Exit):
@@ -189,7 +189,7 @@ def _usage(error: typer.TyperException) -> str:
         return text
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "assay"
-    return f"assay: {InputError('E-USAGE', text, mend=f'see: {command} --help')}"
+    return f"assay: {InputError('E-USAGE', text, fix=f'see: {command} --help')}"
 
 
 if __name__ == "__main__":

@@ -59,9 +59,7 @@ def pack(
     from orchestrator.store.database import Store
 
     if bool(cells) == cancel:
-        raise InputError(
-            "E-USAGE", "give either --cells or --cancel", mend="see: assay pack --help"
-        )
+        raise InputError("E-USAGE", "give either --cells or --cancel", fix="see: assay pack --help")
     with Store.open(store_folder(store), readonly=True) as opened:  # makes none where none is
         run_id = opened.run(run).id
     with Store.open(store_folder(store)) as opened:

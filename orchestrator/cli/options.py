@@ -73,7 +73,7 @@ def inventory_paths(files: list[Path] | None) -> tuple[Path, ...]:
     paths = files or sorted(Path("matrices/inventories").glob("*.yaml"))
     if not paths:
         raise InputError(
-            "E-INVENTORY-MISSING", "no inventory given", mend="name one with --inventory FILE"
+            "E-INVENTORY-MISSING", "no inventory given", fix="name one with --inventory FILE"
         )
     return tuple(paths)
 
@@ -89,7 +89,7 @@ def unknown_device(name: str, known: Iterable[str]) -> InputError:
     return InputError(
         "E-DEVICE-NAME",
         f"no device {name!r} in the inventory",
-        mend=f"known: {', '.join(sorted(known))}",
+        fix=f"known: {', '.join(sorted(known))}",
     )
 
 
@@ -114,7 +114,7 @@ def store_folder(given: Path | None) -> Path:
             "E-STORE-ADDRESS",
             f"--store was given a {kind.lower()} address: a store is a folder, and no other kind is"
             " supported yet",
-            mend="name a folder on a local disk",
+            fix="name a folder on a local disk",
         )
     return given if given is not None else Path(".assay")
 
@@ -130,7 +130,7 @@ def two_rows(words: list[str], run: str | None, command: str) -> tuple[str | Non
         return None if words[0] == "-" else words[0], words[1], words[2]
     if len(words) != 2:
         raise InputError(
-            "E-USAGE", f"two rows are compared, not {len(words)}", mend=f"see: {command} --help"
+            "E-USAGE", f"two rows are compared, not {len(words)}", fix=f"see: {command} --help"
         )
     return run, words[0], words[1]
 

@@ -40,7 +40,7 @@ def rehearse(matrix: Path, patterns: Sequence[str]) -> None:
             "E-PLAN-KILLED",
             f"reading the models and inputs was ended by signal {-done.returncode}",
             where=str(matrix),
-            mend="out of memory? set limit on the input sets",
+            fix="out of memory? set limit on the input sets",
         )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
@@ -70,7 +70,7 @@ def _main(path: Path, patterns: Sequence[str]) -> None:
         except AssayError as error:
             pool.shutdown(cancel_futures=True)
             kind = next((n for n, k in KINDS.items() if isinstance(error, k)), "InfraError")
-            parts = {"id": error.id, "what": error.what, "where": error.where, "mend": error.mend}
+            parts = {"id": error.id, "what": error.what, "where": error.where, "fix": error.fix}
             told = {"kind": kind, **parts}
     sys.stdout.write(json.dumps(told))
 

@@ -75,10 +75,10 @@ def sql(
         _list_tables(as_json)
         return
     if question is None:
-        raise InputError("E-USAGE", "no question", mend="see: assay sql --help")
+        raise InputError("E-USAGE", "no question", fix="see: assay sql --help")
     if (as_json and as_csv) or (runs and across_runs):
         both = "--json and --csv" if as_csv and as_json else "--run and --across-runs"
-        raise InputError("E-USAGE", f"{both} exclude each other", mend="choose one")
+        raise InputError("E-USAGE", f"{both} exclude each other", fix="choose one")
     from orchestrator.export.ask import Limits, ask, wanted
     from orchestrator.export.export import Export
     from orchestrator.export.parquet import new_folder

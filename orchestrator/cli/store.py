@@ -113,7 +113,7 @@ def adopt(
     place = here(folder)
     if not yes:
         if not sys.stdin.isatty():
-            raise InputError("E-USAGE", "nobody is there to be asked", mend="add --yes")
+            raise InputError("E-USAGE", "nobody is there to be asked", fix="add --yes")
         what = f"Devices will refuse every copy of this store but the one at {shown(place)}. Adopt?"
         if not typer.confirm(what, err=True):
             return Exit.INTERRUPTED

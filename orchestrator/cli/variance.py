@@ -70,12 +70,12 @@ def variance(
         _show(_layers(run, store, pair, samples, across_runs), as_json)
         return
     if by is not None and pair is not None:
-        raise InputError("E-USAGE", "--by and --pair are two questions", mend="ask one at a time")
+        raise InputError("E-USAGE", "--by and --pair are two questions", fix="ask one at a time")
     if samples is not None and pair is None and by in (None, By.SLICE):
         raise InputError(
             "E-USAGE",
             "--samples lists samples of a pair or of rows",
-            mend="add --pair A B, or --by device",
+            fix="add --pair A B, or --by device",
         )
     plain = by is None and pair is None and not across_runs
     document = _kept(run, store) if plain else _view(run, store, by, pair, samples, across_runs)
@@ -105,9 +105,9 @@ def _layers(
 
     if across:
         what = "--by layer asks the devices of one run"
-        raise InputError("E-USAGE", what, mend="leave out --across-runs")
+        raise InputError("E-USAGE", what, fix="leave out --across-runs")
     if samples == 0:
-        raise InputError("E-USAGE", "--by layer looks into a sample at least", mend="--samples 1")
+        raise InputError("E-USAGE", "--by layer looks into a sample at least", fix="--samples 1")
     return by_layer(store_folder(folder), run, pair, MOST if samples is None else samples)
 
 

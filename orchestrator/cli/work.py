@@ -247,9 +247,7 @@ def _wanted(
         return 0.95 if confidence is None else confidence, 0.01 if share is None else share
     if confidence is None and share is None:
         return None
-    raise InputError(
-        "E-USAGE", "--confidence and --share are of spot checks", mend="add --by-class"
-    )
+    raise InputError("E-USAGE", "--confidence and --share are of spot checks", fix="add --by-class")
 
 
 def _answer(

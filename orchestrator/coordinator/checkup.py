@@ -51,8 +51,8 @@ def check_devices(
             device = by_name[name]
             if device.hub not in (None, hub):
                 what = f"only its hub {device.hub} reaches it"
-                mend = f"run this command there, with --hub {device.hub}"
-                return _one(device, unknown("reachable", what, mend))
+                fix = f"run this command there, with --hub {device.hub}"
+                return _one(device, unknown("reachable", what, fix))
             try:
                 with reservations.of(device) as grant:
                     return _check(device, grant)
@@ -77,8 +77,8 @@ def check_devices(
 
         def late(name: str) -> Health:
             what = f"not done within {limit_s:g} s"
-            mend = "see what hangs there; --timeout gives it longer"
-            return _one(by_name[name], bad("check", what, mend, "E-DEADLINE"))
+            fix = "see what hangs there; --timeout gives it longer"
+            return _one(by_name[name], bad("check", what, fix, "E-DEADLINE"))
 
         for _, health in side_by_side(list(by_name), work, late, limit_s=limit_s, stop=stop):
             yield health

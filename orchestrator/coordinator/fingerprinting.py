@@ -55,7 +55,7 @@ def chosen(names: Sequence[str]) -> dict[str, wire.RuntimeSpec]:
         fits = {k: v for k, v in CONFIGURATIONS.items() if name in (k, v.runtime)}
         if not fits:
             raise InputError(
-                "E-USAGE", f"no runtime {name!r}", mend=f"one of {', '.join(CONFIGURATIONS)}"
+                "E-USAGE", f"no runtime {name!r}", fix=f"one of {', '.join(CONFIGURATIONS)}"
             )
         found |= fits
     return found

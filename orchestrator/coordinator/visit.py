@@ -60,7 +60,7 @@ def visit(device: Device, reservations: Reservations, limits: Limits = LIMITS) -
             "E-DEVICE-HUB",
             f"only its hub {device.hub} reaches it",
             where=device.name,
-            mend="run this command on that host, with an inventory that names no hub",
+            fix="run this command on that host, with an inventory that names no hub",
             retryable=False,
         )
     try:

@@ -78,7 +78,7 @@ def find_bundle(name: str) -> BundleFile:
             "E-BUNDLE-MISSING",
             f"the hermetic bundle {name!r} is not built",
             where=str(folder),
-            mend=f"python -m infra.bundles build {name}",
+            fix=f"python -m infra.bundles build {name}",
         )
     return found
 

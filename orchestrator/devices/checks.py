@@ -304,9 +304,9 @@ class _Examiner:
 
         done, trouble = self._step(f"inference {name}", infer)
         if done is not None and done.got is not None:
-            mend = "its kernels are wrong: find out whether the unit or the build is defective"
+            fix = "its kernels are wrong: find out whether the unit or the build is defective"
             what = f"wrong: {done.got[0]} instead of {smoke.expected()[0]}"
-            yield bad(f"inference {name}", what, mend)
+            yield bad(f"inference {name}", what, fix)
         elif done is not None:
             where = ", ".join(done.backend.nodes) or done.backend.planned
             yield ok(f"inference {name}", f"right, on {where}")
@@ -316,8 +316,8 @@ class _Examiner:
         device = self._device
         for name in self._subject.profile.delegates:
             if name not in device.delegates:
-                mend = "name its library under `delegates`"
-                yield bad(f"delegate {name}", "its class has it, the inventory not", mend)
+                fix = "name its library under `delegates`"
+                yield bad(f"delegate {name}", "its class has it, the inventory not", fix)
         for name, spec in device.delegates.items():
             served = [r for r in _TFLITE if self._has(r)]
             if not served:
@@ -365,8 +365,8 @@ class _Examiner:
         if wrong:
             more = f"; and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             what = f"{len(wrong)} of {len(CHECKS)} checks fail: {wrong[0]}{more}"
-            mend = "results over this link cannot be relied on: see docs/guides/bring-up.md"
-            yield bad("transport contract", what, mend)
+            fix = "results over this link cannot be relied on: see docs/guides/bring-up.md"
+            yield bad("transport contract", what, fix)
         elif passed < len(CHECKS):
             yield unknown("transport contract", f"{passed} of {len(CHECKS)} in {CONTRACT_S:g} s")
         else:

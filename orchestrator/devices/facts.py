@@ -133,7 +133,7 @@ def _ask(transport: Transport, sources: Sequence[SourceSpec], timeout: float) ->
         raise InfraError(
             "E-FACTS",
             f"the device's shell ended with {done.returncode}: {said or 'it said nothing'}",
-            mend="see whether `sh`, `printf` and `head -c` work there",
+            fix="see whether `sh`, `printf` and `head -c` work there",
             retryable=False,
         ) from None
 

@@ -33,9 +33,9 @@ BUNDLE_ROOM = 256 * MIB
 IDENTIFYING = ("serial", "hardware", "machine", "cpu", "revision")
 """Facts that stay with a unit whatever is installed on it."""
 
-_IDENTITY_MEND = "find out why: it is another unit, or its board was exchanged"
+_IDENTITY_FIX = "find out why: it is another unit, or its board was exchanged"
 _THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
-_DOUBT_MEND = (
+_DOUBT_FIX = (
     "look at the sensor; where its unit is known, say it under `units` in the device's class"
 )
 _SHOWN = 3
@@ -63,8 +63,8 @@ def recorded(device: Device, facts: Facts) -> Item:
         return nothing("identity", "the inventory records none")
     wrong, missing = compared(device.identity, facts.values())
     if wrong:
-        mend = f"{_IDENTITY_MEND}; then correct `identity` in the inventory"
-        return bad("identity", "; ".join(wrong), mend, "E-DEVICE-IDENTITY")
+        fix = f"{_IDENTITY_FIX}; then correct `identity` in the inventory"
+        return bad("identity", "; ".join(wrong), fix, "E-DEVICE-IDENTITY")
     if missing:
         what = f"{', '.join(missing)} cannot be read: runs are refused"
         return unknown("identity", what, "see what `assay devices facts` shows")
@@ -86,8 +86,8 @@ def same_unit(seen: Mapping[str, Any] | None, facts: Facts) -> Item:
         if name in seen and (now := facts.get(name)) is not None and str(now) != str(seen[name])
     ]
     if changed:
-        mend = f"{_IDENTITY_MEND}; then accept it with --accept"
-        return bad("same unit", "; ".join(changed), mend, "E-DEVICE-IDENTITY")
+        fix = f"{_IDENTITY_FIX}; then accept it with --accept"
+        return bad("same unit", "; ".join(changed), fix, "E-DEVICE-IDENTITY")
     gone = [name for name in IDENTIFYING if name in seen and facts.get(name) is None]
     if gone:
         return unknown("same unit", f"no longer readable: {', '.join(gone)}")
@@ -118,7 +118,7 @@ def recognised(device: Device, profile: DeviceClass, facts: Facts, fitting: Sequ
         return ok("class", f"no file describes {named!r}: treated as any Linux device")
     machine = facts.get("machine")
     others = [name for name in fitting if name != GENERIC]
-    mend = (
+    fix = (
         f"its facts fit {', '.join(others)}: correct `class` or `like` in the inventory"
         if others
         else "correct `class` or `like` in the inventory"
@@ -127,14 +127,14 @@ def recognised(device: Device, profile: DeviceClass, facts: Facts, fitting: Sequ
         return unknown("class", "the device does not say what machine it is")
     if profile.machine and machine not in profile.machine:
         what = f"it is {machine}, {profile.name} is {' or '.join(profile.machine)}"
-        return bad("class", what, mend, "E-DEVICE-IDENTITY")
+        return bad("class", what, fix, "E-DEVICE-IDENTITY")
     for rule in profile.recognise:
         found = facts.get(rule.fact)
         if found is None:
             return unknown("class", f"{rule.fact}, by which {profile.name} is told, is not known")
         if not matches(rule.is_, str(found)):
             what = f"{rule.fact} is {found}, not that of {profile.name}"
-            return bad("class", what, mend, "E-DEVICE-IDENTITY")
+            return bad("class", what, fix, "E-DEVICE-IDENTITY")
     hardware = str(facts.get("hardware") or machine or profile.title)
     told = [f"{r.fact} {facts.get(r.fact)}"[:60] for r in profile.recognise if r.fact != "hardware"]
     return ok("class", f"{profile.name}: {', '.join([hardware, *told])}")
@@ -156,8 +156,8 @@ def disk(free: int | None, bundles: int, where: str) -> Item:
     needed = ROOM + BUNDLE_ROOM * bundles
     finding = f"{size(free)} free at {where}"
     if free < needed:
-        mend = "free some space, or give the device another `root`"
-        return bad("disk", f"{finding}, {size(needed)} are needed", mend, "E-DISK-FULL")
+        fix = "free some space, or give the device another `root`"
+        return bad("disk", f"{finding}, {size(needed)} are needed", fix, "E-DISK-FULL")
     return ok("disk", finding)
 
 
@@ -203,8 +203,8 @@ def sensors(readings: Mapping[str, Values], profile: DeviceClass) -> Item:
         many = f"{len(silent)} of {len(readings)} sources"
         finding += f"; nothing from {named if profile.recognise else many}"
     if not counts["temperature"]:
-        mend = "without a temperature no run can be watched: see which source its user may read"
-        return unknown("sensors", f"no temperature; {finding}", mend)
+        fix = "without a temperature no run can be watched: see which source its user may read"
+        return unknown("sensors", f"no temperature; {finding}", fix)
     if silent and profile.recognise and len(silent) == len(readings):
         return unknown("sensors", finding)
     return ok("sensors", finding)
@@ -216,7 +216,7 @@ def doubtful(doubts: Doubts) -> list[Item]:
         return []
     told = "; ".join(lines(doubts)[:_SHOWN])
     more = f"; and {len(doubts) - _SHOWN} more" if len(doubts) > _SHOWN else ""
-    return [unknown("readings", told + more, _DOUBT_MEND)]
+    return [unknown("readings", told + more, _DOUBT_FIX)]
 
 
 def merged(readings: Mapping[str, Values]) -> dict[str, float | None]:
@@ -262,11 +262,11 @@ def throttling(facts: Facts, values: Values, profile: DeviceClass) -> Item:
     if known.get("flags/under_voltage") == 1:
         wrong.append("under-voltage was seen just now")
     if wrong:
-        mend = "a better power supply and cable, or cooling; a restart clears what is remembered"
-        return bad("throttling", "; ".join([*wrong, *told]), mend)
+        fix = "a better power supply and cable, or cooling; a restart clears what is remembered"
+        return bad("throttling", "; ".join([*wrong, *told]), fix)
     if known.get(OVERRIDE) == 1:
-        mend = "`cmd thermalservice reset` in its shell"
-        return unknown("throttling", "; ".join(["the thermal status is forced", *told]), mend)
+        fix = "`cmd thermalservice reset` in its shell"
+        return unknown("throttling", "; ".join(["the thermal status is forced", *told]), fix)
     if told:
         return ok("throttling", "; ".join(told))
     return _untold("throttling", "nothing tells whether it was throttled", profile)
@@ -296,8 +296,8 @@ def temperature(values: Values, profile: DeviceClass, doubts: Doubts | None = No
             return _untold("idle temperature", told, profile)
         return unknown("idle temperature", told)
     if celsius > limit:
-        mend = "let it cool, or cool it better: a run is given settle_s for it at its start"
-        return bad("idle temperature", f"{celsius:g} °C, {rule}", mend)
+        fix = "let it cool, or cool it better: a run is given settle_s for it at its start"
+        return bad("idle temperature", f"{celsius:g} °C, {rule}", fix)
     return ok("idle temperature", f"{celsius:g} °C, {rule}")
 
 

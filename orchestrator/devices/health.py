@@ -21,12 +21,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """``finding``: one line. ``mend`` and ``error`` (an E-ID): only where it is not ok."""
+    """``finding``: one line. ``fix`` and ``error`` (an E-ID): only where it is not ok."""
 
     name: str
     state: State
     finding: str
-    mend: str | None = None
+    fix: str | None = None
     error: str | None = None
 
 
@@ -34,12 +34,12 @@ def ok(name: str, finding: str) -> Item:
     return Item(name, State.OK, finding)
 
 
-def bad(name: str, finding: str, mend: str | None = None, error: str | None = None) -> Item:
-    return Item(name, State.BAD, finding, mend, error)
+def bad(name: str, finding: str, fix: str | None = None, error: str | None = None) -> Item:
+    return Item(name, State.BAD, finding, fix, error)
 
 
-def unknown(name: str, finding: str, mend: str | None = None, error: str | None = None) -> Item:
-    return Item(name, State.UNKNOWN, finding, mend, error)
+def unknown(name: str, finding: str, fix: str | None = None, error: str | None = None) -> Item:
+    return Item(name, State.UNKNOWN, finding, fix, error)
 
 
 def nothing(name: str, finding: str) -> Item:
@@ -58,7 +58,7 @@ def failed(name: str, error: AssayError, device: str) -> Item:
     """The item of a step that raised. ``device``: its name, which need not be said again."""
     what = " ".join(error.what.split()).removeprefix(f"{device}: ")
     make = unknown if error.id in HELD else bad
-    return make(name, what, error.mend, error.id)
+    return make(name, what, error.fix, error.id)
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def exit_code(devices: Iterable[Health]) -> Exit:
 
 
 def document(devices: Iterable[Health]) -> dict[str, Any]:
-    """The JSON document ``assay.check/1`` (orchestrator/reports/schema/check-1.json)."""
+    """The JSON document ``assay.check/2`` (orchestrator/reports/schema/check-2.json)."""
     found = list(devices)
     count = {state.value: sum(h.state is state for h in found) for state in State}
     del count[State.NONE.value]
     return {
-        "schema": "assay.check/1",
+        "schema": "assay.check/2",
         "count": count,
         "devices": [health.as_json() for health in found],
     }

@@ -96,7 +96,7 @@ def _failure(bundle: BundleFile, device: str, code: int, said: str) -> InfraErro
             "E-BUNDLE-HASH",
             f"the bundle {bundle.name} that arrived has not the sha256 {bundle.sha256[:12]}",
             where=device,
-            mend="build it again, or suspect the link or the device's storage",
+            fix="build it again, or suspect the link or the device's storage",
         )
     if re.search("no space left|quota exceeded", said, re.IGNORECASE):
         return failures.disk_full(device, f"the bundle {bundle.name}")
@@ -105,6 +105,6 @@ def _failure(bundle: BundleFile, device: str, code: int, said: str) -> InfraErro
         "E-BUNDLE-UNPACK",
         f"the bundle {bundle.name} cannot be unpacked: {last}",
         where=device,
-        mend="it needs sh, tar, gzip and sha256sum, and a root with space for it",
+        fix="it needs sh, tar, gzip and sha256sum, and a root with space for it",
         retryable=code != _NO_TOOL,
     )

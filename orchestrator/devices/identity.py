@@ -65,7 +65,7 @@ def confirm(transport: Transport, identity: Identity, *, device: str) -> None:
             "E-DEVICE-IDENTITY",
             "; ".join(trouble),
             where=device,
-            mend="see `assay devices facts`; if it is the unit that is meant, correct `identity`"
+            fix="see `assay devices facts`; if it is the unit that is meant, correct `identity`"
             " in the inventory",
             retryable=False,
         )

@@ -59,7 +59,7 @@ class Found:
     """A device that answered a scan.
 
     ``known``: its name in the inventory. ``facts``: None until it was asked. ``entry``: for the
-    inventory, with remarks in ``notes`` on what is not known. ``error``, ``mend``: why it cannot be
+    inventory, with remarks in ``notes`` on what is not known. ``error``, ``fix``: why it cannot be
     used as it is.
     """
 
@@ -72,7 +72,7 @@ class Found:
     classes: tuple[str, ...] = ()
     facts: Mapping[str, Any] | None = None
     error: str | None = None
-    mend: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def wanted(ranges: Iterable[str]) -> list[str]:
                 raise InputError(
                     "E-SCAN-RANGE",
                     f"{text} makes it more than {MOST} addresses",
-                    mend="name a smaller range",
+                    fix="name a smaller range",
                 )
     return list(found)
 
@@ -111,7 +111,7 @@ def _span(text: str) -> Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]:
             raise ValueError("the end lies before the beginning")
     except ValueError as error:
         raise InputError(
-            "E-SCAN-RANGE", str(error), mend="such as 10.0.0.0/28, 10.0.0.7 or 10.0.0.7-10.0.0.20"
+            "E-SCAN-RANGE", str(error), fix="such as 10.0.0.0/28, 10.0.0.7 or 10.0.0.7-10.0.0.20"
         ) from None
     return (type(low)(number) for number in range(int(low), int(high) + 1))
 
@@ -164,7 +164,7 @@ def _phone(
 
 
 def _unusable(found: Found, error: AssayError) -> Found:
-    return replace(found, error=error.id, mend=error.mend)
+    return replace(found, error=error.id, fix=error.fix)
 
 
 def scan_range(
@@ -262,8 +262,8 @@ def _host(
         note = f"{shown} is not known: compare it, then `assay devices trust NAME` first"
         return _proposed(found, settings, None, classes, note)
     if stands is not Standing.KNOWN:
-        mend = "find out why, then `assay devices trust NAME --replace`"
-        what = {"error": "E-SSH-HOSTKEY", "mend": mend, "notes": (f"{shown} is {stands.value}",)}
+        fix = "find out why, then `assay devices trust NAME --replace`"
+        what = {"error": "E-SSH-HOSTKEY", "fix": fix, "notes": (f"{shown} is {stands.value}",)}
         return Found(**{**vars(found), **what})
     if not login.allowed:
         return _proposed(

@@ -123,7 +123,7 @@ class Worker:
             "E-WORKER-GARBAGE",
             shown(f"the worker {what}"),
             where=self._where,
-            mend="find out what else writes to its output, or suspect the device",
+            fix="find out what else writes to its output, or suspect the device",
         )
 
     def batch(self, batch: wire.Batch, *, timeout: float) -> wire.BatchResult:
@@ -164,7 +164,7 @@ class Worker:
 
     def _late(self, id: str, what: str) -> DeadlineError:
         return DeadlineError(
-            id, what, where=self._where, mend="raise the matrix' timeouts if it is only slow"
+            id, what, where=self._where, fix="raise the matrix' timeouts if it is only slow"
         )
 
     def _reply(
@@ -233,7 +233,7 @@ class Worker:
                 "E-DEVICE-PYTHON",
                 f"cannot start Python: {last}",
                 where=self._where,
-                mend="set 'python' of this device in the inventory",
+                fix="set 'python' of this device in the inventory",
                 retryable=False,
             )
         if code == _PYTHON_OLD:
@@ -243,7 +243,7 @@ class Worker:
                 "E-PYTHON-OLD",
                 what,
                 where=self._where,
-                mend="set 'python' of this device in the inventory",
+                fix="set 'python' of this device in the inventory",
                 retryable=False,
             )
         if code == _STALE:
@@ -266,19 +266,19 @@ class Worker:
 
     def _failure(self, message: dict[str, Any]) -> AssayError:
         code, what = message["code"] or "E-WORKER-ERROR", shown(message["what"] or "")
-        mend = shown(message["mend"] or "") or None
+        fix = shown(message["mend"] or "") or None
         if not ERROR_ID.fullmatch(code):
             return self._garbage(f"reports the error {code!r}: {what}")
         match message["kind"]:
             case "model_error":
-                return ModelError(code, what, where=self._where, mend=mend)
+                return ModelError(code, what, where=self._where, fix=fix)
             case "not_available":
-                return NotAvailableError(code, what, where=self._where, mend=mend)
+                return NotAvailableError(code, what, where=self._where, fix=fix)
             case kind:
                 retryable = kind != "stale" and code not in FOR_GOOD
                 refusal = self._refusal(message)
                 make = InfraError if refusal is None else RefusedError
-                error = make(code, what, where=self._where, mend=mend, retryable=retryable)
+                error = make(code, what, where=self._where, fix=fix, retryable=retryable)
                 if isinstance(error, RefusedError) and refusal is not None:
                     error.refusal = refusal
                 return error
@@ -294,7 +294,7 @@ class Worker:
                 "E-LEASE-CORRUPT",
                 what,
                 where=self._where,
-                mend="delete fences.json and lease.json there once no farm uses it",
+                fix="delete fences.json and lease.json there once no farm uses it",
                 retryable=False,
             ) from error
         return None if holder is None else Refusal(holder=shown(holder))

@@ -110,7 +110,7 @@ class Evidence:
 class Attribution:
     """``factors``: names of what changed between the two, None where unknown.
 
-    ``because``: the evidence, a sentence each. ``blamed``: the row at fault, if one is. ``mend``:
+    ``because``: the evidence, a sentence each. ``blamed``: the row at fault, if one is. ``fix``:
     what is known to help.
     """
 
@@ -119,7 +119,7 @@ class Attribution:
     confidence: Confidence
     because: tuple[str, ...]
     blamed: str | None = None
-    mend: str | None = None
+    fix: str | None = None
 
 
 def adds_pairs_in_int16(machine: str | None, isa: frozenset[str]) -> bool | None:

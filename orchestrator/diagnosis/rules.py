@@ -42,8 +42,8 @@ def attribute(evidence: Evidence) -> Attribution:
         if found is not None:
             return found
     why = "no rule fits what is known of this pair"
-    mend = "assay layers finds the operator, assay fingerprint what each device computes"
-    return _say(evidence, Mechanism.UNKNOWN, "possible", why, mend=mend)
+    fix = "assay layers finds the operator, assay fingerprint what each device computes"
+    return _say(evidence, Mechanism.UNKNOWN, "possible", why, fix=fix)
 
 
 def arithmetics(evidence: Evidence) -> dict[str, tuple[str, str]]:
@@ -61,7 +61,7 @@ def decode(e: Evidence) -> Attribution | None:
     if e.a.inputs == e.b.inputs:
         return None
     why = "the two were not fed the same bytes: the hashes of their inputs differ"
-    return _say(e, Mechanism.DECODE, "certain", why, mend="feed both the same tensors")
+    return _say(e, Mechanism.DECODE, "certain", why, fix="feed both the same tensors")
 
 
 def identical(e: Evidence) -> Attribution | None:
@@ -80,22 +80,22 @@ def unrepeatable(e: Evidence) -> Attribution | None:
         return None
     why = f"{side.row} differs from itself in {side.mismatches} of {side.repeated} repeats"
     if side.accelerated:
-        mend = "pin the engine or the delegate, and compare several builds of it"
-        return _say(e, Mechanism.NONDETERMINISM, "certain", why, side=side, mend=mend)
+        fix = "pin the engine or the delegate, and compare several builds of it"
+        return _say(e, Mechanism.NONDETERMINISM, "certain", why, side=side, fix=fix)
     if "threads" in (e.changed or ()) and side.factors.get("threads") not in (None, "1"):
-        mend = "run it on one thread"
-        return _say(e, Mechanism.NONDETERMINISM, "likely", why, side=side, mend=mend)
+        fix = "run it on one thread"
+        return _say(e, Mechanism.NONDETERMINISM, "likely", why, side=side, fix=fix)
     other = e.b if side is e.a else e.a
     if not e.two_units or other.mismatches:
-        mend = (
+        fix = (
             "run it with repeats on another unit: only if that one repeats itself is this at fault"
         )
-        return _say(e, Mechanism.NONDETERMINISM, "likely", why, side=side, mend=mend)
+        return _say(e, Mechanism.NONDETERMINISM, "likely", why, side=side, fix=fix)
     because, confidence = [why], _of_repeats(other)
     if other.repeated:
         because.append(f"{other.row} does not, in {other.repeated}")
-    mend = "take the unit out of the farm: a CPU repeats itself bit for bit"
-    return _say(e, Mechanism.FAULT, confidence, *because, side=side, mend=mend)
+    fix = "take the unit out of the farm: a CPU repeats itself bit for bit"
+    return _say(e, Mechanism.FAULT, confidence, *because, side=side, fix=fix)
 
 
 def _of_repeats(other: Side) -> Confidence:
@@ -107,7 +107,7 @@ def unordered(e: Evidence) -> Attribution | None:
     """A side whose answers hang on the order of the samples: named as everywhere else."""
     asked = [(s, s.order) for s in (e.b, e.a) if s.order is not None]
     worst = {order.finding: (s, order) for s, order in sorted(asked, key=lambda x: x[1].k)}
-    for finding, mend in ORDERS.items():
+    for finding, fix in ORDERS.items():
         if finding not in worst:
             continue
         side, order = worst[finding]
@@ -120,7 +120,7 @@ def unordered(e: Evidence) -> Attribution | None:
             because.append(f"{side.row} answers {again} otherwise when run again after the others")
         # The few samples that are run again may be ones that carried state does not change.
         confidence: Confidence = "certain" if order.again_k else "likely"
-        return _say(e, Mechanism(finding), confidence, *because, side=side, mend=mend)
+        return _say(e, Mechanism(finding), confidence, *because, side=side, fix=fix)
     return None
 
 
@@ -128,7 +128,7 @@ def reordered(e: Evidence) -> Attribution | None:
     if not e.signature.rows:
         return None
     why = "both gave the same outputs, in another order of the samples"
-    return _say(e, Mechanism.ORDER, "certain", why, mend="keep samples and answers together by ID")
+    return _say(e, Mechanism.ORDER, "certain", why, fix="keep samples and answers together by ID")
 
 
 def swapped(e: Evidence) -> Attribution | None:
@@ -138,7 +138,7 @@ def swapped(e: Evidence) -> Attribution | None:
     moved = [f"{i}←{j}" for i, j in enumerate(columns) if i != j]
     shown = ", ".join(moved[:8]) + (", …" if len(moved) > 8 else "")
     why = f"{len(moved)} output columns are swapped: {shown}"
-    return _say(e, Mechanism.LAYOUT, "likely", why, mend="compare the label files and layouts")
+    return _say(e, Mechanism.LAYOUT, "likely", why, fix="compare the label files and layouts")
 
 
 def hot(e: Evidence) -> Attribution | None:
@@ -148,12 +148,10 @@ def hot(e: Evidence) -> Attribution | None:
     told = " / ".join(conditions)
     if any(c.startswith("order:") for c in conditions):
         why = f"only the order of the samples changed ({told})"
-        return _say(e, Mechanism.ORDER, "likely", why, mend=ORDERS["order dependence"])
+        return _say(e, Mechanism.ORDER, "likely", why, fix=ORDERS["order dependence"])
     why = f"only the device's state changed ({told}), which leaves integers as they are"
-    mend = (
-        "run the same on another unit: if that one keeps its bytes, take this one out of the farm"
-    )
-    return _say(e, Mechanism.FAULT, "likely", why, mend=mend)
+    fix = "run the same on another unit: if that one keeps its bytes, take this one out of the farm"
+    return _say(e, Mechanism.FAULT, "likely", why, fix=fix)
 
 
 def carried(e: Evidence) -> Attribution | None:
@@ -165,9 +163,9 @@ def carried(e: Evidence) -> Attribution | None:
     others = [name for name in e.changed or () if name != "reset"]
     if others:
         because.append(f"beside it they differ in: {', '.join(others)}")
-    mend = "compare rows that reset alike: with reset off an answer depends on the samples before"
+    fix = "compare rows that reset alike: with reset off an answer depends on the samples before"
     confidence: Confidence = "possible" if others else "likely"
-    return _say(e, Mechanism.STATE, confidence, *because, mend=mend)
+    return _say(e, Mechanism.STATE, confidence, *because, fix=fix)
 
 
 def itself(e: Evidence) -> Attribution | None:
@@ -175,8 +173,8 @@ def itself(e: Evidence) -> Attribution | None:
     if e.changed != ():
         return None
     why = "nothing that is known of the two differs, not even the unit"
-    mend = "run it with repeats on this unit and on another one: does the answer repeat there?"
-    return _say(e, Mechanism.NONDETERMINISM, "possible", why, mend=mend)
+    fix = "run it with repeats on this unit and on another one: does the answer repeat there?"
+    return _say(e, Mechanism.NONDETERMINISM, "possible", why, fix=fix)
 
 
 def elsewhere(e: Evidence) -> Attribution | None:
@@ -189,7 +187,7 @@ def elsewhere(e: Evidence) -> Attribution | None:
         "likely",
         *(f"not all ran where it was planned: {line}" for line in lines),
         side=e.a if e.a.fallbacks else e.b,
-        mend="pin the delegate or the provider, and refuse its fallback (gate G0)",
+        fix="pin the delegate or the provider, and refuse its fallback (gate G0)",
     )
 
 
@@ -206,7 +204,7 @@ def lone_unit(e: Evidence) -> Attribution | None:
         what,
         *shown,
         side=side,
-        mend="run it again on the unit, with repeats; then take it out of the farm",
+        fix="run it again on the unit, with repeats; then take it out of the farm",
     )
 
 
@@ -239,8 +237,8 @@ def plan(e: Evidence) -> Attribution | None:
         )
     if e.saturable and e.a.pair_sums != e.b.pair_sums:
         because.append("its products can saturate on one of the two as well")
-    mend = "quantise so that both compute in integers (residual sums too), or pin one graph"
-    return _say(e, Mechanism.PLAN, "certain" if e.plan_matters else "likely", *because, mend=mend)
+    fix = "quantise so that both compute in integers (residual sums too), or pin one graph"
+    return _say(e, Mechanism.PLAN, "certain" if e.plan_matters else "likely", *because, fix=fix)
 
 
 def saturation(e: Evidence) -> Attribution | None:
@@ -256,12 +254,12 @@ def saturation(e: Evidence) -> Attribution | None:
     shown = [family for family, modes in apart.items() if any("sat" in mode for mode in modes)]
     if shown:
         because.append(f"its probes saturate: {', '.join(shown)}")
-    mend = (
+    fix = (
         "quantise with reduce_range or U8U8, or set session.x64quantprecision=1;"
         " VNNI and ARM are not affected"
     )
     confidence: Confidence = "certain" if shown or _steps(e) > 1 else "likely"
-    return _say(e, Mechanism.SATURATION, confidence, *because, side=side, mend=mend)
+    return _say(e, Mechanism.SATURATION, confidence, *because, side=side, fix=fix)
 
 
 def wrong(e: Evidence) -> Attribution | None:
@@ -270,9 +268,7 @@ def wrong(e: Evidence) -> Attribution | None:
     if min(finite) == 0 and max(finite) > 0:
         side = e.a if finite[0] else e.b
         why = f"{side.row} puts out NaN or infinity for {max(finite)} samples, the other for none"
-        return _say(
-            e, Mechanism.FAULT, "likely", why, side=side, mend="look at its first bad layer"
-        )
+        return _say(e, Mechanism.FAULT, "likely", why, side=side, fix="look at its first bad layer")
     named = [
         (side, family)
         for side, at in ((e.a, 0), (e.b, 1))
@@ -286,15 +282,15 @@ def wrong(e: Evidence) -> Attribution | None:
     if families:
         shown = (*shown, f"no arithmetic known gives its probes' answers: {', '.join(families)}")
     confidence: Confidence = "certain" if families else "likely"
-    mend = "do not ship on it; a newer build of the runtime, or another kernel set, may be right"
-    return _say(e, Mechanism.FAULT, confidence, *shown, side=worse, mend=mend)
+    fix = "do not ship on it; a newer build of the runtime, or another kernel set, may be right"
+    return _say(e, Mechanism.FAULT, confidence, *shown, side=worse, fix=fix)
 
 
 def float_computed(e: Evidence) -> Attribution | None:
     if not e.signature.pair.lattice_differs:
         return None
     why = "one side's output lies on its lattice of integers, the other's does not"
-    return _say(e, Mechanism.FLOAT, "likely", why, mend="pin the delegate or the provider")
+    return _say(e, Mechanism.FLOAT, "likely", why, fix="pin the delegate or the provider")
 
 
 def version(e: Evidence) -> Attribution | None:
@@ -304,10 +300,10 @@ def version(e: Evidence) -> Attribution | None:
     both = ("runtime", "version", "build") if "runtime" in names else ("version", "build")
     told = [f"{e.a.factors[k]} / {e.b.factors[k]}" for k in both if k in e.a.factors]
     because = [f"another {' and '.join(sorted(names & ENGINES))}: {', '.join(told)}", *_modes(e)]
-    mend = "pin the version that was signed off, and audit another one as a row of its own"
+    fix = "pin the version that was signed off, and audit another one as a row of its own"
     # Another runtime often has another Python and NumPy around it, which compute nothing here.
     confidence: Confidence = "likely" if names <= ENGINES | {"system"} else "possible"
-    return _say(e, Mechanism.KERNEL, confidence, *because, mend=mend)
+    return _say(e, Mechanism.KERNEL, confidence, *because, fix=fix)
 
 
 def rounding(e: Evidence) -> Attribution | None:
@@ -322,10 +318,10 @@ def rounding(e: Evidence) -> Attribution | None:
         total = (e.signature.up or 0) + (e.signature.down or 0)
         because = [f"{e.signature.ones} of {total} differing codes differ by one step"]
     confidence: Confidence = "likely" if modes or _steps(e) else "possible"
-    mend = "nothing is broken: gate on decisions, or use the kernels that round alike on both"
+    fix = "nothing is broken: gate on decisions, or use the kernels that round alike on both"
     if e.changed == ("threads",):
         because.append("only the number of threads changed: sums are added up in another order")
-    return _say(e, Mechanism.ROUNDING, confidence, *because, mend=mend)
+    return _say(e, Mechanism.ROUNDING, confidence, *because, fix=fix)
 
 
 RULES: tuple[Rule, ...] = (
@@ -394,8 +390,8 @@ def _say(
     confidence: Confidence,
     *because: str,
     side: Side | None = None,
-    mend: str | None = None,
+    fix: str | None = None,
 ) -> Attribution:
     if e.guilty:
         because = (*because, f"differ on equal inputs: {'; '.join(map(str, e.guilty))}")
-    return Attribution(mechanism, e.changed, confidence, because, side.row if side else None, mend)
+    return Attribution(mechanism, e.changed, confidence, because, side.row if side else None, fix)

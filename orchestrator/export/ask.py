@@ -92,7 +92,7 @@ def ask(folder: Path, tables: Collection[str], sql: str, limits: Limits) -> Answ
         raise DeadlineError(
             "E-SQL-TIMEOUT",
             f"the question was not answered within {limits.timeout_s:g} s",
-            mend="narrow it, or give it longer: --timeout SECONDS",
+            fix="narrow it, or give it longer: --timeout SECONDS",
         ) from None
     finally:
         child.kill()
@@ -106,7 +106,7 @@ def _answer(code: int, out: bytes, err: bytes, limits: Limits) -> Answer:
     except ValueError:
         raise _ended(code, err, limits) from None
     if "error" in told:
-        raise InputError(told["error"], told["what"], where=told["where"], mend=told["mend"])
+        raise InputError(told["error"], told["what"], where=told["where"], fix=told["fix"])
     return Answer(
         tuple((name, type) for name, type in told["columns"]),
         tuple(tuple(row) for row in told["rows"]),
@@ -122,6 +122,6 @@ def _ended(code: int, err: bytes, limits: Limits) -> AssayError:
     return InfraError(
         "E-SQL-CHILD",
         f"the process that answers ended without an answer ({name}) {last[:200]}",
-        mend=f"if the question is a large one, raise --memory (now {limits.memory_mib} MiB)",
+        fix=f"if the question is a large one, raise --memory (now {limits.memory_mib} MiB)",
         retryable=False,
     )

@@ -45,7 +45,7 @@ def main() -> int:
             raise InputError(
                 "E-SQL-MEMORY",
                 f"the answer is larger than {MAX_ANSWER >> 20} MiB",
-                mend="ask for fewer rows: --limit ROWS",
+                fix="ask for fewer rows: --limit ROWS",
             )
     except InputError as error:
         text = _told(error)
@@ -57,7 +57,7 @@ def main() -> int:
 
 def _told(error: InputError) -> str:
     return json.dumps(
-        {"error": error.id, "what": error.what, "where": error.where, "mend": error.mend}
+        {"error": error.id, "what": error.what, "where": error.where, "fix": error.fix}
     )
 
 
@@ -116,7 +116,7 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise InputError(
             "E-SQL-READING",
             "not one SELECT",
-            mend="ask one question at a time; nothing can be written or set",
+            fix="ask one question at a time; nothing can be written or set",
         )
 
 
@@ -129,10 +129,10 @@ def _refused(error: duckdb.Error, sql: str) -> InputError:
         told = {"exception_message": str(error)}
     what = str(told["exception_message"]).replace("\n", "; ")
     if isinstance(error, duckdb.PermissionException):
-        mend = "a question sees the tables and nothing else: assay sql --tables"
-        return InputError("E-SQL-LOCKED", what, where=_place(told, sql), mend=mend)
-    mend = "names and types: assay sql --tables"
-    return InputError("E-SQL-QUERY", what, where=_place(told, sql), mend=mend)
+        fix = "a question sees the tables and nothing else: assay sql --tables"
+        return InputError("E-SQL-LOCKED", what, where=_place(told, sql), fix=fix)
+    fix = "names and types: assay sql --tables"
+    return InputError("E-SQL-QUERY", what, where=_place(told, sql), fix=fix)
 
 
 def _place(told: Mapping[str, Any], sql: str) -> str | None:
@@ -147,7 +147,7 @@ def _memory(request: Mapping[str, Any]) -> InputError:
     return InputError(
         "E-SQL-MEMORY",
         f"the question needs more than {request['memory_mib']} MiB of memory",
-        mend="narrow it, or allow more: --memory MIB",
+        fix="narrow it, or allow more: --memory MIB",
     )
 
 

@@ -208,7 +208,7 @@ class _Run:
             raise InfraError(
                 "E-EXPORT-VERDICT",
                 "the run has no verdict yet",
-                mend=f"assay signoff {self.info.id}",
+                fix=f"assay signoff {self.info.id}",
                 retryable=False,
             )
         return self._document

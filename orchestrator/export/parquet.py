@@ -87,7 +87,7 @@ def _taken(path: Path, what: str) -> AssayError:
         "E-EXPORT-FOLDER",
         what,
         where=str(path),
-        mend="name a new or an empty folder",
+        fix="name a new or an empty folder",
     )
 
 
@@ -96,6 +96,6 @@ def _unwritable(error: OSError, path: Path) -> AssayError:
         "E-EXPORT-WRITE",
         f"the tables cannot be written: {error.strerror or type(error).__name__}",
         where=str(path),
-        mend="check permissions and free space, then export again",
+        fix="check permissions and free space, then export again",
         retryable=False,
     )

@@ -114,7 +114,7 @@ def reset(argv: tuple[str, ...], where: str, timeout: float = RESET_S) -> None:
             "E-ACCELERATOR-RESET",
             f"the reset command {argv[0]!r} {what}",
             where=where,
-            mend="correct 'reset' of this device in the inventory",
+            fix="correct 'reset' of this device in the inventory",
         )
 
     try:
@@ -205,7 +205,7 @@ def _wedged(where: str, name: str, why: str) -> InfraError:
         "E-ACCELERATOR-WEDGED",
         f"{name} failed and cannot be used again: {why}",
         where=where,
-        mend="power-cycle it, or set 'reset' of this device in the inventory",
+        fix="power-cycle it, or set 'reset' of this device in the inventory",
         retryable=False,
     )
 

@@ -124,7 +124,7 @@ class _Hub:
             "E-HUB-VERSION",
             f"the hub runs {which} Assay, whose answers are not read here",
             where=self.seat.hub,
-            mend="install the same Assay on every hub",
+            fix="install the same Assay on every hub",
             retryable=False,
         )
 
@@ -276,7 +276,7 @@ def _check_offered(wanted: set[str], joined: bool) -> None:
         raise InfraError(
             "E-HUB-UNKNOWN",
             f"no Ray node is hub {missing} (hubs: {', '.join(sorted(offered)) or 'none'})",
-            mend="`assay hub start NAME` on the host that reaches its devices"
+            fix="`assay hub start NAME` on the host that reaches its devices"
             + ("" if joined else ", and set RAY_ADDRESS here"),
             retryable=False,
         )

@@ -80,5 +80,5 @@ def refuse_hubs(hubs: Mapping[str, str]) -> None:
         raise InputError(
             "E-HUB-INPROCESS",
             f"{device} is reached from hub {hub}, not from here",
-            mend="--executor ray with RAY_ADDRESS, or --select cells of other devices",
+            fix="--executor ray with RAY_ADDRESS, or --select cells of other devices",
         )

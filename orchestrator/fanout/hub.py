@@ -276,6 +276,6 @@ def _check_identity(target: Target, environment: dict[str, Any]) -> None:
             "E-DEVICE-IDENTITY",
             f"the inventory calls it {target.device_class!r}, the device says {says!r}",
             where=target.device,
-            mend="correct 'class' in the inventory",
+            fix="correct 'class' in the inventory",
             retryable=False,
         )

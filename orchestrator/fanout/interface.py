@@ -69,7 +69,7 @@ def check_interface(address: str) -> None:
         raise InputError(
             "E-HUB-INTERFACE",
             f"{address!r} is not an address under which other hosts reach this one",
-            mend="give the IPv4 address of the cluster's network interface: see `ip address`",
+            fix="give the IPv4 address of the cluster's network interface: see `ip address`",
         )
 
 
@@ -104,6 +104,6 @@ def _compile(library: Path) -> None:
     raise InfraError(
         "E-HUB-COMPILER",
         f"cannot keep Ray on one interface: {why}",
-        mend="apt install gcc libc6-dev",
+        fix="apt install gcc libc6-dev",
         retryable=False,
     )

@@ -87,8 +87,8 @@ def check_token(path: Path) -> None:
         raise _token(path, "is too short to be a secret", "copy it from the head again")
 
 
-def _token(path: Path, what: str, mend: str) -> InputError:
-    return InputError("E-HUB-TOKEN", f"the cluster's token {what}", where=str(path), mend=mend)
+def _token(path: Path, what: str, fix: str) -> InputError:
+    return InputError("E-HUB-TOKEN", f"the cluster's token {what}", where=str(path), fix=fix)
 
 
 def head_command(interface: str, port: int) -> list[str]:
@@ -103,10 +103,10 @@ def hub_command(name: str, interface: str, address: str) -> list[str]:
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(
-            "E-MATRIX-NAME", f"{name!r:.80} is not a name", mend="letters, digits and . _ + -"
+            "E-MATRIX-NAME", f"{name!r:.80} is not a name", fix="letters, digits and . _ + -"
         )
     if not re.fullmatch(r"[^\s:]+:[0-9]{1,5}", address):
-        raise InputError("E-HUB-ADDRESS", f"{address!r:.80} is not HOST:PORT", mend="of the head")
+        raise InputError("E-HUB-ADDRESS", f"{address!r:.80} is not HOST:PORT", fix="of the head")
     resources = json.dumps({RESOURCE + name: 1})
     memory = f"--object-store-memory={_OBJECTS}"
     return [
@@ -165,7 +165,7 @@ def serve(
         missed = _watch(process, end, head)
         if missed:
             raise InfraError(
-                "E-HUB-ENDED", missed, where=str(log), mend="start it again", retryable=False
+                "E-HUB-ENDED", missed, where=str(log), fix="start it again", retryable=False
             )
     finally:
         _end(process)
@@ -203,14 +203,14 @@ def _not_started(text: str, log: Path) -> InfraError:
         return InfraError(
             "E-RAY-VERSION",
             " ".join(lines[mismatch[-1] :]),
-            mend="install the same Ray and Python on every hub",
+            fix="install the same Ray and Python on every hub",
             retryable=False,
         )
     return InfraError(
         "E-HUB-START",
         f"Ray did not start: {last_words(text)}",
         where=str(log),
-        mend="is the head up, reached from here, and is the token its own?",
+        fix="is the head up, reached from here, and is the token its own?",
         retryable=False,
     )
 

@@ -115,7 +115,7 @@ def failed(error: BaseException, join: bool, logs: Path | None = None) -> InfraE
         return InfraError(
             "E-RAY-VERSION",
             said,
-            mend="install the same Ray and Python on every hub",
+            fix="install the same Ray and Python on every hub",
             retryable=False,
         )
     why = told(logs)
@@ -123,12 +123,12 @@ def failed(error: BaseException, join: bool, logs: Path | None = None) -> InfraE
         return InfraError(
             "E-RAY-SLOW",
             f"Ray was not up in time, twice, {_load()}: {said[:200]}",
-            mend=f"try again when less else runs here; {_INPROCESS}",
+            fix=f"try again when less else runs here; {_INPROCESS}",
         )
     return InfraError(
         "E-RAY-START",
         f"cannot {'join' if join else 'start'} Ray: {said[:300]}" + (f"; {why}" if why else ""),
-        mend=_INPROCESS,
+        fix=_INPROCESS,
         retryable=False,
     )
 

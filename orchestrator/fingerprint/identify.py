@@ -63,7 +63,7 @@ def _told(probe: Probe, answered: Answered) -> dict[str, Any]:
         raise InfraError(
             "E-PROBE-INPUT",
             f"the device made other inputs for probe {probe.name} than it was told to",
-            mend="its NumPy draws or rounds differently: check the installation",
+            fix="its NumPy draws or rounds differently: check the installation",
             retryable=False,
         )
     if tried.error is not None:

@@ -74,7 +74,7 @@ def parse_condition(text: str) -> Condition:
     raise problem(
         "E-MATRIX-CONDITION",
         f"{text!r:.40} is not a known condition",
-        mend=f"'clean'; 'repeat:N', N from 2 to {MAX_REPEATS}; 'soak:75C' or 'soak:75C/60s', "
+        fix=f"'clean'; 'repeat:N', N from 2 to {MAX_REPEATS}; 'soak:75C' or 'soak:75C/60s', "
         f"{SOAK_RANGE_C[0]:g} to {SOAK_RANGE_C[1]:g} °C; 'power:MODE'; 'order:SEED', SEED from 0; "
         "'spot:N@SEED'",
     )

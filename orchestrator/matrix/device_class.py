@@ -57,7 +57,7 @@ class SourceSpec(Spec):
             raise problem(
                 "E-CLASS-PARSER",
                 f"there is no parser {value!r:.40}",
-                mend=f"one of {', '.join(sorted(PARSERS))}",
+                fix=f"one of {', '.join(sorted(PARSERS))}",
             )
         return value
 
@@ -115,7 +115,7 @@ class Thermal(Spec):
             raise problem(
                 "E-MATRIX-TYPE",
                 f"a start at {start:g} °C would be stopped at {ceiling:g} °C",
-                mend="max_start_c below ceiling_c",
+                fix="max_start_c below ceiling_c",
                 at=("max_start_c",),
             )
         return self
@@ -230,7 +230,7 @@ def load_class(name: str, folders: tuple[Path, ...] = ()) -> DeviceClass | None:
                 if like in seen
                 else f"there is no device class {like!r}",
                 where=at,
-                mend=f"known: {', '.join(known)}",
+                fix=f"known: {', '.join(known)}",
             )
         seen.append(like)
         found = found.over(base.content).model_copy(update={"like": base.content.like})
@@ -262,7 +262,7 @@ def _read(name: str, folders: tuple[Path, ...]) -> _File | None:
                 "E-CLASS-NAME",
                 f"the file is called {path.name}, the class {found.name!r}",
                 where=document.where(("name",)),
-                mend="give both the same name",
+                fix="give both the same name",
             )
         return _File(found, document.where(("like",)))
     return None

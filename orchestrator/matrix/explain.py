@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 class Problem:
     id: str
     what: str
-    mend: str | None
+    fix: str | None
     loc: tuple[str | int, ...]
 
 
@@ -42,13 +42,13 @@ def explain(error: ErrorDetails, data: Any, model: type[BaseModel]) -> Problem:
     """One complaint in the file's own words.
 
     A validator picks its own id by raising ``PydanticCustomError("E-...", ...)``; its context may
-    carry ``mend`` and ``at``, the place below the validated value.
+    carry ``fix`` and ``at``, the place below the validated value.
     """
     kind, context = error["type"], error.get("ctx", {})
     loc = (*error["loc"], *context.get("at", ()))
     place = _show(loc, data)
     if kind.startswith("E-"):
-        return Problem(kind, f"{place}: {error['msg']}", context.get("mend"), loc)
+        return Problem(kind, f"{place}: {error['msg']}", context.get("fix"), loc)
     if kind == "extra_forbidden":
         parent = _show(loc[:-1], data)
         return Problem(
@@ -75,10 +75,10 @@ def explain(error: ErrorDetails, data: Any, model: type[BaseModel]) -> Problem:
     message = _SHAPES.get(kind) or error["msg"].removeprefix("Value error, ")
     message = message.removeprefix("Input ")
     got = "" if isinstance(error["input"], dict | list) else f", got {error['input']!r:.60}"
-    mend = None
+    fix = None
     if kind == "string_type" and isinstance(error["input"], bool | int | float):
-        mend = "put it in quotes"
-    return Problem("E-MATRIX-TYPE", f"{place}: {message}{got}", mend, loc)
+        fix = "put it in quotes"
+    return Problem("E-MATRIX-TYPE", f"{place}: {message}{got}", fix, loc)
 
 
 def _show(loc: tuple[str | int, ...], data: Any) -> str:

@@ -36,11 +36,11 @@ class Spec(BaseModel):
 
 
 def problem(
-    id: str, what: str, *, mend: str | None = None, at: Iterable[str | int] = ()
+    id: str, what: str, *, fix: str | None = None, at: Iterable[str | int] = ()
 ) -> PydanticCustomError:
     """What a validator raises to choose its own id and to point below the value it checks."""
     # The message goes in as a parameter: user text may contain braces.
-    return PydanticCustomError(id, "{what}", {"what": what, "mend": mend, "at": tuple(at)})
+    return PydanticCustomError(id, "{what}", {"what": what, "fix": fix, "at": tuple(at)})
 
 
 def _name(value: str) -> str:
@@ -48,7 +48,7 @@ def _name(value: str) -> str:
         raise problem(
             "E-MATRIX-NAME",
             f"{value!r:.80} is not a name",
-            mend="1 to 63 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit",
+            fix="1 to 63 of A-Z a-z 0-9 . _ + -, beginning with a letter or digit",
         )
     return value
 
@@ -66,23 +66,23 @@ def _file(value: Any, info: ValidationInfo) -> Path:
 
 
 def _seconds(value: Any) -> Any:
-    mend = "seconds, or a number with ms, s, m, h or d, such as 90s or 6h"
-    return _with_unit(value, "a duration", DURATION_PATTERN, _UNITS, mend)
+    fix = "seconds, or a number with ms, s, m, h or d, such as 90s or 6h"
+    return _with_unit(value, "a duration", DURATION_PATTERN, _UNITS, fix)
 
 
 def _bytes(value: Any) -> Any:
-    mend = "bytes, or a number with KiB, MiB or GiB, such as 512MiB"
-    found = _with_unit(value, "a size", SIZE_PATTERN, _SIZES, mend)
+    fix = "bytes, or a number with KiB, MiB or GiB, such as 512MiB"
+    found = _with_unit(value, "a size", SIZE_PATTERN, _SIZES, fix)
     return int(found) if isinstance(value, str) else found
 
 
-def _with_unit(value: Any, what: str, pattern: str, units: Mapping[str, float], mend: str) -> Any:
+def _with_unit(value: Any, what: str, pattern: str, units: Mapping[str, float], fix: str) -> Any:
     """A text as a number of the unit that is 1; what is no text is left to the type."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(pattern, value)
     if not match:
-        raise problem("E-MATRIX-TYPE", f"{value!r:.40} is not {what}", mend=mend)
+        raise problem("E-MATRIX-TYPE", f"{value!r:.40} is not {what}", fix=fix)
     return float(value.removesuffix(match[2])) * units[match[2]]
 
 
@@ -133,7 +133,7 @@ def distinct(items: tuple[T, ...], *, key: str = "name") -> tuple[T, ...]:
             raise problem(
                 "E-MATRIX-DUPLICATE",
                 f"{value!r} is already the name of entry {seen[value] + 1}",
-                mend="rename one of them",
+                fix="rename one of them",
                 at=(i, key) if key else (i,),
             )
         seen[value] = i

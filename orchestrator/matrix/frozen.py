@@ -49,7 +49,7 @@ def thaw(data: Mapping[str, Any]) -> Thawed:
         raise InputError(
             "E-FROZEN",
             f"this run was recorded in form {data.get('version')!r}, not {FROZEN_VERSION}",
-            mend="resume it with the version of assay that started it",
+            fix="resume it with the version of assay that started it",
         )
     try:
         return Thawed(

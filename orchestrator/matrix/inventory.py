@@ -77,7 +77,7 @@ class Device(Spec):
     @classmethod
     def _not_from_a_file(cls, value: DeviceClass | None, info: ValidationInfo) -> Any:
         if value is not None and (info.context or {}).get("base"):
-            raise problem("E-MATRIX-KEY", "'profile' is not a key", mend="name a class with 'like'")
+            raise problem("E-MATRIX-KEY", "'profile' is not a key", fix="name a class with 'like'")
         return value
 
     @field_validator("transport")
@@ -100,7 +100,7 @@ class Device(Spec):
                 raise problem(
                     "E-MATRIX-KEY",
                     f"{key!r} is not a runtime",
-                    mend=f"one of {', '.join(RUNTIMES)}",
+                    fix=f"one of {', '.join(RUNTIMES)}",
                     at=(key,),
                 )
         find = _remote if transport.type in ("ssh", "adb") else _local
@@ -155,7 +155,7 @@ def _remote(key: str, path: str, base: Path | None) -> str:
         raise problem(
             "E-MATRIX-TYPE",
             f"{path!r:.80} does not name an interpreter on another machine",
-            mend="an absolute path there, or a bare command name",
+            fix="an absolute path there, or a bare command name",
             at=(key,),
         )
     return path

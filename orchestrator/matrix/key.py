@@ -54,7 +54,7 @@ def stale(unit: str, seen: Key, taken: Key) -> str | None:
     unlike = seen.unlike(taken)
     if unlike is None:
         return None
-    return f"the fingerprint of {unit} is stale: {unlike} (mend: assay fingerprint {unit})"
+    return f"the fingerprint of {unit} is stale: {unlike} (fix: assay fingerprint {unit})"
 
 
 def key_of(environment: Mapping[str, Any]) -> Key:

@@ -66,7 +66,7 @@ def load_inventories(paths: tuple[Path, ...], *, where: str | None = None) -> In
                     "E-MATRIX-DUPLICATE",
                     f"device {device.name!r} is already named at {origin[device.name]}",
                     where=here,
-                    mend="rename one of them",
+                    fix="rename one of them",
                 )
             profile = _profile(document, i, device, folders)
             _check_identity(document, i, device, profile)
@@ -88,7 +88,7 @@ def _profile(
             "E-CLASS-UNKNOWN",
             f"there is no device class {device.like!r}",
             where=document.where(("devices", i, "like")),
-            mend=f"known: {', '.join(class_names(folders))}",
+            fix=f"known: {', '.join(class_names(folders))}",
         )
     found = found or load_class(GENERIC)
     assert found is not None, "the generic class is part of the product"
@@ -113,7 +113,7 @@ def _check_identity(
                 "E-MATRIX-KEY",
                 f"{name!r:.40} is no fact that a device of the class {profile.name} tells",
                 where=document.where(("devices", i, "identity", name)),
-                mend=f"one of {', '.join(sorted(known))}" if known else "leave it out",
+                fix=f"one of {', '.join(sorted(known))}" if known else "leave it out",
             )
 
 
@@ -141,7 +141,7 @@ def _check_serial(
                 f"{device.name} has the adb serial {mine.serial} of {other.name} at"
                 f" {origin[other.name]}, and no `usb` tells them apart",
                 where=document.where(("devices", i, "transport", "serial")),
-                mend="give each the `usb` that `assay devices scan --adb` shows, or remove one",
+                fix="give each the `usb` that `assay devices scan --adb` shows, or remove one",
             )
 
 
@@ -179,7 +179,7 @@ def _check_model(document: yamlfile.Document, file: Parent, loc: yamlfile.Loc) -
             "E-MODEL-SHA256",
             f"{file.path} has sha256 {actual}, the matrix demands {file.sha256}",
             where=document.where((*loc, "sha256")),
-            mend="restore that file, or accept the new one by its sha256",
+            fix="restore that file, or accept the new one by its sha256",
         )
 
 

@@ -83,7 +83,7 @@ class Parent(Spec):
             raise problem(
                 "E-MODEL-FORMAT",
                 f"{path.name!r} has no known model format",
-                mend="a file ending in .onnx or .tflite",
+                fix="a file ending in .onnx or .tflite",
             )
         return path
 
@@ -140,7 +140,7 @@ class ModelSpec(Spec):
             raise problem(
                 "E-MATRIX-TYPE",
                 "`fp32_twin` is the file that `fp32` names, in the other format",
-                mend="one ends in .onnx, the other in .tflite; with a single one, name it `fp32`",
+                fix="one ends in .onnx, the other in .tflite; with a single one, name it `fp32`",
                 at=("fp32_twin",),
             )
         return self
@@ -153,7 +153,7 @@ class ModelSpec(Spec):
                 raise problem(
                     "E-MATRIX-REFERENCE",
                     f"there is no other file {file.compiled_from!r} of this model",
-                    mend=f"files: {', '.join(known)}",
+                    fix=f"files: {', '.join(known)}",
                     at=("files", i, "compiled_from"),
                 )
         return self
@@ -342,7 +342,7 @@ class Matrix(Spec):
                     raise problem(
                         "E-MATRIX-REFERENCE",
                         f"there is no input set {name!r}",
-                        mend=f"inputs: {', '.join(known)}",
+                        fix=f"inputs: {', '.join(known)}",
                         at=("models", i, "inputs"),
                     )
         return self
@@ -354,7 +354,7 @@ class Matrix(Spec):
                 raise problem(
                     "E-MATRIX-CONDITION",
                     f"{text!r}: {why}",
-                    mend="raise gate.ceiling_c or soak at less",
+                    fix="raise gate.ceiling_c or soak at less",
                     at=("conditions", i),
                 )
         return self

@@ -76,7 +76,7 @@ def expand(matrix: Matrix, inventory: Inventory) -> Plan:
         raise InputError(
             "E-SELECT-EMPTY",
             f"matrix {matrix.name!r} has no cell: no runtime fits any model file and device",
-            mend="onnxruntime runs .onnx, litert and tflite-runtime run .tflite; "
+            fix="onnxruntime runs .onnx, litert and tflite-runtime run .tflite; "
             "look at the runtimes' devices and files globs",
         )
     id, count = Counter(c.id for c in cells).most_common(1)[0]
@@ -84,7 +84,7 @@ def expand(matrix: Matrix, inventory: Inventory) -> Plan:
         raise InputError(
             "E-MATRIX-DUPLICATE",
             f"two cells have the ID {id!r}",
-            mend="select each device once, and rename what makes the names run together",
+            fix="select each device once, and rename what makes the names run together",
         )
     return Plan(slots, cells)
 
@@ -104,7 +104,7 @@ def select(cells: Sequence[Cell], patterns: Iterable[str]) -> tuple[Cell, ...]:
         raise InputError(
             "E-SELECT-EMPTY",
             f"no cell matches {' '.join(wanted) or '(no pattern)'!r}{example}",
-            mend="patterns match whole IDs: try a * before and after",
+            fix="patterns match whole IDs: try a * before and after",
         )
     return chosen
 
@@ -185,5 +185,5 @@ def _unfilled(
     return InputError(
         "E-SELECT-DEVICE",
         f"{what} the {kind} {value!r}",
-        mend=f"the inventory has {kind}: {', '.join(sorted(known)) or 'none'}",
+        fix=f"the inventory has {kind}: {', '.join(sorted(known)) or 'none'}",
     )

@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 def _glob(value: str) -> str:
     if not value.strip():
-        raise problem("E-MATRIX-TYPE", "a pattern is empty", mend="'*' fits everything")
+        raise problem("E-MATRIX-TYPE", "a pattern is empty", fix="'*' fits everything")
     return value
 
 

@@ -130,7 +130,7 @@ def _npz(path: Path, array: str) -> int:
                 "E-INPUT-ARRAY",
                 f"there is no array {array!r}",
                 where=str(path),
-                mend=f"it has {known or 'none'}",
+                fix=f"it has {known or 'none'}",
             )
         with archive.open(f"{array}.npy") as file:
             return npy_shape(file, f"{path}[{array}]")[0]

@@ -122,7 +122,7 @@ class Document:
         found.sort(key=lambda p: (p.id == "E-MATRIX-MISSING", self.line(p.loc)))
         first, more = found[0], len(found) - 1
         what = first.what + (f"; and {more} more" if more else "")
-        raise InputError(first.id, what, where=self.where(first.loc), mend=first.mend)
+        raise InputError(first.id, what, where=self.where(first.loc), fix=first.fix)
 
 
 def load(path: Path, model: type[M]) -> M:
@@ -182,9 +182,9 @@ class _Plain:
         self.path = path
         self.values = 0
 
-    def fail(self, node: yaml.Node, id: str, what: str, mend: str | None = None) -> InputError:
+    def fail(self, node: yaml.Node, id: str, what: str, fix: str | None = None) -> InputError:
         where = f"{self.path}:{node.start_mark.line + 1}"
-        return InputError(id, what, where=where, mend=mend)
+        return InputError(id, what, where=where, fix=fix)
 
     def value(self, node: yaml.Node, depth: int = 0) -> Any:
         self.values += 1

@@ -122,7 +122,7 @@ def ask(module: str, *files: Path) -> Any:
         raise _unreadable(where, f"reading it failed: {tail[:200]}") from None
     if "error" in answer:
         named = answer.get("where") or where
-        raise InputError(answer["error"], answer["what"], where=named, mend=answer.get("mend"))
+        raise InputError(answer["error"], answer["what"], where=named, fix=answer.get("fix"))
     return answer
 
 
@@ -160,7 +160,7 @@ def check_parent(int8: ModelInfo, fp32: ModelInfo) -> None:
             "E-FP32-PARENT",
             f"{what}, so it is not the FP32 parent of {int8.path}",
             where=fp32.path,
-            mend="name the float model that this file was quantised from",
+            fix="name the float model that this file was quantised from",
         )
 
     if fp32.quantised:
@@ -212,7 +212,7 @@ def _not_compiled_from(compiled: ModelInfo, source: ModelInfo, what: str) -> Inp
         "E-MODEL-COMPILED",
         f"{what}, so it was not compiled from {source.path}",
         where=compiled.path,
-        mend="name the file that it was compiled from",
+        fix="name the file that it was compiled from",
     )
 
 

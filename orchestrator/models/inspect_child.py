@@ -80,7 +80,7 @@ def no_model(error: Exception, where: str | None = None) -> InputError:
 
 
 def _told(error: InputError) -> str:
-    told = {"error": error.id, "what": error.what, "where": error.where, "mend": error.mend}
+    told = {"error": error.id, "what": error.what, "where": error.where, "fix": error.fix}
     return json.dumps(told)
 
 

@@ -29,7 +29,7 @@ def read_onnx(path: Path) -> dict[str, Any]:
         raise InputError(
             "E-MODEL-EXTERNAL-DATA",
             "its weights are in another file, which its sha256 would not cover",
-            mend="save it as one file (onnx.save without external data)",
+            fix="save it as one file (onnx.save without external data)",
         )
     if not all(v.type.tensor_type.HasField("shape") for v in model.graph.output):
         model = onnx.shape_inference.infer_shapes(model)
@@ -39,7 +39,7 @@ def read_onnx(path: Path) -> dict[str, Any]:
                     "E-MODEL-UNREADABLE",
                     f"the file does not say the shape of its output {value.name!r},"
                     " which is then known only after a run: not supported",
-                    mend="write the output's shape into the file, with as many axes as it has",
+                    fix="write the output's shape into the file, with as many axes as it has",
                 )
     # A newer form than this checker knows is for the runtime on the device to take or refuse.
     stated = model.ir_version

@@ -23,7 +23,7 @@ def read(path: Path) -> Weights:
             from orchestrator.models.read_tflite import read_weights
         return read_weights(path)
     except InputError as error:
-        raise InputError(error.id, error.what, where=str(path), mend=error.mend) from None
+        raise InputError(error.id, error.what, where=str(path), fix=error.fix) from None
     # Parsers of hostile bytes raise anything; each of them means that this file is to blame.
     except Exception as error:
         raise inspect_child.no_model(error, where=str(path)) from error

@@ -105,7 +105,7 @@ def _refuse(what: str) -> NoReturn:
     raise InputError(
         "E-INGEST-RESULT",
         f"not stored: {what}",
-        mend="the result was changed, or run.sh was; run the archive again",
+        fix="the result was changed, or run.sh was; run the archive again",
     )
 
 
@@ -114,5 +114,5 @@ def _other(device: Device, what: str) -> NoReturn:
         "E-INGEST-DEVICE",
         f"not stored: {what}",
         where=device.name,
-        mend="run the archive on the device it was packed for, or correct the inventory",
+        fix="run the archive on the device it was packed for, or correct the inventory",
     )

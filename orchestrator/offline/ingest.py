@@ -139,7 +139,7 @@ class _Received:
                 "E-INGEST-NONCE",
                 f"no archive with the nonce {nonce[:8]!r} left from this store",
                 where=str(self._path),
-                mend="name the store that packed it with --store",
+                fix="name the store that packed it with --store",
             )
         if len(info.out) != len(info.manifest["jobs"]):
             raise self._gone()
@@ -157,7 +157,7 @@ class _Received:
             "E-INGEST-DUPLICATE",
             "its cells are not out: it was ingested before, or taken back with --cancel",
             where=str(self._path),
-            mend="see: assay logs",
+            fix="see: assay logs",
         )
 
     def _hash(self, what: str) -> InputError:
@@ -165,7 +165,7 @@ class _Received:
             "E-INGEST-HASH",
             f"not stored: {what}",
             where=str(self._path),
-            mend="copy the archive again; if that does not help, run the cells again",
+            fix="copy the archive again; if that does not help, run the cells again",
         )
 
 
@@ -207,13 +207,13 @@ def _finished(answer: Answer, packed: PackedJob, manifest: Manifest, folder: Pat
 def _error(answer: Answer, device: str) -> AssayError:
     """As a coordinator makes it of a worker's message (orchestrator.devices.worker)."""
     code, what = answer.code or "E-WORKER-ERROR", shown(one_line(answer.what))
-    mend = shown(one_line(answer.mend)) if answer.mend else None
+    fix = shown(one_line(answer.mend)) if answer.mend else None
     match answer.outcome:
         case "model_error":
-            return ModelError(code, what, where=device, mend=mend)
+            return ModelError(code, what, where=device, fix=fix)
         case "not_available":
-            return NotAvailableError(code, what, where=device, mend=mend)
+            return NotAvailableError(code, what, where=device, fix=fix)
         case "timeout":
-            return DeadlineError(code, what, where=device, mend=mend)
+            return DeadlineError(code, what, where=device, fix=fix)
         case _:
-            return InfraError(code, what, where=device, mend=mend)
+            return InfraError(code, what, where=device, fix=fix)

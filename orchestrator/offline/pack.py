@@ -75,7 +75,7 @@ def pack(
             "E-PACK-DEVICE",
             f"none of the {len(cells)} cells may go to {unit!r}",
             where=run,
-            mend=f"units of these cells: {', '.join(units(cells, frozen))}",
+            fix=f"units of these cells: {', '.join(units(cells, frozen))}",
         )
     orders: dict[str, Order] = {}
 
@@ -93,7 +93,7 @@ def pack(
             "E-PACK-CELLS",
             f"no cell can run on {unit}: {next(iter(kept.values()))}",
             where=run,
-            mend="`assay resume` ends such cells without the device",
+            fix="`assay resume` ends such cells without the device",
         )
     nonce = secrets.token_hex(16)
 
@@ -125,7 +125,7 @@ def cancel(store: Store, run: str, device: str | None = None) -> dict[str, int]:
             "E-PACK-NONE",
             "no packed cell is out" + (f" for {device}" if device else ""),
             where=run,
-            mend="see: assay status",
+            fix="see: assay status",
         )
     back = {info.nonce: packs.take_back(store, info.nonce) for info in out}
     for unit in sorted({info.device for info in out}):
@@ -141,7 +141,7 @@ def waiting(cells: Sequence[CellInfo], globs: Sequence[str], run: str) -> list[C
             "E-PACK-CELLS",
             f"no cell matches {' '.join(globs)!r}",
             where=run,
-            mend="`assay logs` and `assay plan` show their IDs",
+            fix="`assay logs` and `assay plan` show their IDs",
         )
     found = [c for c in matching if c.state is CellState.PENDING]
     if not found:
@@ -151,7 +151,7 @@ def waiting(cells: Sequence[CellInfo], globs: Sequence[str], run: str) -> list[C
             f"none of the {len(matching)} cells waits: {running} running or packed,"
             f" {len(matching) - running} done",
             where=run,
-            mend="packed cells are taken back with `assay pack RUN --cancel`",
+            fix="packed cells are taken back with `assay pack RUN --cancel`",
         )
     return found
 
@@ -169,7 +169,7 @@ def only_unit(cells: Sequence[CellInfo], frozen: FrozenRun, run: str) -> str:
             "E-PACK-DEVICE",
             f"the {len(cells)} cells may go to several units: {', '.join(found)}",
             where=run,
-            mend="choose one with --device",
+            fix="choose one with --device",
         )
     return found[0]
 
@@ -281,5 +281,5 @@ def _unwritable(error: OSError, path: Path) -> InputError:
         "E-PACK-WRITE",
         f"the archive cannot be written: {error.strerror}",
         where=str(path.parent if path.suffix == ".part" else path),
-        mend="choose another folder with --out",
+        fix="choose another folder with --out",
     )

@@ -109,7 +109,7 @@ def _keep(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, path: Pat
             "E-INGEST-HASH",
             f"{member.name[:20]}… has other bytes than it should",
             where=str(path),
-            mend="copy the archive again; if that does not help, run the cells again",
+            fix="copy the archive again; if that does not help, run the cells again",
         )
 
 
@@ -118,5 +118,5 @@ def form(path: Path, what: str) -> InputError:
         "E-INGEST-FORM",
         f"no result of `run.sh`: {what}",
         where=str(path),
-        mend="copy the archive again, as run.sh wrote it",
+        fix="copy the archive again, as run.sh wrote it",
     )

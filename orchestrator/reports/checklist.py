@@ -1,4 +1,4 @@
-"""What `assay devices check` and `facts` print: one line an item, its mend below it."""
+"""What `assay devices check` and `facts` print: one line an item, its fix below it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def checklist(health: Health, marks: Mapping[State, str] = _MARKS) -> str:
     lines = [head]
     for item in health.items:
         lines.append(f"  {marks[item.state]} {item.name:<{width}}  {item.finding}{_id(item)}")
-        if item.mend:
-            lines.append(f"  {' ' * (width + 4)}mend: {item.mend}")
+        if item.fix:
+            lines.append(f"  {' ' * (width + 4)}fix: {item.fix}")
     return "\n".join(lines)
 
 

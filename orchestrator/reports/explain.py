@@ -24,8 +24,8 @@ def page(found: Mapping[str, Any]) -> list[str]:
     lines += [f"  because  {text}" for text in found["because"]]
     if found["blamed"]:
         lines.append(f"  blamed   {found['blamed']}")
-    if found["mend"]:
-        lines.append(f"  mend     {found['mend']}")
+    if found["fix"]:
+        lines.append(f"  fix      {found['fix']}")
     if layers := found.get("layers"):
         lines.append(f"  layers   {layers['what'] if 'error' in layers else headline(layers)}")
     for name, (a, b) in found["changed"].items():

@@ -59,9 +59,9 @@ def distinct(found: Sequence[Found]) -> list[Found]:
 def _line(one: Found) -> str:
     known = f" is {one.known} of the inventory" if one.known else ""
     error = f" [{one.error}]" if one.error else ""
-    mend = f": {one.mend}" if one.mend else ""
+    fix = f": {one.fix}" if one.fix else ""
     notes = f"; {'; '.join(one.notes)}" if one.notes and one.entry is None else ""
-    return _one_line(f"{one.how} {one.address}{known}: {one.says}{notes}{error}{mend}")
+    return _one_line(f"{one.how} {one.address}{known}: {one.says}{notes}{error}{fix}")
 
 
 def _one_line(text: str) -> str:

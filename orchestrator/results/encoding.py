@@ -57,7 +57,7 @@ def decode(data: bytes) -> Finished:
         raise InfraError(
             "E-RESULT-VERSION",
             f"a finished attempt has the form {int(found[1])}, this Assay reads {VERSION}",
-            mend="use the same Assay on the hub and here; the cell is run again",
+            fix="use the same Assay on the hub and here; the cell is run again",
         )
     body = data[len(first) + 1 :]
     if hashlib.sha256(body).hexdigest().encode() != found[2]:

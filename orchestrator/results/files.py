@@ -135,13 +135,13 @@ def of_device(device: str) -> Iterator[None]:
         if error.where is not None or not error.id.startswith("E-RESULT-"):
             raise
         raise InfraError(
-            error.id, error.what, where=device, mend=error.mend, retryable=error.retryable
+            error.id, error.what, where=device, fix=error.fix, retryable=error.retryable
         ) from error
 
 
 def refuse(id: str, what: str) -> NoReturn:
-    raise InfraError(id, REFUSED + what, mend=_MEND)
+    raise InfraError(id, REFUSED + what, fix=_FIX)
 
 
 REFUSED = "the result is refused: "
-_MEND = "suspect the device's storage, memory or link, or the device itself"
+_FIX = "suspect the device's storage, memory or link, or the device itself"

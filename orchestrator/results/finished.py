@@ -60,7 +60,7 @@ def unexpected(error: BaseException, where: str) -> InfraError:
         "E-HUB-ERROR",
         f"carrying out the attempt failed: {type(error).__name__}: {what}",
         where=where,
-        mend="report it with this line; other cells go on, and this one is tried again",
+        fix="report it with this line; other cells go on, and this one is tried again",
     )
 
 

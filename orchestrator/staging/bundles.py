@@ -39,7 +39,7 @@ def keep_bundles(bundles: Iterable[BundleFile], artefacts: Artefacts) -> dict[st
                 "E-BUNDLE-DAMAGED",
                 f"the hermetic bundle {bundle.name!r} has not the sha256 of its manifest",
                 where=bundle.path,
-                mend=f"python -m infra.bundles build --force {bundle.name}",
+                fix=f"python -m infra.bundles build --force {bundle.name}",
             ) from None
         kept[bundle.name] = StagedBundle(sha256=blob.sha256, size=blob.size)
     return kept

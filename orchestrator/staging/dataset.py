@@ -105,7 +105,7 @@ def _check_labels(labels: _Read, count: int, where: str) -> None:
             "E-INPUT-DTYPE",
             f"labels are {values.dtype}, not numbers",
             where=where,
-            mend="give class numbers; their names belong to the model's task",
+            fix="give class numbers; their names belong to the model's task",
         )
     if labels.shape[:1] != (count,):
         raise InputError(
@@ -138,7 +138,7 @@ def _npz(spec: NpzInputs) -> tuple[_Read, _Read | None, dict[str, _Read]]:
                         "E-INPUT-ARRAY",
                         f"there is no array {name!r}",
                         where=str(spec.path),
-                        mend=f"it has {known or 'none'}",
+                        fix=f"it has {known or 'none'}",
                     )
                 size = archive.getinfo(member).file_size
                 with archive.open(member) as file:
@@ -175,7 +175,7 @@ def _array(file: Any, size: int, where: str, limit: int | None) -> _Read:
                 "E-INPUT-PICKLE",
                 "holds pickled Python objects, which are never loaded",
                 where=where,
-                mend="save it as an array of numbers",
+                fix="save it as an array of numbers",
             )
         total = dtype.itemsize
         for n in shape:  # Python integers: a hostile header must not overflow
@@ -191,7 +191,7 @@ def _array(file: Any, size: int, where: str, limit: int | None) -> _Read:
                 "E-INPUT-SIZE",
                 f"{total} bytes, more than {MAX_ARRAY_BYTES} are not read",
                 where=where,
-                mend="set `limit` to fewer samples",
+                fix="set `limit` to fewer samples",
             )
         body = file.read(total)
         if len(body) != total:

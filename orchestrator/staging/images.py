@@ -59,7 +59,7 @@ def _pillow(path: Path) -> Any:
             "E-INPUT-PILLOW",
             "reading pictures needs Pillow, which is not installed",
             where=str(path),
-            mend="pip install pillow (the extra `images` here), or store the pictures in an .npz",
+            fix="pip install pillow (the extra `images` here), or store the pictures in an .npz",
         ) from None
 
 

@@ -68,16 +68,16 @@ def _shaped(x: Array, info: TensorInfo) -> Array:
         return x
     if -1 not in want and [n for n in have if n != 1] == [n for n in want if n != 1]:
         return x.reshape(len(x), *want)
-    mend = None
+    fix = None
     if sorted(have) == sorted(want):
-        mend = "channels first? set layout: nchw"
+        fix = "channels first? set layout: nchw"
     elif -1 not in want and np.prod(have) == np.prod(want):
-        mend = "same number of elements: set layout: flat"
+        fix = "same number of elements: set layout: flat"
     raise InputError(
         "E-INPUT-SHAPE",
         f"samples are {_s(have)} after the layout, the model takes {_s(want)}",
         where=f"input {info.name!r}",
-        mend=mend,
+        fix=fix,
     )
 
 

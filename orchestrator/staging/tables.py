@@ -32,7 +32,7 @@ class Table:
                 "E-INPUT-ARRAY",
                 f"there is no column {name!r}",
                 where=f"{self.path}:1",
-                mend=f"it has {', '.join(self.header)}",
+                fix=f"it has {', '.join(self.header)}",
             )
         at = self.header.index(name)
         return [row[at] for row in self.rows]

@@ -42,13 +42,13 @@ def check(
         if dataset.labels is not None:
             check_labels(task, dataset.labels, _outputs(outputs, len(dataset.x)))
     except TaskError as error:
-        what, mend = error.what, error.mend
+        what, fix = error.what, error.fix
         if not 0 <= task.output < len(outputs) or not _unsaid(outputs[task.output]):
-            raise _mismatch(error.id, names, what, where(loc), mend) from None
+            raise _mismatch(error.id, names, what, where(loc), fix) from None
         what = f"the file does not say the shape of its output {outputs[task.output].name!r}"
         what += ", which is then known only after a run: not supported"
-        mend = "write the output's shape into the file, with as many axes as it has"
-        raise _mismatch(error.id, names, what, where(loc), mend) from None
+        fix = "write the output's shape into the file, with as many axes as it has"
+        raise _mismatch(error.id, names, what, where(loc), fix) from None
 
 
 def _unsaid(output: TensorInfo) -> bool:
@@ -57,10 +57,10 @@ def _unsaid(output: TensorInfo) -> bool:
 
 
 def _mismatch(
-    id: str, names: tuple[str, str, str], what: str, where: str, mend: str | None
+    id: str, names: tuple[str, str, str], what: str, where: str, fix: str | None
 ) -> InputError:
     model, file, inputs = names
-    return InputError(id, f"{model}.{file} on {inputs}: {what}", where=where, mend=mend)
+    return InputError(id, f"{model}.{file} on {inputs}: {what}", where=where, fix=fix)
 
 
 def _outputs(infos: Sequence[TensorInfo], n: int) -> list[Output]:

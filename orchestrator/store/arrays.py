@@ -26,5 +26,5 @@ def malformed(what: str, why: str) -> DamageError:
     return DamageError(
         "E-ARTEFACT-FORMAT",
         f"{what} has not the agreed form: {why}",
-        mend="whatever wrote it was faulty; run the cell again",
+        fix="whatever wrote it was faulty; run the cell again",
     )

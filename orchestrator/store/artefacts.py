@@ -190,7 +190,7 @@ def _missing(path: Path) -> DamageError:
         "E-ARTEFACT-MISSING",
         "an artefact is not there",
         where=str(path),
-        mend="restore it from a backup, or run the cell again",
+        fix="restore it from a backup, or run the cell again",
     )
 
 
@@ -199,5 +199,5 @@ def _corrupt(path: Path, found: str, expect: str | None = None) -> DamageError:
         "E-ARTEFACT-CORRUPT",
         f"artefact {expect or path.name} has content {found}",
         where=str(path),
-        mend="delete the file and restore it, or run the cell again",
+        fix="delete the file and restore it, or run the cell again",
     )

@@ -22,7 +22,7 @@ def database_fault(error: BaseException, path: Path) -> AssayError:
                 "E-STORE-LOCKED",
                 "another process holds the store's write lock",
                 where=where,
-                mend="wait for it or stop it, then: assay resume",
+                fix="wait for it or stop it, then: assay resume",
             )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return _read_only(where)
@@ -35,7 +35,7 @@ def database_fault(error: BaseException, path: Path) -> AssayError:
                 "E-STORE-OPEN",
                 "the store cannot be opened",
                 where=where,
-                mend="check that folder and file may be read and written",
+                fix="check that folder and file may be read and written",
                 retryable=False,
             )
         case _:
@@ -49,7 +49,7 @@ def corrupt(error: BaseException, path: Path) -> InfraError:
         "E-STORE-CORRUPT",
         f"not a readable Assay database ({error})",
         where=str(path),
-        mend="restore it from a backup or move it away",
+        fix="restore it from a backup or move it away",
         retryable=False,
     )
 
@@ -67,7 +67,7 @@ def file_fault(error: OSError, path: Path) -> AssayError:
                 "E-STORE-OPEN",
                 f"{error.strerror or type(error).__name__}",
                 where=where,
-                mend="check the store's folder",
+                fix="check the store's folder",
                 retryable=False,
             )
 
@@ -81,7 +81,7 @@ def value_fault(error: BaseException, path: Path) -> AssayError:
 
 def missing(path: Path) -> AssayError:
     return InputError(
-        "E-STORE-MISSING", "there is no store here", where=str(path), mend="run: assay run MATRIX"
+        "E-STORE-MISSING", "there is no store here", where=str(path), fix="run: assay run MATRIX"
     )
 
 
@@ -89,7 +89,7 @@ def stale(device: str | None, token: int) -> AssayError:
     return InfraError(
         "E-LEASE-STALE",
         f"token {token} for {device or 'no device'} is not the current lease",
-        mend="the device was given to another coordinator; this result is not counted",
+        fix="the device was given to another coordinator; this result is not counted",
         retryable=False,
     )
 
@@ -100,7 +100,7 @@ def copied(device: str, there: str, here: str) -> AssayError:
         f"another copy of this store, at {there}, has driven it since the two were one; this one,"
         f" at {here}, may not",
         where=device,
-        mend="go on with that copy, or with this one after: assay store adopt",
+        fix="go on with that copy, or with this one after: assay store adopt",
         retryable=False,
     )
 
@@ -110,7 +110,7 @@ def _read_only(where: str) -> AssayError:
         "E-STORE-READONLY",
         "the store may not be written",
         where=where,
-        mend="check owner and permissions of the folder and the files in it",
+        fix="check owner and permissions of the folder and the files in it",
         retryable=False,
     )
 
@@ -120,6 +120,6 @@ def _disk_full(where: str) -> AssayError:
         "E-DISK-FULL",
         "no space left for the store",
         where=where,
-        mend="free some space, then: assay resume",
+        fix="free some space, then: assay resume",
         retryable=False,
     )

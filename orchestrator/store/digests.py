@@ -96,7 +96,7 @@ def damaged(what: str, why: str) -> DamageError:
     return DamageError(
         "E-STORE-DAMAGED",
         f"the record of {what} is damaged: {why}",
-        mend="restore the store from a backup, or run the cell again",
+        fix="restore the store from a backup, or run the cell again",
     )
 
 

@@ -61,7 +61,7 @@ def claim(
                 "E-PACK-CELLS",
                 f"no cell that waits can go to {device}",
                 where=run,
-                mend="see: assay status, assay logs",
+                fix="see: assay status, assay logs",
             )
         claims = [_claim(connection, run, cell, device) for cell in chosen]
         data = manifest(claims)
@@ -100,7 +100,7 @@ def finish(store: Store, nonce: str, records: Mapping[str, AttemptRecord]) -> di
                 raise InfraError(
                     "E-LEASE-STALE",
                     f"attempt {attempt} is not out with archive {nonce[:8]}",
-                    mend="its cell was taken back; this result is not counted",
+                    fix="its cell was taken back; this result is not counted",
                     retryable=False,
                 )
             store.artefacts.require(record.artefacts.values())

@@ -33,7 +33,7 @@ def slots_of(cells: Sequence[CellSpec]) -> dict[str, Sequence[str]]:
                 "E-SLOTS",
                 f"slot {slot!r} is left without a unit of its own"
                 f" (candidates: {', '.join(units) or 'none'})",
-                mend="add a unit to the inventory or ask for fewer",
+                fix="add a unit to the inventory or ask for fewer",
             )
     return found
 

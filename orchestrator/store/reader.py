@@ -72,7 +72,7 @@ class Reader:
         if run_id is None:
             if newest := self.runs(1):
                 return newest[0]
-            raise InputError("E-RUN-UNKNOWN", "no run has been made yet", mend="see: assay run")
+            raise InputError("E-RUN-UNKNOWN", "no run has been made yet", fix="see: assay run")
         # substr and not LIKE: names may hold LIKE's wildcards.
         found = self._query(
             f"{RUN} WHERE substr(id, 1, length(:id)) = :id ORDER BY id LIMIT 3", {"id": run_id}
@@ -82,10 +82,10 @@ class Reader:
             raise InputError(
                 "E-RUN-AMBIGUOUS",
                 f"{run_id!r} fits several runs: {', '.join(row['id'] for row in found)}",
-                mend="give more of the ID",
+                fix="give more of the ID",
             )
         if not found or not run_id:
-            raise InputError("E-RUN-UNKNOWN", f"no run {run_id!r}", mend="list them: assay status")
+            raise InputError("E-RUN-UNKNOWN", f"no run {run_id!r}", fix="list them: assay status")
         return self._run((exact or found)[0])
 
     def frozen(self, run_id: str) -> Json:
@@ -94,7 +94,7 @@ class Reader:
             "SELECT id, name, retry_infra, created, frozen, digest FROM run WHERE id = :id", run_id
         )
         if damage := damage_of("run", row, f"run {run_id}"):
-            raise InputError("E-FROZEN", damage.what, where=run_id, mend=damage.mend)
+            raise InputError("E-FROZEN", damage.what, where=run_id, fix=damage.fix)
         try:
             return as_object(row["frozen"])
         except ValueError as error:

@@ -87,7 +87,7 @@ class _Rows:
                         "E-STORE-CORRUPT",
                         f"the database says of itself: {why}",
                         where=str(self._store.database.path),
-                        mend="restore it from a backup",
+                        fix="restore it from a backup",
                     )
 
     def attempts(self) -> None:

@@ -25,14 +25,14 @@ def check(revision: str, path: Path) -> None:
             "E-STORE-OLD",
             f"the store has schema {revision}, this Assay needs {HEAD}",
             where=str(path),
-            mend="run: assay store upgrade",
+            fix="run: assay store upgrade",
             retryable=False,
         )
     raise InfraError(
         "E-STORE-NEW",
         f"the store has schema {revision}, made by a newer Assay; this one knows up to {HEAD}",
         where=str(path),
-        mend="upgrade Assay on this machine",
+        fix="upgrade Assay on this machine",
         retryable=False,
     )
 
@@ -42,6 +42,6 @@ def foreign(path: Path) -> InfraError:
         "E-STORE-CORRUPT",
         "the database has tables, but none of them is Assay's",
         where=str(path),
-        mend="move the file away or choose another folder",
+        fix="move the file away or choose another folder",
         retryable=False,
     )

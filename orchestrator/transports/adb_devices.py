@@ -151,7 +151,7 @@ def diagnose(devices: Sequence[AdbDevice], settings: AdbSettings, name: str) -> 
         return InfraError(
             "E-ADB-AMBIGUOUS",
             f"{name}: {len(found)} devices have the serial {settings.serial} ({places})",
-            mend="give each its USB path as `usb` in the inventory",
+            fix="give each its USB path as `usb` in the inventory",
             retryable=False,
         )
     if not _is_where_recorded(found[0], settings):
@@ -163,7 +163,7 @@ def absent(name: str, settings: AdbSettings) -> InfraError:
     return InfraError(
         "E-ADB-ABSENT",
         f"{name}: the adb server on port {settings.server_port} sees no {settings.serial}",
-        mend="check cable, power and USB debugging, and that no other adb server holds it",
+        fix="check cable, power and USB debugging, and that no other adb server holds it",
     )
 
 
@@ -171,7 +171,7 @@ def held(name: str, settings: AdbSettings, port: int) -> InfraError:
     return InfraError(
         "E-ADB-HELD",
         f"{name}: {settings.serial} is held by the adb server on port {port}",
-        mend=f"stop that server, or share it with `server_port: {port}` in the inventory",
+        fix=f"stop that server, or share it with `server_port: {port}` in the inventory",
         retryable=False,
     )
 
@@ -180,7 +180,7 @@ def moved(name: str, serial: str, recorded: str | None, now: str | None) -> Infr
     return InfraError(
         "E-ADB-IDENTITY",
         f"{name}: {serial} is at {now or 'no USB path'}, not at {recorded or 'the network'}",
-        mend="put it back; once you know that it is the same unit, correct `usb` in the inventory,"
+        fix="put it back; once you know that it is the same unit, correct `usb` in the inventory,"
         " or run again where it names none",
         retryable=False,
     )
@@ -190,7 +190,7 @@ def other_build(name: str, recorded: str, now: str) -> InfraError:
     return InfraError(
         "E-ADB-IDENTITY",
         f"{name}: its fingerprint is {now or 'not set'}, not {recorded}",
-        mend="another unit or system: correct `fingerprint` in the inventory if it is meant",
+        fix="another unit or system: correct `fingerprint` in the inventory if it is meant",
         retryable=False,
     )
 
@@ -203,25 +203,25 @@ def wrong_state(name: str, device: AdbDevice) -> InfraError:
             return InfraError(
                 "E-ADB-UNAUTHORIZED",
                 what,
-                mend="unlock the phone and accept this computer's key, with `always allow`",
+                fix="unlock the phone and accept this computer's key, with `always allow`",
                 retryable=False,
             )
         case "offline" | "connecting" | "authorizing" | "detached":
             return InfraError(
-                "E-ADB-OFFLINE", what, mend="wait a moment; else replug it or restart its adbd"
+                "E-ADB-OFFLINE", what, fix="wait a moment; else replug it or restart its adbd"
             )
         case state if state == NO_PERMISSIONS:
             return InfraError(
                 "E-ADB-PERMISSION",
                 f"{name}: this user may not open {device.serial} at {device.usb or 'its USB port'}",
-                mend="add a udev rule (package android-sdk-platform-tools-common) and replug it",
+                fix="add a udev rule (package android-sdk-platform-tools-common) and replug it",
                 retryable=False,
             )
         case _:
             return InfraError(
                 "E-ADB-STATE",
                 f"{name}: {device.serial} is in the state {device.state!r}",
-                mend="boot it into Android (`adb reboot`)",
+                fix="boot it into Android (`adb reboot`)",
                 retryable=False,
             )
 
@@ -229,13 +229,13 @@ def wrong_state(name: str, device: AdbDevice) -> InfraError:
 def unaddressable(device: AdbDevice) -> InfraError:
     """The error for a ready device whose serial cannot stand in an inventory."""
     if device.serial == NO_SERIAL:
-        why, mend = "it has no serial number", "have its maker's tools give it one"
+        why, fix = "it has no serial number", "have its maker's tools give it one"
     else:
-        why, mend = "its serial holds what no inventory entry may", "rename it"
+        why, fix = "its serial holds what no inventory entry may", "rename it"
     return InfraError(
         "E-ADB-SERIAL",
         f"{device.serial} cannot be addressed by its serial: {why}",
-        mend=f"{mend}, or reach it as HOST:PORT over the network (`adb tcpip 5555`)",
+        fix=f"{fix}, or reach it as HOST:PORT over the network (`adb tcpip 5555`)",
         retryable=False,
     )
 
@@ -246,6 +246,6 @@ def unnumbered(name: str, settings: AdbSettings) -> InfraError:
         "E-ADB-SERVER",
         f"{name}: the adb server on port {settings.server_port} gives {settings.serial} no"
         " transport_id",
-        mend="platform-tools 28 or newer is needed",
+        fix="platform-tools 28 or newer is needed",
         retryable=False,
     )

@@ -83,7 +83,7 @@ class AdbProcess:
         return InfraError(
             "E-REMOTE-SHELL",
             f"{self._device}: its shell {what}",
-            mend="adb's shell must be a POSIX shell",
+            fix="adb's shell must be a POSIX shell",
             retryable=False,
         )
 

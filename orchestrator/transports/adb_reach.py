@@ -102,6 +102,6 @@ def too_old(name: str) -> InfraError:
     return InfraError(
         "E-ADB-OLD",
         f"{name}: its adb has no shell protocol, so no exit status can be trusted",
-        mend="Android 7 or newer is needed",
+        fix="Android 7 or newer is needed",
         retryable=False,
     )

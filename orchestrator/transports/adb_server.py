@@ -109,7 +109,7 @@ class AdbServer:
             raise InfraError(
                 "E-LINK",
                 f"the adb server on port {self.port} does not answer: {error}",
-                mend="somebody ended it; the next attempt starts it again",
+                fix="somebody ended it; the next attempt starts it again",
             ) from error
 
     def devices(self) -> list[AdbDevice]:
@@ -165,7 +165,7 @@ class AdbServer:
             raise InfraError(
                 "E-ADB-CONNECT",
                 f"adb cannot reach {address}: {said or 'it does not say why'}",
-                mend="check address and wireless debugging; pair first where Android asks for it",
+                fix="check address and wireless debugging; pair first where Android asks for it",
             )
         return said
 
@@ -185,7 +185,7 @@ class AdbServer:
         raise InfraError(
             "E-ADB-PAIR",
             f"no pairing with {address}: {'this adb cannot pair' if old else said or 'no reason'}",
-            mend="pairing needs platform-tools 30 or newer"
+            fix="pairing needs platform-tools 30 or newer"
             if old
             else "open `Pair device with pairing code` again: code and port change every time",
             retryable=False,
@@ -213,11 +213,11 @@ class AdbServer:
             time.sleep(0.05)
         return running
 
-    def _unusable(self, what: str, mend: str = "set another `server_port`") -> InfraError:
+    def _unusable(self, what: str, fix: str = "set another `server_port`") -> InfraError:
         return InfraError(
             "E-ADB-SERVER",
             f"the adb server on port {self.port} {what}",
-            mend=mend,
+            fix=fix,
             retryable=False,
         )
 
@@ -235,7 +235,7 @@ def missing(adb: str, why: str) -> InfraError:
     return InfraError(
         "E-ADB-MISSING",
         f"the program {adb} {why}",
-        mend="install adb (Debian: apt install adb) or name it as `adb` in the inventory",
+        fix="install adb (Debian: apt install adb) or name it as `adb` in the inventory",
         retryable=False,
     )
 

@@ -31,7 +31,7 @@ def link_down(device: str, why: object) -> InfraError:
     return InfraError(
         "E-LINK",
         f"the link to {device} is down: {str(why) or type(why).__name__}",
-        mend="check its power and network",
+        fix="check its power and network",
     )
 
 
@@ -39,7 +39,7 @@ def deadline(device: str, what: str, seconds: float, note: str = "") -> Deadline
     return DeadlineError(
         "E-DEADLINE",
         f"{device}: {what} did not end within {seconds:g} s{note}",
-        mend="raise the timeout if the device is only slow",
+        fix="raise the timeout if the device is only slow",
     )
 
 
@@ -47,7 +47,7 @@ def silence(device: str, seconds: float) -> DeadlineError:
     return DeadlineError(
         "E-SILENCE",
         f"{device}: no line from the worker for {seconds:g} s",
-        mend="the device or its link hangs; raise the silence timeout if it is only slow",
+        fix="the device or its link hangs; raise the silence timeout if it is only slow",
     )
 
 
@@ -55,7 +55,7 @@ def line_too_long(device: str) -> InfraError:
     return InfraError(
         "E-WORKER-GARBAGE",
         f"{device}: the worker sent a line of more than {MAX_LINE} bytes",
-        mend="something other than the worker writes to its stdout; see its stderr in the log",
+        fix="something other than the worker writes to its stdout; see its stderr in the log",
     )
 
 
@@ -69,7 +69,7 @@ def disk_full(device: str, path: object) -> InfraError:
     return InfraError(
         "E-DISK-FULL",
         f"{device}: no space left for {path}",
-        mend="free space on the device or give it another root",
+        fix="free space on the device or give it another root",
         retryable=False,
     )
 
@@ -78,7 +78,7 @@ def permission(device: str, path: object, why: str = "permission denied") -> Inf
     return InfraError(
         "E-REMOTE-PERMISSION",
         f"{device}: {path}: {why}",
-        mend="give the device a root its user may write to",
+        fix="give the device a root its user may write to",
         retryable=False,
     )
 

@@ -265,6 +265,6 @@ def _session(transport: paramiko.Transport, device: str, timeout: float) -> para
                 raise InfraError(
                     "E-SSH-SESSIONS",
                     f"{device}: sshd opens no further session on this connection: {error.text}",
-                    mend="raise MaxSessions in its sshd_config",
+                    fix="raise MaxSessions in its sshd_config",
                 ) from error
             time.sleep(0.05)

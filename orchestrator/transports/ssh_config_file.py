@@ -307,4 +307,4 @@ def _port(value: str) -> str:
 
 
 def _refused(what: str, where: str) -> InputError:
-    return InputError("E-SSH-CONFIG", what, where=where, mend="or set `config: false`")
+    return InputError("E-SSH-CONFIG", what, where=where, fix="or set `config: false`")

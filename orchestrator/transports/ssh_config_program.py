@@ -115,7 +115,7 @@ def _output(command: list[str], text: bytes, file: str) -> str:
             "E-SSH-CONFIG",
             f"ssh -G gave no answer within {PATIENCE:g} s",
             where=file,
-            mend="does a command of Match exec hang?",
+            fix="does a command of Match exec hang?",
         ) from None
     finally:
         if process.returncode is None:
@@ -140,4 +140,4 @@ def _wrong(said: list[str], file: str, status: int) -> InputError:
             where = f"{name}:{place[2]}"
             break
     what = shown(": ".join(reversed(before)), 400) or f"ssh -G ended with {status}"
-    return InputError("E-SSH-CONFIG", what, where=where, mend="or set `config: false`")
+    return InputError("E-SSH-CONFIG", what, where=where, fix="or set `config: false`")

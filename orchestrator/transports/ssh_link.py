@@ -92,7 +92,7 @@ class Link:
                 "E-SSH-JUMP",
                 f"{device}: gateway {nearer.host} port {nearer.port} opens no connection to"
                 f" {endpoint.host} port {endpoint.port}: {why}",
-                mend="is the device on, and does the gateway forward (AllowTcpForwarding)?",
+                fix="is the device on, and does the gateway forward (AllowTcpForwarding)?",
             ) from error
         return Tunnel(channel, 4 * settings.keepalive)
 
@@ -192,7 +192,7 @@ def verify(transport: paramiko.Transport, endpoint: Endpoint, device: str) -> No
             raise InfraError(
                 "E-SSH-HOSTKEY-UNKNOWN",
                 f"{device}: the host key is not in {files}: {shown}",
-                mend=f"compare it with the device's own, then `assay devices trust {device}`",
+                fix=f"compare it with the device's own, then `assay devices trust {device}`",
                 retryable=False,
             )
         case Standing.CHANGED | Standing.REVOKED:
@@ -200,7 +200,7 @@ def verify(transport: paramiko.Transport, endpoint: Endpoint, device: str) -> No
             raise InfraError(
                 "E-SSH-HOSTKEY",
                 f"{device}: the host key is {was} in {files}: {shown}",
-                mend="find out why before trusting it: the device was set up anew, or it is "
+                fix="find out why before trusting it: the device was set up anew, or it is "
                 "another machine",
                 retryable=False,
             )
@@ -240,7 +240,7 @@ def _unreachable(
         "E-SSH-UNREACHABLE",
         f"{device}: no ssh connection to {endpoint.host} port {endpoint.port}{endpoint.through}:"
         f" {why}",
-        mend="is it on, and is this its address?",
+        fix="is it on, and is this its address?",
     )
 
 

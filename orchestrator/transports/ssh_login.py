@@ -61,7 +61,7 @@ class _Login:
             "E-SSH-AUTH",
             f"{self._device}: {self._endpoint.user}@{self._endpoint.host} refused the login: {why}"
             + (f"; it said: {said}" if said else ""),
-            mend="put a public key of yours into its authorized_keys, or set `user` and `key`",
+            fix="put a public key of yours into its authorized_keys, or set `user` and `key`",
             retryable=False,
         )
 

@@ -57,7 +57,7 @@ class RemoteProcess:
         return InfraError(
             "E-REMOTE-SHELL",
             f"{self._device}: {what}",
-            mend="the user needs a shell that runs sh, without a forced command",
+            fix="the user needs a shell that runs sh, without a forced command",
             retryable=False,
         )
 

@@ -136,11 +136,11 @@ def _without(text: str, entries: list[Entry], host: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _conflict(endpoint: Endpoint, key: HostKey, what: str, mend: str) -> InfraError:
+def _conflict(endpoint: Endpoint, key: HostKey, what: str, fix: str) -> InfraError:
     return InfraError(
         "E-SSH-HOSTKEY",
         f"{' or '.join(map(str, endpoint.known_hosts))} {what}: {key.host_name}",
-        mend=mend,
+        fix=fix,
         retryable=False,
     )
 

@@ -68,7 +68,7 @@ class TaskError(InputError):
     """Outputs, labels or inputs do not have the form that the task needs."""
 
     def __init__(self, what: str) -> None:
-        super().__init__("E-TASK-MISMATCH", what, mend="check the model's task and its labels")
+        super().__init__("E-TASK-MISMATCH", what, fix="check the model's task and its labels")
 
     def __reduce__(self) -> tuple[type[TaskError], tuple[str]]:
         return TaskError, (self.what,)

@@ -208,7 +208,7 @@ def test_without_a_fingerprint_a_unit_runs_in_full(desk: Desk) -> None:
     done = desk.run("plan", "--by-class")
     assert done.out.splitlines()[4] == "new-cnn.u8s8-digits-clean-ort"
     assert done.err == (
-        "assay: no fingerprint of new:onnxruntime: in full (mend: assay fingerprint new)\n"
+        "assay: no fingerprint of new:onnxruntime: in full (fix: assay fingerprint new)\n"
     )
     assert "stands for one, three, odd" in done.out
 
@@ -234,7 +234,7 @@ def test_a_fingerprint_of_another_build_stands_for_nobody(desk: Desk) -> None:
     again = desk.run("plan", "--by-class")
     assert " stands for " not in again.out
     assert "assay: in full: the fingerprint of one is stale: " in again.err
-    assert again.err.count("(mend: assay fingerprint ") == len(UNITS)
+    assert again.err.count("(fix: assay fingerprint ") == len(UNITS)
     found = assay("classes", "--json", store=desk.store)
     assert (found.json["classes"], found.json["tested"]["pairs"]) == ([], 0)
     assert [s["name"] for s in found.json["stale"]] == [f"{u}:onnxruntime" for u in sorted(UNITS)]

@@ -21,7 +21,7 @@ from tests.support import sshd
 from tests.support.cli import REPO, Done, assay, start, until
 from tests.support.tiny import Tiny
 
-SCHEMA = json.loads((REPO / "orchestrator/reports/schema/check-1.json").read_text())
+SCHEMA = json.loads((REPO / "orchestrator/reports/schema/check-2.json").read_text())
 CODES = {"ok": 0, "bad": 3, "unknown": 5}
 LAB = ("-i", REPO / "matrices" / "inventories" / "lab.yaml")
 
@@ -103,7 +103,7 @@ def test_a_host_key_that_nobody_vouched_for(bench: Bench, server: sshd.Sshd) -> 
     assert wrong(bench.items()) == {"reachable": "E-SSH-HOSTKEY-UNKNOWN"}
     text = bench.check().out
     assert "✗ reachable" in text
-    assert "mend: " in text
+    assert "fix: " in text
     assert "assay devices trust board" in text
 
 

@@ -42,7 +42,7 @@ def explain(store: Path, *arguments: str, code: int = 0) -> list[dict[str, objec
     run = assay("status", "--json", store=store).json["runs"][0]["id"]
     done = assay("explain", *arguments, "--run", run, "--json", store=store)
     assert done.code == code, done.err
-    assert done.json["schema"] == "assay.explain/1"
+    assert done.json["schema"] == "assay.explain/2"
     pairs: list[dict[str, object]] = done.json["pairs"]
     return pairs
 
@@ -79,7 +79,7 @@ def test_the_page_and_the_line_say_the_same(store: Path) -> None:
     assert brief[0].startswith("cnn.int8 one/lite / one/ref: rounding × kernels (possible)")
     assert "95 % CI" in brief[0]
     assert [line.split()[0] for line in page[1:]] == [
-        *("because", "mend", "differs", "bits", "codes", "right", "attempts")
+        *("because", "fix", "differs", "bits", "codes", "right", "attempts")
     ]
 
 
@@ -144,7 +144,7 @@ def test_a_fingerprint_of_another_build_is_not_used_and_said_to_be_stale(
     because = found["because"]
     assert isinstance(because, list)
     assert because[-1].startswith("the fingerprint of two is stale: another build of runtime")
-    assert because[-1].endswith("(mend: assay fingerprint two)")
+    assert because[-1].endswith("(fix: assay fingerprint two)")
 
 
 def test_what_is_damaged_is_named_and_the_rest_still_answers(tmp_path: Path) -> None:

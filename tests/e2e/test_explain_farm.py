@@ -128,7 +128,7 @@ def test_the_depthwise_net_saturates_on_haswell(ran: Judged) -> None:
     found = explain(ran, "digits.u8s8", "host", "qemu-haswell", "--layers")
     assert (found["mechanism"], found["factors"]) == ("saturation", ["core"])
     assert (found["confidence"], found["blamed"]) == ("certain", "qemu-haswell/ort")
-    assert "reduce_range" in found["mend"]
+    assert "reduce_range" in found["fix"]
     layers = found["layers"]
     first = layers["operators"][layers["first"]]
     assert (first["kind"], first["guilty"]) == ("QLinearConv", True)
@@ -169,7 +169,7 @@ def test_kws_qdq_saturates_on_haswell(ran: Judged) -> None:
     found = explain(ran, "kws.qdq", "host", "qemu-haswell")
     assert (found["mechanism"], found["factors"]) == ("saturation", ["core"])
     assert found["blamed"] == "qemu-haswell/ort"
-    assert "x64quantprecision" in found["mend"]
+    assert "x64quantprecision" in found["fix"]
 
 
 def test_kws_int8_is_identical_for_relus_clamp_what_differs(ran: Judged) -> None:

@@ -52,7 +52,7 @@ def test_carried_state_is_found_where_it_is_not_reset(tmp_path: Path) -> None:
     assert told.code == 0, told
     (why,) = told.json["pairs"]
     assert (why["mechanism"], why["blamed"]) == ("state carry-over", "bench/off")
-    assert why["mend"] == "reset the model's state between samples"
+    assert why["fix"] == "reset the model's state between samples"
 
     assert "<dt>order</dt><dd>state carry-over: " in report.read_text()
     lines = [x for x in assay("signoff", store=store).out.splitlines() if "carry-over: " in x]

@@ -1,4 +1,4 @@
-"""Damaged artefacts: `assay store check` finds them, a sign-off names them, a run mends them."""
+"""Damaged artefacts: `assay store check` finds them, a sign-off names them, a run replaces them."""
 
 from __future__ import annotations
 

@@ -315,7 +315,7 @@ def add(a: int, b: int) -> int:
 def fail(kind: str) -> None:
     raise {
         "value": ValueError("three"),
-        "model": ModelError("E-MODEL-LOAD", "no", where="m.onnx", mend="another"),
+        "model": ModelError("E-MODEL-LOAD", "no", where="m.onnx", fix="another"),
         "input": InputError("E-INPUT-NAN", "sample 7 is NaN", where="x.npz"),
         "infra": InfraError("E-LINK", "gone", retryable=False),
         "deadline": DeadlineError("E-SILENCE", "nothing heard"),

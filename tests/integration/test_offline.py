@@ -666,7 +666,7 @@ def test_a_cell_that_takes_too_long_is_ended(farm: Farm, tiny: Tiny) -> None:
     ],
     ids=["damaged", "missing", "manifest"],
 )
-def test_what_can_be_mended_there_makes_no_result(
+def test_what_can_be_fixed_there_makes_no_result(
     farm: Farm, tiny: Tiny, spoil: Callable[[Path], Any], said: str
 ) -> None:
     packed = farm.pack(farm.queued(tiny))

@@ -170,7 +170,7 @@ def test_artefacts_are_named_by_content_and_kept_once(tmp_path: Path) -> None:
     assert artefacts.put_bytes(b"").size == 0
 
 
-def test_a_spoilt_artefact_is_never_handed_out_and_a_new_put_mends_it(tmp_path: Path) -> None:
+def test_a_spoilt_artefact_is_never_handed_out_and_a_new_put_replaces_it(tmp_path: Path) -> None:
     artefacts = Artefacts(tmp_path)
     blob = artefacts.put_bytes(b"abcdef")
     for spoilt in (b"abcdeX", b"abc"):

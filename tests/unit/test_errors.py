@@ -114,7 +114,7 @@ def shown(call: ast.Call, bases: list[str]) -> Iterator[tuple[str, Exit]]:
 
 def documented() -> list[tuple[str, int, str, str]]:
     text = (ROOT / "docs" / "errors.md").read_text()
-    return [(id, int(code), when, mend) for id, code, when, mend in ROW.findall(text)]
+    return [(id, int(code), when, fix) for id, code, when, fix in ROW.findall(text)]
 
 
 def test_the_list_is_complete_and_names_nothing_that_is_gone() -> None:
@@ -169,7 +169,7 @@ def error_classes() -> list[type[AssayError]]:
 @pytest.mark.parametrize("way", ["pickle", "copy"])
 def test_errors_cross_process_borders_whole(cls: type[AssayError], way: str) -> None:
     try:
-        error = cls("E-LINK", "what {x}", where="m.yaml:3", mend="so")
+        error = cls("E-LINK", "what {x}", where="m.yaml:3", fix="so")
     except TypeError:
         error = cls("what {x}")  # type: ignore[call-arg]  # a class with an ID of its own
     back = pickle.loads(pickle.dumps(error)) if way == "pickle" else copy.copy(error)
@@ -185,7 +185,7 @@ def test_whether_to_retry_survives_pickling() -> None:
 
 
 def test_an_error_is_one_line_whatever_it_quotes() -> None:
-    text = str(InputError("E-USAGE", "one\ntwo\r\n  three", where="a\nb", mend="do\nthis"))
+    text = str(InputError("E-USAGE", "one\ntwo\r\n  three", where="a\nb", fix="do\nthis"))
     assert text == "a b: one two three (do this) [E-USAGE]"
 
 

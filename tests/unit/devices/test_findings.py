@@ -80,7 +80,7 @@ def test_the_unit_that_was_seen_before(
     assert found.state is state
     assert (found.error == "E-DEVICE-IDENTITY") is (state is BAD)
     if state is BAD:
-        assert "--accept" in (found.mend or "")
+        assert "--accept" in (found.fix or "")
 
 
 def test_only_what_is_known_is_remembered() -> None:
@@ -119,7 +119,7 @@ def test_whether_it_is_of_its_class(class_: str, told: dict[str, Value], state: 
     found = findings.recognised(device(class_), known(class_), facts(**told), fitting)
     assert found.state is state
     if class_ == "rpi5":
-        assert "rpi4" in (found.mend or ""), "it says which class it looks like"
+        assert "rpi4" in (found.fix or ""), "it says which class it looks like"
 
 
 def test_a_class_without_a_file_is_said_to_be_any_linux_device() -> None:
@@ -215,15 +215,15 @@ def test_throttle_history(
     assert words in found.finding
 
 
-def test_a_forced_thermal_status_is_told_with_its_mend() -> None:
+def test_a_forced_thermal_status_is_told_with_its_fix() -> None:
     text = "IsStatusOverride: true\nThermal Status: 0\nHAL Ready: true\n"
     values = {
         k: v for k, v in PARSERS["thermalservice"]({"": text}).items() if not isinstance(v, str)
     }
     found = findings.throttling(facts(), values, known("android-arm64"))
     assert found.state is UNKNOWN
-    assert found.mend is not None
-    assert "thermalservice reset" in found.mend
+    assert found.fix is not None
+    assert "thermalservice reset" in found.fix
 
 
 def test_throttle_flags_that_only_the_facts_tell() -> None:
@@ -256,7 +256,7 @@ def test_a_reading_that_is_not_believed_is_a_line_and_never_cool() -> None:
     (line,) = findings.doubtful(doubts)
     assert line.state is UNKNOWN
     assert "98 °C or 9.8 °C or 0.098 °C: unknown" in line.finding
-    assert "`units`" in (line.mend or "")
+    assert "`units`" in (line.fix or "")
     assert findings.doubtful({}) == []
     (many,) = findings.doubtful({f"load/{i}": "reads 101 %" for i in range(9)})
     assert many.finding.endswith("; and 6 more")

@@ -172,7 +172,7 @@ def test_every_unit_of_a_fuzzed_listing_is_a_line_of_the_scan(
         monkeypatch.setattr(adb, "list_devices", lambda *_: devices)
         found = scan.scan_adb("adb", 5137, (), classes)
         assert [one.address for one in found] == [device.serial for device in devices]
-        assert all(one.error == "E-LINK" or (one.error and one.mend) for one in found)
+        assert all(one.error == "E-LINK" or (one.error and one.fix) for one in found)
         assert len(rendered(found, 0).splitlines()) == len(found) + 1
         json.dumps(document(found, 0))
 

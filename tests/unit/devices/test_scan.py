@@ -147,12 +147,12 @@ def test_no_range_or_too_large_a_one(text: str) -> None:
 
 
 @needs_adb
-def test_a_phone_that_lets_nobody_in_is_listed_with_its_mend(tmp_path: Path) -> None:
+def test_a_phone_that_lets_nobody_in_is_listed_with_its_fix(tmp_path: Path) -> None:
     with adbd.server(tmp_path) as port, mini_adbd.running("unauthorized") as address:
         adbd_connect(port, address)
         (found,) = scan_adb("adb", port, (), load_classes())
     assert (found.address, found.entry, found.error) == (address, None, "E-ADB-UNAUTHORIZED")
-    assert "unlock" in (found.mend or "")
+    assert "unlock" in (found.fix or "")
     assert f"# adb {address}" in rendered([found], 0)
 
 
@@ -183,7 +183,7 @@ def test_each_odd_unit_is_a_line_of_its_own_and_keeps_no_other_from_being_listed
     text = rendered(found, 0)
     assert len(text.splitlines()) == len(found) + 1
     assert all(line.startswith("# adb ") for line in text.splitlines()[:-1])
-    assert all(one.mend for one in found), "each says what to do"
+    assert all(one.fix for one in found), "each says what to do"
     assert "# adb R58M2: device newword usb:3-1" in text
 
 

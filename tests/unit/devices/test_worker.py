@@ -241,7 +241,7 @@ def test_errors_are_told_apart(kind: str | None, cls: type[AssayError]) -> None:
     worker, _ = greeted(error)
     with pytest.raises(cls) as raised:
         worker.ask("run", timeout=5)
-    assert (raised.value.id, raised.value.what, raised.value.mend) == ("E-X", "w", "m")
+    assert (raised.value.id, raised.value.what, raised.value.fix) == ("E-X", "w", "m")
 
 
 @pytest.mark.parametrize(("code", "retried"), [("E-INPUT-MISFIT", False), ("E-WORKER-SHORT", True)])

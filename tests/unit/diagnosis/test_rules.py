@@ -153,7 +153,7 @@ def test_no_unit_is_at_fault_without_another_that_is_sound(
     """A model may draw random numbers: that shows as long as a second unit was asked."""
     told = attribute(evidence(other, side("b", repeated=900, mismatches=3), ROUNDED))
     assert (told.mechanism, told.confidence) == (mechanism, confidence)
-    assert ("take the unit out" in (told.mend or "")) == (mechanism is Mechanism.FAULT)
+    assert ("take the unit out" in (told.fix or "")) == (mechanism is Mechanism.FAULT)
 
 
 @pytest.mark.parametrize("seen", [{}, {"repeated": 8}, {"arithmetic": {"conv": "half-up"}}])
@@ -221,7 +221,7 @@ def test_heat_changes_no_integer() -> None:
     told = attribute(evidence(side("a"), hot, ROUNDED))
     assert (told.mechanism, told.factors) == (Mechanism.FAULT, ("condition",))
     assert told.blamed is None
-    assert (told.mend or "").startswith("run the same on another unit")
+    assert (told.fix or "").startswith("run the same on another unit")
     shuffled = side("a", factors={"condition": "order:7"})
     assert attribute(evidence(side("a"), shuffled, ROUNDED)).mechanism is Mechanism.ORDER
 
@@ -287,8 +287,8 @@ def test_saturation_needs_the_instruction_and_weights_that_can() -> None:
         "haswell",
         "likely",
     )
-    assert told.mend is not None
-    assert "reduce_range" in told.mend
+    assert told.fix is not None
+    assert "reduce_range" in told.fix
     assert attribute(evidence(arm, here, big)).mechanism is not Mechanism.SATURATION
     both = attribute(evidence(replace(arm, pair_sums=True), here, big, saturable=4))
     assert both.mechanism is not Mechanism.SATURATION
@@ -349,7 +349,7 @@ def test_large_differences_that_nothing_explains_are_unknown() -> None:
     b = side("b", factors={"core": "cortex-a76"})
     told = attribute(evidence(side(), b, pair(codes(), steps(codes(), 200, 9))))
     assert told.mechanism is Mechanism.UNKNOWN
-    assert told.mend is not None
+    assert told.fix is not None
 
 
 def test_what_was_found_on_equal_inputs_is_told() -> None:

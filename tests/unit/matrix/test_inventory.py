@@ -169,7 +169,7 @@ def test_two_entries_that_one_phone_answers_to(
     line = next(i for i, text in enumerate(second.read_text().splitlines(), 1) if "serial" in text)
     assert (error.id, error.where) == ("E-MATRIX-DUPLICATE", f"{second}:{line}")
     assert f"one at {first}:" in error.what
-    assert "`usb`" in (error.mend or "")
+    assert "`usb`" in (error.fix or "")
 
 
 @pytest.mark.parametrize(
@@ -195,4 +195,4 @@ def test_an_identity_that_its_class_never_tells(tmp_path: Path) -> None:
     line = next(i for i, text in enumerate(path.read_text().splitlines(), 1) if "seriall" in text)
     assert (caught.value.id, caught.value.where) == ("E-MATRIX-KEY", f"{path}:{line}")
     assert "'seriall' is no fact" in caught.value.what
-    assert "serial" in (caught.value.mend or "")
+    assert "serial" in (caught.value.fix or "")

@@ -45,11 +45,11 @@ def test_equal_facts_speak_for_each_other() -> None:
         ({"runtime": {}}, "runtime unknown, not 2.3.0"),
     ],
 )
-def test_what_changed_is_said_with_the_mend(facts: dict[str, Any], words: str) -> None:
+def test_what_changed_is_said_with_the_fix(facts: dict[str, Any], words: str) -> None:
     told = stale("pi", changed(**facts), ON)
     assert told is not None
     assert told.startswith(f"the fingerprint of pi is stale: {words}")
-    assert told.endswith("(mend: assay fingerprint pi)")
+    assert told.endswith("(fix: assay fingerprint pi)")
 
 
 def test_nothing_known_is_unknown() -> None:

@@ -92,7 +92,7 @@ def test_bombs_are_refused_quickly(tmp_path: Path, text: str) -> None:
 
 def test_an_unknown_key_is_told_before_what_it_leaves_missing(tmp_path: Path) -> None:
     error = refusal(tmp_path, "version: 1\nmodles: []\n", Matrix)
-    assert (error.id, error.mend) == ("E-MATRIX-KEY", "did you mean 'models'?")
+    assert (error.id, error.fix) == ("E-MATRIX-KEY", "did you mean 'models'?")
     assert (error.where or "").endswith("f.yaml:2")
 
 
@@ -100,15 +100,15 @@ def test_suggestions_come_from_the_chosen_alternative_of_a_union(tmp_path: Path)
     text = "models:\n  - task:\n      type: anomaly\n      treshold: 1\n"
     error = refusal(tmp_path, text, Matrix)
     assert (error.where or "").endswith(":4")
-    assert error.mend == "did you mean 'threshold'?"
+    assert error.fix == "did you mean 'threshold'?"
     other = refusal(tmp_path, text.replace("anomaly", "regression"), Matrix)
-    assert "threshold" not in str(other.mend)
+    assert "threshold" not in str(other.fix)
 
 
 def test_an_unknown_alternative_lists_the_known_ones(tmp_path: Path) -> None:
     error = refusal(tmp_path, "models:\n  - task:\n      type: detection\n", Matrix)
     assert (error.where or "").endswith(":3")
-    assert "'classification', 'regression', 'anomaly'" in str(error.mend)
+    assert "'classification', 'regression', 'anomaly'" in str(error.fix)
 
 
 def test_a_missing_or_unreadable_file_says_so(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_external_data_is_refused_before_it_is_read(tmp_path: Path) -> None:
     for present in (True, False):
         error = refusal(path)
         assert error.id == "E-MODEL-EXTERNAL-DATA"
-        assert "one file" in str(error.mend)
+        assert "one file" in str(error.fix)
         if present:
             (tmp_path / "w.bin").unlink()
 

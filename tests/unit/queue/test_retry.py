@@ -42,7 +42,7 @@ def test_infrastructure_is_retried_exactly_the_budget_however_often_cancelled(
 
 
 @given(history=st.lists(attempts), budget=st.integers(0, 5))
-def test_a_failure_that_no_retry_mends_ends_the_cell(
+def test_a_failure_that_no_retry_fixes_ends_the_cell(
     history: list[AttemptSummary], budget: int
 ) -> None:
     last = AttemptSummary(AttemptState.INFRA_ERROR, retryable=False)

@@ -318,7 +318,7 @@ def test_without_pillow_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     error = refusal(spec)
     assert error.id == "E-INPUT-PILLOW"
-    assert "pillow" in str(error.mend)
+    assert "pillow" in str(error.fix)
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

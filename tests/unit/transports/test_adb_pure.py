@@ -117,7 +117,7 @@ def test_each_state_has_its_own_diagnosis(
     devices: list[AdbDevice], usb: str | None, id: str, retryable: bool
 ) -> None:
     error = diagnose(devices, AdbSettings(serial="S", usb=usb), "phone-1")
-    assert (error.id, error.retryable, bool(error.mend)) == (id, retryable, True)
+    assert (error.id, error.retryable, bool(error.fix)) == (id, retryable, True)
     assert str(error).startswith("phone-1: ")
 
 

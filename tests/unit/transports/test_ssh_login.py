@@ -32,7 +32,7 @@ def refusal(settings: SshSettings) -> AssayError:
 
 
 def final(error: AssayError) -> str:
-    """The id of an error that no retry can mend."""
+    """The id of an error that no retry can fix."""
     assert isinstance(error, InfraError)
     assert not error.retryable
     return error.id

@@ -101,7 +101,7 @@ def test_another_version_or_backend_is_another_arithmetic() -> None:
     found = settled(full("a"), spot("b", key=newer))
     assert found.queue == ("b-full",)
     assert found.left[0].why == (
-        "the fingerprint of b is stale: runtime 2.4, not 2.3 (mend: assay fingerprint b)"
+        "the fingerprint of b is stale: runtime 2.4, not 2.3 (fix: assay fingerprint b)"
     )
     assert settled(full("a", key=Key()), spot("b")).queue == ("b-full",)
     assert settled(full("a"), spot("b", fallbacks=("Conv: CPU",))).queue == ("b-full",)
