@@ -188,7 +188,7 @@ def _impossible(name: str, value: Value) -> Optional[str]:
     if abs(value) >= _UNBOUNDED:
         return "reads a number of more than 18 digits"
     if abs(value) < _NOTHING_C and name.startswith("temp/"):
-        return "reads %g °C, as a sensor does that measures nothing or counts otherwise" % value
+        return "reads %g °C, as a sensor does that measures nothing or uses another unit" % value
     if kind is None or kind.low <= value <= kind.high:
         return None
     unit = " " + kind.unit if kind.unit else ""

@@ -61,7 +61,7 @@ KERNELS: Final = (
     Kernels("tflite-2.14-reference", "tflite", "reference"),
 )
 
-# Who is compared with whom; the second is the baseline of the pair.
+# Pairs that are compared; the second is the baseline.
 PAIRS: Final = (
     ("ort-2-threads", "ort"),
     ("ort-haswell", "ort"),

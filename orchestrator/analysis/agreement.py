@@ -1,4 +1,4 @@
-"""Store → agreement: who repeats himself, who agrees with whom, and which factor alone moves what.
+"""Store → agreement: repeatability, reproducibility, and what each factor alone changes.
 
 The document ``assay.agreement/1``; one study for each model file (by hash), inputs (by hash) and
 task. Nothing is run and nothing is written.
@@ -202,7 +202,7 @@ def _passes(found: Sequence[Standing]) -> list[Json]:
 
 
 def _other_tasks(groups: dict[Subject, list[Standing]], trouble: Trouble) -> None:
-    """Names the files whose runs decide otherwise by design: each task is a study of its own."""
+    """Names the files whose runs decide differently by design: each task is a study of its own."""
     seen: dict[tuple[str, tuple[str, ...]], list[Standing]] = defaultdict(list)
     for subject, found in groups.items():
         seen[subject.file_sha256, subject.inputs_sha256].append(found[0])

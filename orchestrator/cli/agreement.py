@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command(help=_HISTORY)(history)
 
 
-_AGREEMENT = """Who repeats himself, who agrees with whom, and which factor alone moves what.
+_AGREEMENT = """Show how devices repeat themselves and agree, and what each factor alone changes.
 
 Attribute agreement within unit, between units, classes, runtimes and versions, against the
 reference and the truth; and matched pairs in which exactly one factor differs. What cannot be read

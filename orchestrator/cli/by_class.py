@@ -1,4 +1,4 @@
-"""--by-class of plan, run and submit: who stands for whom, and what that saves."""
+"""--by-class of plan, run and submit: which unit represents which, and what that saves."""
 
 from __future__ import annotations
 

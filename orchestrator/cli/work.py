@@ -94,7 +94,7 @@ _PLAN = """Print the cells of a matrix and the total work; touch nothing.
 
 Whatever `run` would refuse before it asks a device is refused: all models and inputs are read.
 
-With --by-class also who would stand for whom, by the fingerprints in the store, and what is saved.
+With --by-class also which units would represent others, by their fingerprints, and the cost saved.
 
 Example: assay plan matrices/quickstart.yaml --select '*-repeat:*'
 """

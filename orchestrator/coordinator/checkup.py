@@ -106,7 +106,7 @@ def facts_document(device: Device, root: Path) -> dict[str, Any]:
 
 
 def _asked(device: Device, profile: DeviceClass, grant: Grant | str) -> dict[str, Any]:
-    """``grant``: or by whom the device is in use; then no worker is started on it."""
+    """``grant``, or which run is using the device; then no worker is started on it."""
     transport = open_transport(device.transport, device=device.name)
     leased = grant if isinstance(grant, Grant) else Grant("", 0)
     limits = Limits(WORKER_S, WORKER_S)

@@ -63,7 +63,7 @@ def failed(name: str, error: AssayError, device: str) -> Item:
 
 @dataclass(frozen=True)
 class Health:
-    """One device. ``in_use``: by whom, so that it was left alone; then there are no items."""
+    """One device. ``in_use``: by which run, so that it was left alone; then there are no items."""
 
     device: str
     device_class: str

@@ -74,7 +74,7 @@ def holder(transport: Transport, owner: str, seen: Extras, *, timeout: float) ->
 
 
 def granted(extras: Extras) -> tuple[str, Any] | None:
-    """To whom the device's lease was granted, and what moves as long as they live."""
+    """The holder of the device's lease, and what moves as long as it lives."""
     try:
         state = json.loads(extras.lease or "null")
     except ValueError:

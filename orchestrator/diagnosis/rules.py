@@ -47,7 +47,7 @@ def attribute(evidence: Evidence) -> Attribution:
 
 
 def arithmetics(evidence: Evidence) -> dict[str, tuple[str, str]]:
-    """Operator families that matter to the file and are computed otherwise: family -> (a, b)."""
+    """Operator families that matter to the file and are computed differently: family -> (a, b)."""
     a, b = evidence.a.arithmetic, evidence.b.arithmetic
     matters = evidence.families
     return {
@@ -114,10 +114,10 @@ def unordered(e: Evidence) -> Attribution | None:
         because = []
         if order.k:
             moved = f"{order.k} of {order.n} samples"
-            because.append(f"{side.row} answers {moved} otherwise when their order is another")
+            because.append(f"{side.row} answers {moved} differently when their order is another")
         if order.again_k:
             again = f"{order.again_k} of {order.again_n} samples"
-            because.append(f"{side.row} answers {again} otherwise when run again after the others")
+            because.append(f"{side.row} answers {again} differently when run again after the others")
         # The few samples that are run again may be ones that carried state does not change.
         confidence: Confidence = "certain" if order.again_k else "likely"
         return _say(e, Mechanism(finding), confidence, *because, side=side, fix=fix)
@@ -233,7 +233,7 @@ def plan(e: Evidence) -> Attribution | None:
         because.append(f"the optimised graphs compute other operators (a/b): {counts}")
     if e.plan_matters:
         because.append(
-            f"{e.b.row} answers otherwise under the plan of {e.a.row} than under its own"
+            f"{e.b.row} answers differently under the plan of {e.a.row} than under its own"
         )
     if e.saturable and e.a.pair_sums != e.b.pair_sums:
         because.append("its products can saturate on one of the two as well")
@@ -348,7 +348,7 @@ RULES: tuple[Rule, ...] = (
 def _steps(e: Evidence) -> int:
     """Of the operators that differ on equal inputs, how far the furthest is off; 0: none is known.
 
-    Rounding otherwise moves a result by one step.
+    Rounding differently moves a result by one step.
     """
     return max((g.max_lsb or 0 for g in e.guilty), default=0)
 

@@ -32,7 +32,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Split:
-    """``member`` answers otherwise than ``first`` in these operator families.
+    """``member`` answers differently than ``first`` in these operator families.
 
     Of none where the probes do not tell them apart, but data did.
     """
@@ -51,7 +51,7 @@ def of_families(members: Iterable[Member], globs: Sequence[str]) -> list[Member]
 
 
 def classes(members: Iterable[Member], tested: Tested = UNTESTED) -> list[list[Member]]:
-    """Members with equal answers together, the order kept; whom data parted are in two classes."""
+    """Members with equal answers together, in order; those that data told apart are apart."""
     found: dict[str, list[list[Member]]] = {}
     for member in members:
         homes = found.setdefault(member.document["sha256"], [])
@@ -79,7 +79,7 @@ def splits(members: Sequence[Member], tested: Tested = UNTESTED) -> list[Split]:
 
 
 def _by_data(member: Member, before: Sequence[Member], tested: Tested) -> Split:
-    """``member`` against the first of those ``before`` from whom data part it."""
+    """``member`` against the first of those ``before`` that data tell it from."""
     first, pair = next(
         (other, pair) for other in before if (pair := tested.between(member.name, other.name))
     )

@@ -137,7 +137,7 @@ def summary(document: Document) -> str:
         if name.startswith(PLAN) and "float" in family.get("plan", "")
     ]
     parts += [
-        f"{len(names)} answered otherwise with {count} threads"
+        f"{len(names)} answered differently with {count} threads"
         for count, names in sorted(document["threads"].items())
         if names
     ]
@@ -162,7 +162,7 @@ def differing(a: Document, b: Document) -> dict[str, list[str]]:
             said.setdefault(what, []).append(family)
     for count in sorted(set(a["threads"]) | set(b["threads"])):
         if a["threads"].get(count) != b["threads"].get(count):
-            said.setdefault(f"depends otherwise on {count} threads", [])
+            said.setdefault(f"depends differently on {count} threads", [])
     order = sorted(said, key=lambda what: (not what.startswith("saturates"), -len(said[what])))
     return {what: said[what] for what in order}
 
@@ -182,7 +182,7 @@ def _change(mine: str, other: str) -> str:
         return "saturates" if mine.startswith(SATURATES) else "does not saturate"
     nameless = ("unmatched:", "hash:")
     if mine == other or any(word in mine + other for word in nameless):
-        return "answers otherwise in"
+        return "answers differently in"
     return f"{mine} instead of {other} in"
 
 

@@ -27,7 +27,7 @@ def relevant(
 
 
 def apart(a: Document, b: Document) -> tuple[dict[str, str], dict[str, str]]:
-    """Names of what each computes in the families that they answer otherwise; empty for two packs.
+    """Names of what each computes in families answered differently; empty for two packs.
 
     Where one name covers both, a piece of the answers' hash tells them apart.
     """

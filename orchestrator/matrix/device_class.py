@@ -213,7 +213,7 @@ def load_class(name: str, folders: tuple[Path, ...] = ()) -> DeviceClass | None:
     """The class called ``name``, inheritance resolved, or None; the user's ``folders`` first.
 
     Raises InputError: what `yamlfile.read` and `parse` raise, E-CLASS-NAME for a file that is
-    named otherwise than its class, E-CLASS-UNKNOWN for a ``like`` that leads nowhere or round.
+    with another name than its class, E-CLASS-UNKNOWN for a ``like`` that leads nowhere or round.
     """
     file = _read(name, folders)
     if file is None:

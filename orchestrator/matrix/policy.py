@@ -68,13 +68,13 @@ class Accuracy(Gate):
 
 
 class Behaviour(Gate):
-    """G5: share of samples decided otherwise than by the FP32 parent."""
+    """G5: share of samples decided differently than by the FP32 parent."""
 
     max_disagreement: Share = 0.05
 
 
 class Reference(Gate):
-    """G6: share of samples decided otherwise than by the reference row.
+    """G6: share of samples decided differently than by the reference row.
 
     ``min_near_tie``: share of those samples that must be near ties; None only reports it.
     """

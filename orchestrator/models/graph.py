@@ -152,7 +152,7 @@ def _bits(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Layer:
-    """An operator of the model that two devices do otherwise: the kind that each runs for it."""
+    """An operator of the model that two devices do differently: the kind that each runs for it."""
 
     name: str
     a: str

@@ -1,4 +1,4 @@
-"""`assay agreement`: who repeats himself, who agrees with whom, what each factor moves, as text."""
+"""`assay agreement` as text: repeatability, reproducibility, and what each factor changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who stood for whom in a run planned by equivalence class, as lines."""
+"""Which unit represented which in a run planned by equivalence class, as lines."""
 
 from __future__ import annotations
 

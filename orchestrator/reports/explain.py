@@ -48,4 +48,4 @@ def page(found: Mapping[str, Any]) -> list[str]:
 
 def _size(told: Mapping[str, Any]) -> str:
     lsb = "" if told["max_lsb"] is None else f"max LSB {told['max_lsb']}, "
-    return f"{lsb}decided otherwise {fmt.rate(told['disagreement'])}"
+    return f"{lsb}decided differently {fmt.rate(told['disagreement'])}"

@@ -198,7 +198,7 @@ def decibels(stats: Mapping[str, Any] | None) -> str:
 def _cells(operator: Mapping[str, Any]) -> tuple[str, ...]:
     alone = _difference(operator["local"])
     if operator["alone_as_in_model"] is False:
-        alone += " (alone it computes otherwise than in the model)"
+        alone += " (alone it computes differently than in the model)"
     return (
         str(operator["index"]),
         operator["kind"],

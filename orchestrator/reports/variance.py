@@ -34,7 +34,7 @@ def render(document: Mapping[str, Any], console: Console) -> None:
                 f"  {_who(pair['a'])} / {_who(pair['b'])}: "
                 f"bit-exact {fmt.share(pair['bit_exact_rate'], pair['n'])}, "
                 f"max LSB {fmt.number(pair['max_lsb'])}, "
-                f"decided otherwise {fmt.rate(pair['disagreement'])}"
+                f"decided differently {fmt.rate(pair['disagreement'])}"
                 f"{_cause(causes.get((pair['a'], pair['b'])))}",
             )
     for told in document.get("damaged", ()):

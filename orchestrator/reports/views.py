@@ -52,7 +52,7 @@ def _alike(one: Json, console: Console) -> None:
         told = pair["problem"] or (
             f"bit-exact {fmt.rate(pair['bit_exact'], level=False)},"
             f" max LSB {fmt.number(pair['max_lsb'])},"
-            f" decided otherwise {fmt.rate(pair['disagreement'], level=False)}"
+            f" decided differently {fmt.rate(pair['disagreement'], level=False)}"
         )
         _line(console, f"  {_short(pair['a'])} / {_short(pair['b'])}: {told}")
 
@@ -214,7 +214,7 @@ def _of(pair: Json) -> list[tuple[str, str]]:
         ("max LSB", fmt.number(pair["max_lsb"])),
         ("mean signed LSB", _estimate(pair["mean_lsb"])),
         ("elements by |LSB|", lsb or fmt.DASH),
-        ("decided otherwise", fmt.rate(pair["disagreement"])),
+        ("decided differently", fmt.rate(pair["disagreement"])),
         ("of it near ties", f"{near['k']}/{near['n']}" if near else fmt.DASH),
         ("Cohen's kappa", _estimate(pair["kappa"])),
         ("accuracy, a - b", _change(accuracy)),

@@ -157,7 +157,7 @@ def behaviour(
 ) -> GateResult:
     """G5. McNemar's p is in the row's numbers; it decides nothing."""
     d = found.disagreement
-    what = "samples are decided otherwise than by FP32"
+    what = "samples are decided differently than by FP32"
     return at_most("G5", d.k, d.n, gate.max_disagreement, confidence, what, attempts)
 
 
@@ -165,14 +165,14 @@ def reference(
     gate: Reference, pair: Pair, confidence: float, attempts: Attempts
 ) -> list[GateResult]:
     """G6 and, where the policy sets ``min_near_tie``, "G6-near-tie" on the disagreeing samples."""
-    what = "samples are decided otherwise than by the reference"
+    what = "samples are decided differently than by the reference"
     k = pair.disagreement
     found = [at_most("G6", k, pair.n, gate.max_disagreement, confidence, what, attempts)]
     if gate.min_near_tie is None:
         return found
     name, limit = "G6-near-tie", 1 - gate.min_near_tie
     if not k:
-        found.append(not_applicable(name, "no sample is decided otherwise", limit))
+        found.append(not_applicable(name, "no sample is decided differently", limit))
     elif pair.near_tie is None:
         found.append(missing(name, "margins are unknown: no lattice", limit))
     else:

@@ -26,8 +26,8 @@ class Endpoint:
     ``keys``: private key files to try in order; ``only_keys``: ask the agent for none but these.
     ``certificates``: further ones than those that lie beside the keys. ``agent``: the socket of
     the key agent, None if none is asked; ``agent_note``: what the configuration says of it.
-    ``gateway``: through whom we connect ourselves, or None. ``known_hosts``: files that vouch for
-    host keys, under ``alias`` where there is one; the first is where `trust` writes.
+    ``gateway``: the host we connect through ourselves, or None. ``known_hosts``: files that vouch
+    for host keys, under ``alias`` where there is one; the first is where `trust` writes.
     """
 
     host: str

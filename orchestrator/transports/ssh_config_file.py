@@ -28,7 +28,7 @@ _FLAGS = {"identitiesonly", "proxyusefdpass"}
 _REFUSED = {"canonicalizehostname": ("no", "none", "false")}
 """Keywords that are not evaluated here, and the values with which they change nothing."""
 
-# Whatever else OpenSSH 10 knows: of no consequence to where we connect and as whom.
+# Whatever else OpenSSH 10 knows: of no consequence to host and user.
 _OTHERS = """
 addkeystoagent addressfamily batchmode bindaddress bindinterface canonicaldomains
 canonicalizefallbacklocal canonicalizemaxdots canonicalizepermittedcnames casignaturealgorithms

@@ -25,7 +25,7 @@ from orchestrator.transports.ssh_link import dialled, read_known_hosts
 class HostKey:
     """``fingerprint`` as ``ssh-keygen -l`` shows it; ``line`` as known_hosts holds it.
 
-    ``address``: whom we asked for it, with user and port, for people.
+    ``address``: the host asked for it, with user and port, for people.
     """
 
     algorithm: str

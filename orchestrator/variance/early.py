@@ -39,7 +39,7 @@ class Early:
 
 
 def early(reference: Answers, differ: Mask, limit: float, confidence: float) -> Early:
-    """``differ`` [n]: the samples decided otherwise than by ``reference``."""
+    """``differ`` [n]: the samples decided differently than by ``reference``."""
     n = len(differ)
     least = needed(n, limit, confidence)
     ordered = differ[near_ties_first(reference)]

@@ -31,7 +31,7 @@ class Elements:
 
 @dataclass(frozen=True)
 class Worst:
-    """The pair that decides most samples otherwise; of equals, the one that moves most codes."""
+    """The pair that decides most samples differently; of equals, the one that moves most codes."""
 
     a: str
     b: str

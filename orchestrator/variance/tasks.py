@@ -145,7 +145,7 @@ def correct(task: Task, decided: Array, labels: Array) -> Mask:
 
 
 def disagree(task: Task, a: Array, b: Array) -> Mask:
-    """Which samples are decided otherwise, bool [n]. Symmetric. Raises TaskError."""
+    """Which samples are decided differently, bool [n]. Symmetric. Raises TaskError."""
     if a.shape != b.shape:
         raise TaskError(f"decisions of shapes {a.shape} and {b.shape} cannot be compared")
     if isinstance(task, Regression):

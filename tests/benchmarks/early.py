@@ -215,9 +215,9 @@ def _real(random: Random) -> list[Table]:
         n, k = len(p.differ), int(p.differ.sum())
         least = needed(n, LIMIT, CONFIDENCE)
         if least is None or k < least:
-            notes.note(f"{p.name}: {k} of {n:,} decided otherwise; {least} would fail")
+            notes.note(f"{p.name}: {k} of {n:,} decided differently; {least} would fail")
             continue
-        table = Table(f"{p.name}: {k} of {n:,} decided otherwise", "inferences")
+        table = Table(f"{p.name}: {k} of {n:,} decided differently", "inferences")
         _count(table, [p] * ORDERS, random)
         own = certain_after(p.differ, least)
         table.note(f"{own} in the order of the input set; random orders: {ORDERS}")

@@ -90,7 +90,7 @@ EDITS = {
     "result that is deep": f"UPDATE attempt SET result = '{'[' * 100_000}' WHERE cell = 'pi-m0'",
     "text that is no UTF-8": "UPDATE attempt SET hub = CAST(x'ff41' AS TEXT) WHERE cell = 'pi-m0'",
     "bytes": "UPDATE attempt SET hub = x'00' WHERE cell = 'pi-m0'",
-    "a state that there is not": "UPDATE attempt SET state = 'okk' WHERE cell = 'pi-m0'",
+    "an unknown state": "UPDATE attempt SET state = 'okk' WHERE cell = 'pi-m0'",
     "time": "UPDATE attempt SET ended = 9e999 WHERE cell = 'pi-m0'",
     "validity": "UPDATE attempt SET timing_valid = 0 WHERE cell = 'pi-m0'",
     "another answer": (

@@ -17,7 +17,7 @@ from orchestrator.transports.adb_server import receive
 
 
 class Front:
-    """``port`` is what clients use; ``real`` (None: nobody) is whom they reach by it.
+    """``port`` is what clients use; ``real`` (None: nothing) is what they reach by it.
 
     ``asked`` holds every service asked for. ``version``: what to claim; None: the real one's.
     """

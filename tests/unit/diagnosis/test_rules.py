@@ -195,12 +195,12 @@ def test_an_answer_that_hangs_on_the_order_is_named_as_the_row_names_it() -> Non
         assert (told.mechanism.value, told.blamed) == (seen.finding, "a")
         assert told.confidence == ("certain" if seen.again_k else "likely")
         counted = f"{seen.k} of 200" if seen.k else "1 of 1"
-        assert told.because[0].startswith(f"a answers {counted} samples otherwise when")
+        assert told.because[0].startswith(f"a answers {counted} samples differently when")
     both = attribute(
         evidence(side(order=moved), side("b", order=replace(moved, again_k=1)), ROUNDED)
     )
     assert (both.mechanism, both.blamed) == (Mechanism.STATE, "b"), "carried state is the cause"
-    assert "b answers 1 of 1 samples otherwise when run again after the others" in both.because
+    assert "b answers 1 of 1 samples differently when run again after the others" in both.because
     assert attribute(evidence(side(order=none), side("b"), ROUNDED)).blamed is None
 
 
@@ -269,7 +269,7 @@ def test_a_plan_that_was_tried_and_changes_nothing_is_no_cause() -> None:
     assert "differ on equal inputs: 1 Softmax, max 1 LSB" in told.because
     shown = attribute(replace(found, plan_matters=True))
     assert (shown.mechanism, shown.confidence) == (Mechanism.PLAN, "certain")
-    assert "arm answers otherwise under the plan of x86 than under its own" in shown.because
+    assert "arm answers differently under the plan of x86 than under its own" in shown.because
     # Also where counts of operators, all that is kept of a run, do not tell the plans apart.
     same = replace(found, a=replace(x86, operators={}), plan_matters=True)
     assert attribute(same).mechanism is Mechanism.PLAN

@@ -43,7 +43,7 @@ def test_an_exception_is_a_counterexample_with_its_attempts() -> None:
 
 
 def test_an_answer_that_came_out_otherwise_later_is_remembered() -> None:
-    """One answered otherwise than two, and then as two did: by then it is one that does both."""
+    """One answered differently than two, and then as two did: by then it is one that does both."""
     before = replace(ONE, attempt="a0", content="old")
     found = counted([before, TWO, ONE])
     assert found.counterexamples == ((before, TWO),)

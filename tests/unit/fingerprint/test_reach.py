@@ -15,7 +15,7 @@ ABSENT = "the file has no such operator"
 
 
 def document(who: str, relu: str = "same") -> dict[str, Any]:
-    """Every probe is answered otherwise by each, but those with an activation."""
+    """Every probe is answered differently by each, but those with an activation."""
     probes = {"conv.odd": {"answer": who}, "conv.ties2": {"answer": who}}
     clamped = {"conv.odd.relu": {"answer": relu}, "conv.ties2.relu": {"answer": relu}}
     families: dict[str, Any] = {name: {"probes": probes} for name in APART}

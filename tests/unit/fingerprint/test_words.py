@@ -121,8 +121,8 @@ def test_dependence_on_threads_splits_too() -> None:
     other = copy.deepcopy(EVEN)
     other["threads"] = {"2": ["probe"]}
     other["sha256"] = identity(other)
-    assert difference(other, EVEN, "b") == "depends otherwise on 2 threads; otherwise as b"
-    assert "1 answered otherwise with 2 threads" in summary(other)
+    assert difference(other, EVEN, "b") == "depends differently on 2 threads; otherwise as b"
+    assert "1 answered differently with 2 threads" in summary(other)
 
 
 def test_other_packs_asked_other_things() -> None:

@@ -1,4 +1,4 @@
-"""Which cells become spot checks, and of whom."""
+"""Which cells become spot checks, and of what."""
 
 from __future__ import annotations
 

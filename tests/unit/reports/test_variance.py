@@ -47,7 +47,7 @@ def test_every_pair_is_said_once_or_stands_for_its_group() -> None:
     assert shown <= differing
     for line in (x for x in lines if " / " in x):
         assert "max LSB" in line
-        assert "decided otherwise" in line
+        assert "decided differently" in line
 
 
 def test_rows_without_an_answer_are_not_counted_as_compared() -> None:

@@ -1,4 +1,4 @@
-"""Who is compared with whom, over which samples, and what the counts are."""
+"""Which raters are compared, over which samples, and what the counts are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is covered by whom, who leaves, and which cell is queued next."""
+"""Which unit covers which, which leaves, and which cell is queued next."""
 
 from __future__ import annotations
 
