@@ -117,7 +117,9 @@ def unordered(e: Evidence) -> Attribution | None:
             because.append(f"{side.row} answers {moved} differently when their order is another")
         if order.again_k:
             again = f"{order.again_k} of {order.again_n} samples"
-            because.append(f"{side.row} answers {again} differently when run again after the others")
+            because.append(
+                f"{side.row} answers {again} differently when run again after the others"
+            )
         # The few samples that are run again may be ones that carried state does not change.
         confidence: Confidence = "certain" if order.again_k else "likely"
         return _say(e, Mechanism(finding), confidence, *because, side=side, fix=fix)
