@@ -11,11 +11,13 @@ from orchestrator.errors import Exit
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_AGREEMENT)(agreement)
-    app.command(help=_HISTORY)(history)
+    app.command(help=_AGREEMENT, rich_help_panel="Compare")(agreement)
+    app.command(help=_HISTORY, rich_help_panel="Look")(history)
 
 
-_AGREEMENT = """Show how devices repeat themselves and agree, and what each factor alone changes.
+_AGREEMENT = """Show how devices repeat themselves and agree.
+
+And what each factor alone changes.
 
 Attribute agreement within unit, between units, classes, runtimes and versions, against the
 reference and the truth; and matched pairs in which exactly one factor differs. What cannot be read
@@ -23,7 +25,9 @@ is named, the rest still answers, and the exit code is 3.
 
 Example: assay agreement --across-runs --model 'digits_*'
 """
-_HISTORY = """What every run has seen of a device or a model, and what changed its answers since.
+_HISTORY = """Show what all runs saw of a device or a model.
+
+And what changed its answers since.
 
 Example: assay history desk-pi --json
 """

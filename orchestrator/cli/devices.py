@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PAIR_S = 30.0
 """Seconds that a pairing may take."""
 
-app = typer.Typer(no_args_is_help=True, help="The units of an inventory and how they are reached.")
+app = typer.Typer(no_args_is_help=True, help="List, check, trust and look for devices.")
 
 devices_check.register(app)
 
@@ -70,7 +70,9 @@ def trust(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a device's SSH host key, and first those of its gateways; when you agree, remember it.
+    """Show a device's SSH host key and remember it.
+
+    Those of its gateways come first; each is remembered when you agree.
 
     Example: assay devices trust pi-desk-3
     """
@@ -100,7 +102,9 @@ def pair(
     server_port: AdbPort = 5137,
     as_json: AsJson = False,
 ) -> None:
-    """Pair with a phone over the network (Android 11 and newer: Wireless debugging).
+    """Pair with a phone over the network.
+
+    Android 11 and newer: Wireless debugging.
 
     Example: assay devices pair 192.168.1.20:37123 482924
     """

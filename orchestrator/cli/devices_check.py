@@ -23,17 +23,21 @@ from orchestrator.cli.options import (
     unknown_device,
 )
 
-_CHECK = """Check devices from end to end: reach, identity, runtimes, sensors, transport contract.
+_CHECK = """Check devices from end to end.
+
+Reach, identity, runtimes, sensors, transport contract.
 
 Exit codes: 0 all is right, 3 something is wrong, 5 something could not be learned.
 
 Example: assay devices check pi-desk-3 --quick
 """
-_FACTS = """Everything that a device says of itself, with the source of each fact.
+_FACTS = """Show everything a device says of itself, with sources.
 
 Example: assay devices facts pi-desk-3 --json
 """
-_SCAN = """Look for devices and propose inventory entries. Writes nothing, tries no passwords.
+_SCAN = """Look for devices and propose inventory entries.
+
+Writes nothing, tries no passwords.
 
 Only what is named is looked at: adb with --adb, addresses with --range. With --key or --agent it
 logs in where the host key is trusted, and recognises the class.

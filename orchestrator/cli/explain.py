@@ -17,7 +17,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.errors import Exit
 
-_EXPLAIN = """Say why rows A and B of a run differ: mechanism, changed factor, evidence, fix.
+_EXPLAIN = """Say why two rows differ: mechanism, factor, evidence, fix.
 
 A and B are rows as `assay variance` names them (device/runtime), or two devices, which are then
 compared under each runtime that both have. "unknown" is an answer.
@@ -27,7 +27,7 @@ Example: assay explain local qemu-haswell --model 'digits_ds.*'
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_EXPLAIN)(explain)
+    app.command(help=_EXPLAIN, rich_help_panel="Compare")(explain)
 
 
 def explain(

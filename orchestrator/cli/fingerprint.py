@@ -28,14 +28,18 @@ if TYPE_CHECKING:
     from orchestrator.fingerprint.record import Record
     from orchestrator.store.records import FingerprintInfo
 
-_FINGERPRINT = """Ask devices for their arithmetic: rounding, saturation, float fallback, plans.
+_FINGERPRINT = """Ask devices for their integer arithmetic.
+
+Rounding, saturation, float fallback, plans.
 
 Each is leased, answers the probe pack in every runtime that it has, and the store keeps what it
 said. --diff compares two that are stored, each a DEVICE or DEVICE:CONFIGURATION, and asks nobody.
 
 Example: assay fingerprint host qemu-a53 --runtime litert
 """
-_CLASSES = """Devices and runtimes with equal stored fingerprints; which operators split the others.
+_CLASSES = """Group devices and runtimes with equal fingerprints.
+
+And show which operators tell the others apart.
 
 Last, whether equal fingerprints have meant equal codes so far, in every run that the store holds.
 
@@ -44,8 +48,8 @@ Example: assay classes --json
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_FINGERPRINT)(fingerprint)
-    app.command(help=_CLASSES)(classes)
+    app.command(help=_FINGERPRINT, rich_help_panel="Farm")(fingerprint)
+    app.command(help=_CLASSES, rich_help_panel="Farm")(classes)
 
 
 def fingerprint(

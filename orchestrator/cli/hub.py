@@ -15,7 +15,7 @@ from orchestrator.errors import Exit
 if TYPE_CHECKING:
     from orchestrator.fanout.node import Place
 
-app = typer.Typer(no_args_is_help=True, help="Hosts that reach devices the coordinator cannot.")
+app = typer.Typer(no_args_is_help=True, help="Run on hosts that reach devices this one cannot.")
 
 Interface = Annotated[
     str,
@@ -62,7 +62,9 @@ def start(
     interface: Interface,
     token: Token = _TOKEN,
 ) -> int:
-    """Run the hub NAME, which drives the devices that the inventory puts on it.
+    """Run the hub NAME and drive its devices.
+
+    They are those that the inventory puts on it.
 
     Runs until Ctrl-C or SIGTERM, which ends every process it started.
 
@@ -77,7 +79,9 @@ def start(
 
 @app.command()
 def env(address: Address, interface: Interface, token: Token = _TOKEN) -> None:
-    """Print the variables with which `assay run` joins the cluster from this host, for a shell.
+    """Print variables with which `assay run` joins the cluster.
+
+    For a shell on this host.
 
     Example: eval "$(assay hub env --address 10.0.5.1:6399 --interface 10.0.5.1)"
     """

@@ -16,7 +16,9 @@ from orchestrator.cli.options import (
     two_rows,
 )
 
-_LAYERS = """Find the operators at which two rows of a run part, by visiting both devices again.
+_LAYERS = """Find the operators at which two rows begin to differ.
+
+Both devices are visited again.
 
 A and B are rows as `assay variance` prints them, device/runtime. The first line names the first
 operator whose output differs, and every operator that differs on equal inputs. --taps adds what
@@ -27,7 +29,7 @@ Example: assay layers host/litert-t1 host/litert-ref
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_LAYERS)(layers)
+    app.command(help=_LAYERS, rich_help_panel="Compare")(layers)
 
 
 def layers(

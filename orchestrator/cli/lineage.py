@@ -13,7 +13,7 @@ from orchestrator.cli.options import AsJson, print_json, print_text
 SHOWN = 5
 """Most constants that the text names; JSON has them all."""
 
-_LINEAGE = """Whether INT8 was quantised from FP32, told from the weights alone.
+_LINEAGE = """Tell from the weights whether INT8 came from FP32.
 
 nearest-step: every weight within half a step. derived: alike, not within half a step. unrelated.
 not-fp32: the parent is quantised itself. inconclusive. Each of them is an answer and exits 0.
@@ -23,7 +23,7 @@ Example: assay lineage net.int8.tflite net.fp32.onnx --json
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_LINEAGE)(lineage)
+    app.command(help=_LINEAGE, rich_help_panel="Compare")(lineage)
 
 
 def lineage(

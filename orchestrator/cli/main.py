@@ -14,6 +14,7 @@ from errno import EPIPE
 from typing import Annotated, Any, TextIO, cast
 
 import typer
+from typer.core import TyperGroup
 
 from orchestrator.cli import (
     agreement,
@@ -33,8 +34,29 @@ from orchestrator.cli import (
 from orchestrator.errors import AssayError, Exit, InfraError, InputError
 from orchestrator.reports.format import printable
 
+PANELS = ("Run", "Look", "Compare", "Sign off", "Farm", "Store")
+"""Groups of commands, in the order in which a release goes through them."""
+
+
+class _Grouped(TyperGroup):
+    """Lists commands under their panels; Typer itself does so only with rich's markup."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        named = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        limit = formatter.width - 6 - max(len(name) for name, _ in named)
+        for panel in PANELS:
+            rows = [
+                (name, command.get_short_help_str(limit))
+                for name, command in named
+                if getattr(command, "rich_help_panel", None) == panel and not command.hidden
+            ]
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
     name="assay",
+    cls=_Grouped,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -74,9 +96,9 @@ lineage.register(app)
 fingerprint.register(app)
 layers.register(app)
 sql.register(app)
-app.add_typer(devices.app, name="devices")
-app.add_typer(store.app, name="store")
-app.add_typer(hub.app, name="hub")
+app.add_typer(devices.app, name="devices", rich_help_panel="Farm")
+app.add_typer(store.app, name="store", rich_help_panel="Store")
+app.add_typer(hub.app, name="hub", rich_help_panel="Farm")
 
 
 def main() -> None:

@@ -19,21 +19,25 @@ from orchestrator.cli.options import (
 from orchestrator.errors import InputError
 from orchestrator.offline.outstanding import counted
 
-_PACK = """Pack waiting cells of a run into an archive, to be run by hand on a device out of reach.
+_PACK = """Pack waiting cells into an archive to run elsewhere.
+
+It is run by hand on a device out of the farm's reach.
 
 The cells are out until `assay ingest` brings their result, or --cancel takes them back.
 
 Example: assay pack --cells 'customer-pi-*' --out /media/stick
 """
-_INGEST = """Verify the result of a packed archive and store its attempts, marked offline.
+_INGEST = """Verify an archive that came back and store its results.
+
+Their attempts are marked offline.
 
 Example: assay ingest assay-result-3f2a91c0.tar.gz && assay resume
 """
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_PACK)(pack)
-    app.command(help=_INGEST)(ingest)
+    app.command(help=_PACK, rich_help_panel="Run")(pack)
+    app.command(help=_INGEST, rich_help_panel="Run")(ingest)
 
 
 def pack(

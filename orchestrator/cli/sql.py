@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_SQL)(sql)
-    app.command(help=_EXPORT)(export)
+    app.command(help=_SQL, rich_help_panel="Store")(sql)
+    app.command(help=_EXPORT, rich_help_panel="Store")(export)
 
 
-_SQL = """Ask the tables of a run (or of all) in SQL. Nothing else can be read, and nothing written.
+_SQL = """Query the tables of a run, or of all, in SQL.
+
+Nothing else can be read, and nothing written.
 
 The dialect is DuckDB's. The tables are a snapshot that is gone afterwards; --tables lists them.
 

@@ -31,22 +31,26 @@ from orchestrator.reports.format import printable
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_STATUS)(status)
-    app.command(help=_LOGS)(logs)
-    app.command(help=_SIGNOFF)(signoff)
-    app.command(help=_REPORT)(report)
-    app.command(help=_VERSION)(version)
+    app.command(help=_STATUS, rich_help_panel="Look")(status)
+    app.command(help=_LOGS, rich_help_panel="Look")(logs)
+    app.command(help=_SIGNOFF, rich_help_panel="Sign off")(signoff)
+    app.command(help=_REPORT, rich_help_panel="Sign off")(report)
+    app.command(help=_VERSION, hidden=True)(version)
 
 
-_STATUS = """What the newest run (or RUN) has done and what is left; --all lists the runs.
+_STATUS = """Show what a run has done and what is left.
+
+The newest run unless RUN is given; --all lists the runs.
 
 Example: assay status --json
 """
-_LOGS = """Every attempt of a run: cell, unit, outcome, duration, and the error where there was one.
+_LOGS = """List every attempt of a run.
+
+Cell, unit, outcome, duration, and the error where there was one.
 
 Example: assay logs --select 'qemu-a53-*'
 """
-_SIGNOFF = """Judge a run again, under its own policy or another one.
+_SIGNOFF = """Judge a run again, under its own policy or another.
 
 Example: assay signoff --policy matrices/policies/default.yaml
 """

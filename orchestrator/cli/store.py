@@ -10,7 +10,7 @@ import typer
 from orchestrator.cli.options import AsJson, StoreFolder, print_json, print_text, store_folder
 from orchestrator.errors import Exit, InputError
 
-app = typer.Typer(no_args_is_help=True, help="The database and artefacts of a farm.")
+app = typer.Typer(no_args_is_help=True, help="Check, upgrade and adopt the database and artefacts.")
 
 
 @app.command()
@@ -38,10 +38,11 @@ def check(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check every kept file against its hash and every record against its digest.
+    """Check every file, record and the database for damage.
 
-    The database checks itself as well. What needs a damaged file or record is named. A damaged file
-    that was moved away is stored anew by the next run that makes the same content.
+    Files against their hashes, records against their digests; the database checks itself. What
+    needs a damaged file or record is named. A damaged file that was moved away is stored anew by
+    the next run that makes the same content.
 
     Example: assay store check --quarantine
     """
@@ -98,7 +99,9 @@ def adopt(
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> int:
-    """Make this copy of a store the one that goes on: devices refuse every other from now on.
+    """Make this copy of a store the one that devices obey.
+
+    They refuse every other from now on.
 
     For E-STORE-COPY: two copies of a store are in use, or a backup was restored while the store
     that it came from is still there. Nothing of the other copy is taken over.

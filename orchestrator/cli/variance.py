@@ -12,7 +12,7 @@ from orchestrator.cli.options import AsJson, RunId, StoreFolder, print_json, sto
 from orchestrator.cli.verdict import judged
 from orchestrator.errors import InputError
 
-_HELP = """How rows, pairs and the fleet differ, from what the store holds of a run.
+_HELP = """Show how rows, pairs and the fleet of a run differ.
 
 Plain: rows that are bit-identical, and the pairs that are not. --by: accuracy, calibration and
 confidence of every row with their intervals, and the spread within each group; by slice, where
@@ -38,7 +38,7 @@ class By(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_HELP)(variance)
+    app.command(help=_HELP, rich_help_panel="Compare")(variance)
 
 
 def variance(

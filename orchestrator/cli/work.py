@@ -84,13 +84,13 @@ Share = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command(help=_PLAN)(plan)
-    app.command(help=_RUN)(run)
-    app.command(help=_SUBMIT)(submit)
-    app.command(help=_RESUME)(resume)
+    app.command(help=_PLAN, rich_help_panel="Run")(plan)
+    app.command(help=_RUN, rich_help_panel="Run")(run)
+    app.command(help=_SUBMIT, rich_help_panel="Run")(submit)
+    app.command(help=_RESUME, rich_help_panel="Run")(resume)
 
 
-_PLAN = """Print the cells of a matrix and the total work; touch nothing.
+_PLAN = """Print a matrix's cells and the total work; change nothing.
 
 Whatever `run` would refuse before it asks a device is refused: all models and inputs are read.
 
@@ -98,15 +98,17 @@ With --by-class also which units would represent others, by their fingerprints, 
 
 Example: assay plan matrices/quickstart.yaml --select '*-repeat:*'
 """
-_RUN = """Queue a matrix, work it off, judge it, and write the report.
+_RUN = """Queue a matrix, run it, judge it, and write the report.
 
 Example: assay run matrices/virtual-farm.yaml --select 'qemu-a72-*' --json
 """
-_SUBMIT = """Queue a matrix without working it off; prints the run's ID.
+_SUBMIT = """Queue a matrix for later and print the run's ID.
 
 Example: assay submit matrices/quickstart.yaml && assay resume
 """
-_RESUME = """Work off what is left of a run: queued, interrupted, or its coordinator was killed.
+_RESUME = """Run what is left of a run, then judge it.
+
+Queued, interrupted, or after its coordinator was killed.
 
 Example: assay resume 20261121
 """
