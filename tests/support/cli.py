@@ -1,14 +1,20 @@
-"""The real `assay` as a process of its own, with a store that belongs to the test."""
+"""The real `assay` as a process of its own, with a store that belongs to the test.
+
+Most of a short command's time is Python's imports. `assay` therefore forks its process from one
+that has imported them; `start`, whose process is watched and signalled, executes the program.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,6 +72,13 @@ class Running:
         return Done(self.process.returncode, out, err)
 
 
+def _environment(store: Path | None, env: dict[str, str] | None) -> dict[str, str]:
+    # A test that drives Ray in this process has its settings and its token in the environment.
+    plain = {k: v for k, v in os.environ.items() if k not in _OURS and not k.startswith("RAY_")}
+    ours = {} if store is None else {"ASSAY_STORE": str(store)}
+    return plain | {"ASSAY_EXECUTOR": "inprocess"} | ours | (env or {})
+
+
 def start(
     *arguments: str | Path,
     store: Path | None = None,
@@ -74,14 +87,11 @@ def start(
     before: Sequence[str] = (),
 ) -> Running:
     """Start ``assay ARGUMENTS``; ``before``: a command that takes it as its last arguments."""
-    # A test that drives Ray in this process has its settings and its token in the environment.
-    plain = {k: v for k, v in os.environ.items() if k not in _OURS and not k.startswith("RAY_")}
-    ours = {} if store is None else {"ASSAY_STORE": str(store)}
     return Running(
         subprocess.Popen(
             [*before, str(ASSAY), *map(str, arguments)],
             cwd=cwd,
-            env=plain | {"ASSAY_EXECUTOR": "inprocess"} | ours | (env or {}),
+            env=_environment(store, env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -89,6 +99,40 @@ def start(
             start_new_session=True,
         )
     )
+
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        "pytest",
+        "tests.support.cli",
+        "orchestrator.cli.main",
+        "orchestrator.cli.work",
+        "orchestrator.analysis.rows_load",
+        "orchestrator.fanout.inprocess",
+        "orchestrator.reports.html",
+        "orchestrator.run",
+    ]
+)
+
+
+def _command(
+    arguments: list[str], environment: dict[str, str], cwd: Path, out: Path, err: Path
+) -> None:
+    """In the forked process: what an executed `assay` would find, then its entry point."""
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in enumerate((Path(os.devnull), out, err)):
+        made = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.dup2(made, number)
+        os.close(made)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, m) for n, m in ((0, "r"), (1, "w"), (2, "w")))
+    sys.argv = [str(ASSAY), *arguments]
+    from orchestrator.cli.main import main
+
+    main()
 
 
 def assay(
@@ -100,7 +144,23 @@ def assay(
     timeout: float = 120.0,
 ) -> Done:
     """Run ``assay ARGUMENTS`` to its end, on threads unless ``env`` says otherwise."""
-    return start(*arguments, store=store, env=env, cwd=cwd, before=before).wait(timeout)
+    environment = _environment(store, env)
+    if before or environment["ASSAY_EXECUTOR"] == "ray":
+        # A forked process runs no exit handlers, and Ray has some.
+        return start(*arguments, store=store, env=env, cwd=cwd, before=before).wait(timeout)
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = _FORKS.Process(
+            target=_command, args=([*map(str, arguments)], environment, cwd, out, err)
+        )
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            raise AssertionError(f"still running after {timeout} s: {err.read_text()}")
+        done = Done(process.exitcode, out.read_text(), err.read_text())
+    assert "Traceback" not in done.err, done.err
+    return done
 
 
 def until(true: Callable[[], object], what: str, timeout: float = 30.0) -> None:
