@@ -23,10 +23,12 @@ class Exit(IntEnum):
 class AssayError(Exception):
     """What went wrong, where, and how to fix it, on one line.
 
-    ``id`` is stable across releases (``E-SSH-HOSTKEY``) and listed in docs/errors.md.
+    ``id`` is stable across releases (``E-SSH-HOSTKEY``) and listed in docs/errors.md. ``also``:
+    what else is wrong with the same file, each a line of its own.
     """
 
     exit_code: ClassVar[Exit] = Exit.INFRA
+    also: tuple[AssayError, ...] = ()
 
     def __init__(
         self, id: str, what: str, *, where: str | None = None, fix: str | None = None

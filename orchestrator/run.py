@@ -73,7 +73,11 @@ def divide(
 ) -> tuple[Planned, representatives.Division]:
     """The plan by equivalence class, and what else was found (representatives.divide)."""
     found = representatives.divide(
-        *(store, planned.matrix, planned.inventory, planned.policy, planned.cells),
+        store,
+        planned.matrix,
+        planned.inventory,
+        planned.policy,
+        planned.cells,
         wanted,
         unreadable,
     )
@@ -92,9 +96,7 @@ def prepare(
     staging = stage(matrix, cells, artefacts, compute, planned.where, lineage=lineage)
     staging = staging.model_copy(update={"bundles": bundles})
     slots = {cell.slot: cell.candidates for cell in cells}
-    frozen = FrozenRun(
-        *(matrix, planned.inventory, planned.policy, staging, slots, planned.by_class)
-    )
+    frozen = FrozenRun(matrix, planned.inventory, planned.policy, staging, slots, planned.by_class)
     data = frozen.dump()
     check_unchanged(matrix, staging, data["files"])
     specs = [

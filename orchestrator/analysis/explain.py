@@ -152,7 +152,10 @@ class Explainer:
             known = model.operators, model.families
             unmet = unreached(families, left.probed, right.probed, *known)
         return Evidence(
-            *(a, b, found, changed(left.factors, right.factors)),
+            a,
+            b,
+            found,
+            changed(left.factors, right.factors),
             saturable=model.saturable,
             families=families,
             unreached=unmet,

@@ -125,7 +125,8 @@ def invoke(arguments: list[str]) -> int:
             code = app(arguments, prog_name="assay", standalone_mode=False)
             sys.stdout.flush()
     except AssayError as error:
-        _tell(f"assay: {error}")
+        for each in (error, *error.also):
+            _tell(f"assay: {each}")
         return error.exit_code
     except typer.TyperException as error:
         _tell(_usage(error))

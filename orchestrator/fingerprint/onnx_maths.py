@@ -86,7 +86,11 @@ def _quantise(dtype: str, zero: int) -> Probe:
     low, high = limits(dtype)
     feed = Feed("ramp", (1, 1, 2048), "float32", -1024, 1023, scale=0.125)
     return _unary(
-        *("QuantizeLinear", dtype, feed, (1.0, 1.0), (0, zero)),
+        "QuantizeLinear",
+        dtype,
+        feed,
+        (1.0, 1.0),
+        (0, zero),
         lambda: golden.tabulated(feed.codes() * 0.125, zero, low, high),
     )
 
@@ -123,7 +127,11 @@ def _floats() -> Iterator[Probe]:
     right = np.ascontiguousarray(b.values()[0].T)
     model = onnx_file(nodes, {"a": ("float32", a.shape[1:])}, ("y", "float32"), {"b": right})
     yield Probe(
-        *("onnx.matmul.float32", "MatMul float32", "onnx", model, (a,)),
+        "onnx.matmul.float32",
+        "MatMul float32",
+        "onnx",
+        model,
+        (a,),
         lambda: float_probes.fused_or_not(a.values(), b.values().swapaxes(1, 2)),
     )
     tiny = float_probes.denormals()
@@ -131,7 +139,11 @@ def _floats() -> Iterator[Probe]:
         [node("Add", ["x", "x"], "y")], {"x": ("float32", tiny.shape[1:])}, ("y", "float32"), {}
     )
     yield Probe(
-        *("onnx.add.float32.denormal", "denormals", "onnx", model, (tiny,)),
+        "onnx.add.float32.denormal",
+        "denormals",
+        "onnx",
+        model,
+        (tiny,),
         lambda: float_probes.kept_or_flushed(tiny.values()),
     )
     rows = float_probes.rows()

@@ -22,7 +22,9 @@ def probes() -> Iterator[Probe]:
     yield _convolution()
     tiny = float_probes.denormals()
     yield _one(
-        *("tflite.add.float32.denormal", "denormals", tiny),
+        "tflite.add.float32.denormal",
+        "denormals",
+        tiny,
         Operator("ADD", ["x", "x"], "y", schema.AddOptionsT()),
         expected=lambda: float_probes.kept_or_flushed(tiny.values()),
     )
@@ -58,14 +60,22 @@ def _dense() -> Iterator[Probe]:
     a, b = float_probes.product_feeds()
     dense = Operator("FULLY_CONNECTED", ["x", "w"], "y", schema.FullyConnectedOptionsT())
     yield _one(
-        *("tflite.fully_connected.float32", "FULLY_CONNECTED float32", a, dense),
-        *((constant("w", b.values()[0]),), (16, 16)),
+        "tflite.fully_connected.float32",
+        "FULLY_CONNECTED float32",
+        a,
+        dense,
+        (constant("w", b.values()[0]),),
+        (16, 16),
         lambda: float_probes.fused_or_not(a.values(), b.values().swapaxes(1, 2)),
     )
-    wide = Feed(*("random", (1, ROWS, DEPTH), "float32", -8192, 8192, seed_of("wide a"), 2.0**-13))
+    wide = Feed("random", (1, ROWS, DEPTH), "float32", -8192, 8192, seed_of("wide a"), 2.0**-13)
     yield _one(
-        *("tflite.fully_connected.float32.wide", "FULLY_CONNECTED wide float32", wide, dense),
-        *((constant("w", _weights("wide", COLUMNS, DEPTH)),), (ROWS, COLUMNS)),
+        "tflite.fully_connected.float32.wide",
+        "FULLY_CONNECTED wide float32",
+        wide,
+        dense,
+        (constant("w", _weights("wide", COLUMNS, DEPTH)),),
+        (ROWS, COLUMNS),
     )
     # "Dynamic range": the kernel quantises the input itself, with float arithmetic of its own.
     codes = stream("hybrid").randint(-127, 128, (COLUMNS, DEPTH)).astype(np.int8)
@@ -73,13 +83,17 @@ def _dense() -> Iterator[Probe]:
         "FULLY_CONNECTED", ["x", "w"], "y", schema.FullyConnectedOptionsT(), version=3
     )
     yield _one(
-        *("tflite.fully_connected.hybrid", "FULLY_CONNECTED float32 by int8", wide, hybrid),
-        *((constant("w", codes, 0.0123),), (ROWS, COLUMNS)),
+        "tflite.fully_connected.hybrid",
+        "FULLY_CONNECTED float32 by int8",
+        wide,
+        hybrid,
+        (constant("w", codes, 0.0123),),
+        (ROWS, COLUMNS),
     )
 
 
 def _convolution() -> Probe:
-    feed = Feed(*("random", (1, 1, 24, 24, 8), "float32", -8192, 8192, seed_of("wide c"), 2.0**-13))
+    feed = Feed("random", (1, 1, 24, 24, 8), "float32", -8192, 8192, seed_of("wide c"), 2.0**-13)
     options: Any = schema.Conv2DOptionsT()
     options.padding = schema.Padding.VALID
     options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1

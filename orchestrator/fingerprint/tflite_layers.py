@@ -99,7 +99,12 @@ def probe(layer: Layer) -> Probe:
     feed = Feed("random", (layer.runs, *shape), layer.dtype, low, high, seed_of(layer.name))
     if layer.float_ends:  # less its zero point, so that quantising it gives every code back
         feed = Feed(
-            *("random", feed.shape, "float32", low - zero_in, high - zero_in, feed.seed),
+            "random",
+            feed.shape,
+            "float32",
+            low - zero_in,
+            high - zero_in,
+            feed.seed,
             float(SCALE_IN),
         )
 

@@ -69,7 +69,11 @@ def _binary(
         tensors, [Operator(kind, ["a", "b"], "y", options, version)], ["a", "b"], "y"
     )
     return Probe(
-        *(name, f"{kind} {dtype}", "tflite", model, (a, b)),
+        name,
+        f"{kind} {dtype}",
+        "tflite",
+        model,
+        (a, b),
         lambda: answer(a.codes() - za, b.codes() - zb, Scales(*steps), zo, low, high),
     )
 
@@ -156,7 +160,11 @@ def _quantise(dtype: str, zero: int) -> Probe:
     ends = (Tensor("x", (1, 2048), "float32"), Tensor("y", (1, 2048), dtype, 1.0, zero))
     operator = Operator("QUANTIZE", ["x"], "y", schema.QuantizeOptionsT())
     return _unary(
-        *(f"tflite.quantize.{dtype}", f"QUANTIZE {dtype}", feed, operator, ends),
+        f"tflite.quantize.{dtype}",
+        f"QUANTIZE {dtype}",
+        feed,
+        operator,
+        ends,
         lambda: golden.tabulated(feed.codes() * 0.125, zero, low, high),
     )
 

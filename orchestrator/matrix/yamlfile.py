@@ -24,6 +24,7 @@ from orchestrator.matrix.files import open_file
 MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
 """Most values a file may hold once its aliases are expanded: an anchors bomb stops here."""
+MAX_ERRORS = 20
 MAX_DEPTH = 40
 
 M = TypeVar("M", bound=BaseModel)
@@ -108,8 +109,9 @@ class Document:
     def parse(self, model: type[M]) -> M:
         """Validate as ``model``; its paths are resolved against this file's folder.
 
-        Raises InputError for the first complaint in file order, missing keys last:
-        E-MATRIX-KEY, E-MATRIX-TYPE, E-MATRIX-MISSING, or the id a validator of the model chose.
+        Raises InputError for the first complaint in file order, missing keys last, and ``also``
+        the others: E-MATRIX-KEY, E-MATRIX-TYPE, E-MATRIX-MISSING, or the id a validator of the
+        model chose.
         """
         try:
             # JSON mode: strict types, yet lists may become tuples and text may become paths.
@@ -120,9 +122,17 @@ class Document:
             found = problems(error, self.data, model)
         # A missing key is often the shadow of a misspelt one: tell that last.
         found.sort(key=lambda p: (p.id == "E-MATRIX-MISSING", self.line(p.loc)))
-        first, more = found[0], len(found) - 1
-        what = first.what + (f"; and {more} more" if more else "")
-        raise InputError(first.id, what, where=self.where(first.loc), fix=first.fix)
+        errors = [
+            InputError(p.id, p.what, where=self.where(p.loc), fix=p.fix) for p in found[:MAX_ERRORS]
+        ]
+        if more := len(found) - len(errors):
+            last = errors[-1]
+            errors[-1] = InputError(
+                last.id, f"{last.what}; and {more} more", where=last.where, fix=last.fix
+            )
+        first, *others = errors
+        first.also = tuple(others)
+        raise first
 
 
 def load(path: Path, model: type[M]) -> M:

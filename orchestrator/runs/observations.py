@@ -166,7 +166,10 @@ def outputs(run: Run, cell: CellInfo, attempt: AttemptInfo) -> tuple[Output, ...
             Output(
                 lattice.name,
                 array(run.store, sha256),
-                *(lattice.scale, lattice.zero_point, lattice.code_min, lattice.code_max),
+                lattice.scale,
+                lattice.zero_point,
+                lattice.code_min,
+                lattice.code_max,
             )
             for sha256, lattice in zip(hashes, staged.outputs, strict=True)
         )

@@ -66,7 +66,10 @@ def _group(
             by = covered[member.spot]
             of = len(seen[by].outputs[0].values)
             found[row] = Standing(
-                *("covered", group.fingerprint, confidence, rows[by]),
+                "covered",
+                group.fingerprint,
+                confidence,
+                rows[by],
                 drawn=drawn,
                 of=of,
                 at_most=at_most(of, drawn, confidence),
@@ -75,7 +78,10 @@ def _group(
             found[rows[by]] = Standing("representative", group.fingerprint, confidence)
         elif parted := left.get(member.spot):
             found[row] = Standing(
-                *("left" if full else "alone", group.fingerprint, confidence, rows[parted.of]),
+                "left" if full else "alone",
+                group.fingerprint,
+                confidence,
+                rows[parted.of],
                 differing=parted.k,
                 drawn=parted.n,
                 why=parted.why,

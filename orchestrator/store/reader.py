@@ -157,7 +157,11 @@ class Reader:
         except ValueError:
             manifest = {}
         return PackInfo(
-            *(row["nonce"], row["run"], row["device"], row["created"], manifest),
+            row["nonce"],
+            row["run"],
+            row["device"],
+            row["created"],
+            manifest,
             out={attempt["id"]: attempt["cell"] for attempt in out},
         )
 
@@ -276,8 +280,14 @@ class Reader:
             # Of no run that still goes on: whoever judges it or goes on with it reads more.
             state_of_run, damage = RunState.INTERRUPTED, damaged(f"run {row['id']}", str(error))
         return RunInfo(
-            *(row["id"], str(row["name"]), state_of_run, row["retry_infra"]),
-            *(_number(row["created"]), cells, outcomes, damage),
+            row["id"],
+            str(row["name"]),
+            state_of_run,
+            row["retry_infra"],
+            _number(row["created"]),
+            cells,
+            outcomes,
+            damage,
         )
 
 
@@ -344,8 +354,13 @@ def _device_info(row: Row) -> DeviceInfo:
     except ValueError as error:
         identity, damage = {}, damage or damaged(f"device {row['name']}", str(error))
     return DeviceInfo(
-        *(str(row["name"]), str(row["device_class"]), bool(row["emulated"]), identity),
-        *(_number(row["first_seen"]), _number(row["last_seen"]), damage),
+        str(row["name"]),
+        str(row["device_class"]),
+        bool(row["emulated"]),
+        identity,
+        _number(row["first_seen"]),
+        _number(row["last_seen"]),
+        damage,
     )
 
 

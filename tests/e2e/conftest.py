@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import farm
+from tests.support.judged import Judged
 from tests.support.tiny import Tiny
 
 
@@ -16,3 +18,9 @@ def tiny(tmp_path: Path) -> Tiny:
 def store(tmp_path: Path) -> Path:
     """Not made yet: that is for the command to do, or not to do."""
     return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    """The run over every kind of unit; for tests marked farm."""
+    return farm.everything(tmp_path_factory.mktemp("everything"))

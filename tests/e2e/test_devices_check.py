@@ -255,7 +255,7 @@ def test_a_device_that_another_farm_uses_is_only_looked_at(bench: Bench) -> None
         found = bench.items("--contract")
         assert worker.ping(30) < 30
         told = assay(
-            *("devices", "facts", "board", "--json", "-i", bench.write()), store=bench.store
+            "devices", "facts", "board", "--json", "-i", bench.write(), store=bench.store
         ).json
     assert wrong(found) == {}
     assert (found["lease"]["state"], found["lease"]["error"]) == ("unknown", "E-LEASE-HELD")
@@ -342,7 +342,13 @@ def test_a_scan_of_loopback(tmp_path: Path, server: sshd.Sshd) -> None:
 @pytest.mark.farm
 def test_a_sound_board_and_a_defective_one(store: Path) -> None:
     done = assay(
-        *("devices", "check", "qemu-a76", "qemu-badboard", "--quick", "--json", *LAB),
+        "devices",
+        "check",
+        "qemu-a76",
+        "qemu-badboard",
+        "--quick",
+        "--json",
+        *LAB,
         store=store,
         timeout=280,
     )
@@ -362,7 +368,7 @@ def test_a_sound_board_and_a_defective_one(store: Path) -> None:
 @pytest.mark.phone
 def test_a_phone(store: Path) -> None:
     checked = assay(
-        *("devices", "check", "qemu-phone", "--quick", "--json", *LAB), store=store, timeout=280
+        "devices", "check", "qemu-phone", "--quick", "--json", *LAB, store=store, timeout=280
     )
     jsonschema.validate(checked.json, SCHEMA)
     (device,) = checked.json["devices"]

@@ -28,7 +28,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     wanted = [option for name in CONFIGURATIONS for option in ("--runtime", name)]
     store = tmp_path_factory.mktemp("boards") / "store"
     return assay(
-        *("fingerprint", *BOARDS, *wanted, "-i", str(INVENTORY), "--json"), store=store, timeout=500
+        "fingerprint", *BOARDS, *wanted, "-i", str(INVENTORY), "--json", store=store, timeout=500
     )
 
 
@@ -86,7 +86,12 @@ def test_what_was_asked_before_does_not_change_an_answer(done: Done, tmp_path: P
     """XNNPACK on ARM leaves its process flushing denormals; ONNX Runtime then would as well."""
     later = ("--runtime", "litert/default", "--runtime", "onnxruntime")
     again = assay(
-        *("fingerprint", "qemu-a72", *later, "-i", str(INVENTORY), "--json"),
+        "fingerprint",
+        "qemu-a72",
+        *later,
+        "-i",
+        str(INVENTORY),
+        "--json",
         store=tmp_path / "store",
         timeout=500,
     )

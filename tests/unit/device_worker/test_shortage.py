@@ -139,13 +139,15 @@ AS_ANOTHER = (
         pytest.param(soft("RLIMIT_DATA", "1 << 20"), "E-WORKER-OOM", "ulimit -d", id="data"),
         pytest.param(
             "import numpy; " + soft("RLIMIT_NOFILE", "len(os.listdir('/proc/self/fd')) - 1"),
-            *("E-WORKER-SHORT", "descriptors"),
+            "E-WORKER-SHORT",
+            "descriptors",
             id="descriptors",
         ),
         pytest.param(soft("RLIMIT_FSIZE", "0"), "E-WORKER-SHORT", "ulimit -f", id="file size"),
         pytest.param(
             (AS_ANOTHER if os.getuid() == 0 else "") + soft("RLIMIT_NPROC", "1"),
-            *("E-WORKER-SHORT", "ulimit -u is 1"),
+            "E-WORKER-SHORT",
+            "ulimit -u is 1",
             id="processes",
         ),
     ],

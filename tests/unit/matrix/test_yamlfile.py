@@ -65,7 +65,7 @@ def refusal(tmp_path: Path, text: str | bytes, model: type[Spec] = Outer) -> Inp
         ("many:\n  - count: 1\n  - count: one\n", "E-MATRIX-TYPE", 3, "many[1].count"),
         ("words: [a,\n 5]\n", "E-MATRIX-TYPE", 2, "put it in quotes"),
         ("words: [a,\n true]\n", "E-MATRIX-TYPE", 2, "put it in quotes"),
-        ("word: 1\ninner: {}\n", "E-MATRIX-TYPE", 1, "and 1 more"),
+        ("word: 1\ninner: {}\n", "E-MATRIX-TYPE", 1, "put it in quotes"),
         ("inner:\n  ratio: 1.0\n", "E-MATRIX-MISSING", 1, "key 'count' is missing in inner"),
         ("inner:\n  count: true\n", "E-MATRIX-TYPE", 2, "integer"),
         ("inner:\n  count: 1.0\n", "E-MATRIX-TYPE", 2, "integer"),
@@ -88,6 +88,18 @@ def test_bombs_are_refused_quickly(tmp_path: Path, text: str) -> None:
     begin = time.monotonic()
     assert refusal(tmp_path, text).id == "E-MATRIX-SIZE"
     assert time.monotonic() - begin < 15
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "word: 1\nwords: a\ninner:\n  ratio: x\n")
+    told = [error, *error.also]
+    lines = [str(each.where).rpartition(":")[2] for each in told]
+    assert lines == ["1", "2", "4", "3"]
+    assert [each.id for each in told] == [*3 * ["E-MATRIX-TYPE"], "E-MATRIX-MISSING"]
+    many = "words:\n" + "- 5\n" * (yamlfile.MAX_ERRORS + 7)
+    error = refusal(tmp_path, many)
+    assert len(error.also) == yamlfile.MAX_ERRORS - 1
+    assert "; and 7 more" in str(error.also[-1])
 
 
 def test_an_unknown_key_is_told_before_what_it_leaves_missing(tmp_path: Path) -> None:
