@@ -141,7 +141,7 @@ def test_the_compiled_file_is_linked_to_its_source_and_says_it_is_a_stand_in(run
     assert attempt.result["backend"]["fallbacks"] == []
     source = next(a for a in run.attempts.values() if f"{NET}.int8-" in a.cell)
     assert attempt.result["model_sha256"] != source.result["model_sha256"]
-    shown = assay("signoff", store=run.store).out
+    shown = assay("signoff", run.document["run"]["id"], store=run.store).out
     assert f"compiled from int8 (sha256 {source.result['model_sha256'][:12]})" in shown
     assert "1 partition" in shown
 

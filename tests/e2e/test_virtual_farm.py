@@ -82,10 +82,10 @@ def test_the_verdict_is_a_fail_and_says_first_what_it_rests_on(
     farm: Boards, everything: Judged
 ) -> None:
     assert (farm.verdict, farm.done.code) == ("fail", 1)
-    emulated = sorted(c for c, x in everything.classes.items() if x["emulated"])
+    emulated = sorted({r["device"] for r in everything.rows.values() if r["emulated"]})
     assert set(BOARDS) < set(emulated)
     assert farm.reasons[0] == f"includes emulated devices: {', '.join(emulated)}"
-    shown = assay("signoff", store=farm.store)
+    shown = assay("signoff", farm.document["run"]["id"], store=farm.store)
     assert shown.code == 1
     first = next(x for x in shown.out.splitlines() if "FAIL" in x and "emulated devices" in x)
     assert all(name in first for name in BOARDS)
@@ -287,7 +287,8 @@ def test_without_the_policys_word_no_emulated_class_can_pass(farm: Boards, tmp_p
     policy = yaml.safe_load(POLICY.read_text())
     policy["accept_emulated"] = False
     (tmp_path / "real-only.yaml").write_text(yaml.safe_dump(policy))
-    done = assay("signoff", "--policy", tmp_path / "real-only.yaml", "--json", store=farm.store)
+    again = ("signoff", farm.document["run"]["id"], "--policy", tmp_path / "real-only.yaml")
+    done = assay(*again, "--json", store=farm.store)
     judged = Boards(Judged(done, farm.store))
     emulated = {c: x["verdict"] for c, x in judged.classes.items() if x["emulated"]}
     assert set(emulated) == set(BOARDS)
