@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from orchestrator.conditions import CLEAN, parse
 from orchestrator.diagnosis.sample_choice import choose, distances
 from orchestrator.errors import DamageError, InputError, NotAvailableError
-from orchestrator.matrix.conditions import parse_condition
 from orchestrator.models.graph import Array
 from orchestrator.queue.states import AttemptState
 from orchestrator.runs.observations import outputs
 from orchestrator.runs.run import Run
 from orchestrator.store.records import CellInfo
-
-CLEAN = "clean"
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,10 @@ def _answered(
             damage[cell.id], attempt = error, None
         device = (attempt.device if attempt else None) or cell.unit or cell.slot
         row = found.setdefault(f"{device}/{cell.runtime}", {})
-        spot = parse_condition(cell.condition).kind == "spot"  # over other samples
-        if attempt is not None and attempt.state is AttemptState.OK and not spot:
+        others = (
+            parse(cell.condition).draw is not None
+        )  # of other samples than a clean cell's first
+        if attempt is not None and attempt.state is AttemptState.OK and not others:
             row.setdefault((cell.model, cell.file, cell.inputs), Place(device, cell))
     return found
 

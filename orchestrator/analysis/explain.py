@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from orchestrator.conditions import CLEAN
 from orchestrator.diagnosis.evidence import Evidence, Guilty, Side
 from orchestrator.diagnosis.evidence_side import side
 from orchestrator.diagnosis.rules import attribute
@@ -16,7 +17,6 @@ from orchestrator.fingerprint.applicability import unreached
 from orchestrator.fingerprint.describe import Document
 from orchestrator.fingerprint.provenance import Prints
 from orchestrator.fingerprint.relevant import apart, relevant
-from orchestrator.matrix.by_class import CLEAN
 from orchestrator.matrix.runtime import runtime_spec
 from orchestrator.runs.observations import observation_or_error, truth_of
 from orchestrator.runs.run import Run

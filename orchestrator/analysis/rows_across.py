@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from orchestrator.analysis.rows_load import DEFAULT, Json, Loaded, Set, lineage_of, set_of
+from orchestrator.conditions import CLEAN
 from orchestrator.errors import AssayError, DamageError, NotAvailableError
 from orchestrator.runs.answers import Answer, Standing, standings
 from orchestrator.runs.observations import outputs, truth_of
 from orchestrator.runs.run import Run, every_run
 from orchestrator.runs.subjects import Subject, subject_of
-from orchestrator.signoff.case import CLEAN, Case
+from orchestrator.signoff.case import Case
 from orchestrator.store.database import Store
 from orchestrator.variance import answers as reading
 from orchestrator.variance.answers import Answers

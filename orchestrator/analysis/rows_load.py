@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
+from orchestrator.conditions import CLEAN
 from orchestrator.errors import NotAvailableError
 from orchestrator.matrix.policy import Policy
 from orchestrator.runs.observations import observations
 from orchestrator.runs.run import Run
 from orchestrator.runs.snapshot import FrozenRun
-from orchestrator.signoff.case import CLEAN, Case, baseline, cases
+from orchestrator.signoff.case import Case, baseline, cases
 from orchestrator.signoff.result import plain
 from orchestrator.store.database import Store
 from orchestrator.variance.answers import Answers

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.analysis import document
+from orchestrator.conditions import CLEAN, parse
 from orchestrator.errors import AssayError, DamageError
-from orchestrator.matrix.by_class import CLEAN, ByClass
-from orchestrator.matrix.conditions import parse_condition
+from orchestrator.matrix.by_class import ByClass
 from orchestrator.matrix.environment import clock_note
 from orchestrator.matrix.policy import Policy
 from orchestrator.queue.states import CellState
@@ -257,8 +257,7 @@ def _timed(cells: Sequence[CellInfo]) -> set[str]:
     """Attempts whose latencies are their row's: of the clean cell, or of what ran in its place."""
     found: dict[tuple[str, ...], str] = {}
     for c in sorted(cells, key=lambda c: c.condition == CLEAN):
-        kind = parse_condition(c.condition).kind
-        if c.attempt is not None and kind in ("clean", "spot"):
+        if c.attempt is not None and parse(c.condition).timed:
             found[c.slot, c.model, c.file, c.inputs, c.runtime] = c.attempt
     return set(found.values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from orchestrator.conditions import parse
 from orchestrator.errors import AssayError, DamageError
 from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.loader import sha256_file
@@ -38,7 +39,7 @@ def paces(
     series: dict[str, Series] = {}
     for standing in standings(every_run(store), unreadable) if wanted else ():
         answer = standing.answer
-        if answer is None or not standing.row.condition.startswith(("clean", "spot:")):
+        if answer is None or not parse(standing.row.condition).timed:
             continue  # heat, power and endless repeats have a pace of their own
         kind = Kind(answer.factors.unit, answer.file_sha256, answer.factors.way)
         if kind not in wanted or kind in found:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from device_worker import fence, wire
+from orchestrator.conditions import parse
 from orchestrator.devices.identity import expected
 from orchestrator.devices.session import Limits
 from orchestrator.fanout.hub_job import Order, Target
-from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.device_class import Thermal
 from orchestrator.matrix.fields import matches
 from orchestrator.matrix.inventory import Device
@@ -74,7 +74,7 @@ def unavailable(
     cell: CellInfo, config: RuntimeConfig, device: Device, ceiling_c: float | None = None
 ) -> tuple[str, str | None]:
     """Error ID and why inventory, class or ceiling say that the device cannot run it, or None."""
-    condition = parse_condition(cell.condition)
+    condition = parse(cell.condition)
     mode = condition.mode
     if device.interpreter(config.runtime) is None:
         return "E-RUNTIME-MISSING", f"no Python for {config.runtime} in the inventory"
@@ -82,14 +82,14 @@ def unavailable(
         return "E-DELEGATE-LIBRARY", f"no delegate {config.delegate!r} in the inventory"
     if mode and (device.profile is None or mode not in device.profile.power):
         return "E-POWER-MODE", f"its class knows no power mode {mode!r}"
-    return "E-SOAK-CEILING", condition.above(ceiling_c)
+    return "E-SOAK-CEILING", condition.heat.above(ceiling_c) if condition.heat else None
 
 
 def job_for(
     attempt: str, cell: CellInfo, frozen: FrozenRun, config: RuntimeConfig, device: Device
 ) -> wire.Job:
     """What the device is told: model and tensor by hash, and how to run them."""
-    matrix, condition = frozen.matrix, parse_condition(cell.condition)
+    matrix, condition = frozen.matrix, parse(cell.condition)
     whole = frozen.staging.job(
         attempt,
         f"{cell.model}.{cell.file}",
@@ -97,19 +97,18 @@ def job_for(
         runtime_spec(config, device),
         cell.condition,
     )
-    few = condition.kind in ("repeat", "soak")
     return replace(
         whole,
-        samples=min(whole.samples, matrix.repeat_samples) if few else whole.samples,
-        repeat=condition.repeat or 1,
+        samples=min(whole.samples, matrix.repeat_samples) if condition.few else whole.samples,
+        repeat=condition.passes,
         telemetry_hz=matrix.telemetry_hz,
         sources=[s.source() for s in device.profile.telemetry] if device.profile else [],
         ceiling_c=_limits(matrix, device).ceiling_c,
         soak=None
-        if condition.target_c is None
-        else wire.Soak(condition.target_c, condition.hold_s, matrix.gate.heat_s),
+        if condition.heat is None
+        else wire.Soak(condition.heat.target_c, condition.heat.hold_s, matrix.gate.heat_s),
         power=_power(condition.mode, device),
-        order=condition.seed,
+        order=condition.order,
     )
 
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+from orchestrator.conditions import CLEAN
 from orchestrator.coordinator.events import Progress
 from orchestrator.errors import AssayError
 from orchestrator.fingerprint.hypothesis import configuration
 from orchestrator.fingerprint.provenance import taken_on
-from orchestrator.matrix.by_class import CLEAN, ByClass, Group, Kind, group
+from orchestrator.matrix.by_class import ByClass, Group, Kind, group
 from orchestrator.matrix.inventory import Inventory
 from orchestrator.matrix.key import Key
 from orchestrator.matrix.model import Matrix

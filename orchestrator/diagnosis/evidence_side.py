@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from device_worker.wire import RuntimeSpec
+from orchestrator.conditions import CLEAN
 from orchestrator.diagnosis.evidence import Side, adds_pairs_in_int16
 from orchestrator.variance.factors import CPU, Factors
 from orchestrator.variance.observation import Observation
@@ -30,7 +31,7 @@ def side(
     ran = [cell for cell in cells if cell.status == "ok"]
     # With its state left alone a model is not asked the same question twice.
     again = [r for r in map(repeated, ran) if r] if spec.reset else []
-    clean = next((cell for cell in ran if cell.row.condition == "clean"), None)
+    clean = next((cell for cell in ran if cell.row.condition == CLEAN), None)
     told = asdict(found) | {"threads": str(found.threads)}
     return Side(
         row=row,

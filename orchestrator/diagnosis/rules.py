@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from orchestrator.conditions import parse
 from orchestrator.diagnosis.evidence import Attribution, Confidence, Evidence, Mechanism, Side
 from orchestrator.variance.intervals import lower_bound
 from orchestrator.variance.repeatability import Finding
@@ -148,7 +149,7 @@ def hot(e: Evidence) -> Attribution | None:
         return None
     conditions = [str(side.factors.get("condition")) for side in (e.a, e.b)]
     told = " / ".join(conditions)
-    if any(c.startswith("order:") for c in conditions):
+    if any(parse(c).order is not None for c in conditions):
         why = f"only the order of the samples changed ({told})"
         return _say(e, Mechanism.ORDER, "likely", why, fix=ORDERS["order dependence"])
     why = f"only the device's state changed ({told}), which leaves integers as they are"

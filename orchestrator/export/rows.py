@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator.conditions import CLEAN
 from orchestrator.store.records import AttemptInfo, CellInfo, Json, RunInfo
 
 Row = dict[str, Any]
@@ -107,7 +108,7 @@ def verdict_rows(run: str, document: Json) -> Iterator[Row]:
     lineages = document.get("lineage", {})
     for row in document["rows"]:
         fp32, versus = row["fp32"] or {}, row["vs_reference"] or {}
-        clean = (c["attempt"] for c in row["cells"] if c["condition"] == "clean")
+        clean = (c["attempt"] for c in row["cells"] if c["condition"] == CLEAN)
         same = ("model", "file", "inputs", "device", "device_class", "emulated", "runtime")
         yield {
             **{key: row[key] for key in (*same, "status", "verdict", "is_reference", "reference")},

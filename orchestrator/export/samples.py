@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.conditions import CLEAN
 from orchestrator.export.tables import SAMPLES, TELEMETRY, Table
-from orchestrator.signoff.case import CLEAN
 from orchestrator.variance import tasks
 from orchestrator.variance.lattice import Array
 from orchestrator.variance.observation import Observation, Truth

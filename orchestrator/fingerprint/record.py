@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from orchestrator.conditions import CLEAN, parse
 from orchestrator.errors import AssayError, DamageError
 from orchestrator.fingerprint.hypothesis import Check, Said, Tested, configuration, counted
 from orchestrator.fingerprint.provenance import Prints
@@ -55,9 +56,9 @@ def record(store: Store, unreadable: dict[str, AssayError]) -> Record:
         why = prints.stale(answer.factors)
         if standing.time > latest.get(who, (newest.created, None))[0]:
             latest[who] = standing.time, why
-        clean = answer.factors.condition == "clean"
+        clean = answer.factors.condition == CLEAN
         # With its state left alone, drawn samples are another stream than all of them.
-        drawn = answer.factors.condition.startswith("spot:") and answer.factors.reset == "on"
+        drawn = parse(answer.factors.condition).draw and answer.factors.reset == "on"
         if why is None and (clean or drawn):
             kept = whole if clean else spots
             kept[answer.attempt.id] = _said(newest.sha256, ":".join(who), standing, answer)

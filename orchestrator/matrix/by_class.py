@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.matrix.conditions import spot
+from orchestrator.conditions import CLEAN, Draw
+from orchestrator.conditions.kinds import spot
 from orchestrator.matrix.key import Key
 from orchestrator.matrix.plan import Cell
 
-CLEAN = "clean"
 T = TypeVar("T")
 
 
@@ -108,7 +108,7 @@ def group(
     instead: dict[str, Cell] = {}
     for (kind, _), found in classes.items():
         for alike in (c for c in found if len(c) > 1):
-            condition = spot(size(samples(alike[0].inputs)), seed)
+            condition = spot(Draw(size(samples(alike[0].inputs)), seed))
             spots = [c.under(condition) for c in alike]
             instead |= {c.id: s for c, s in zip(alike[1:], spots[1:], strict=True)}
             members = tuple(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from orchestrator.matrix.conditions import HEAT_S, parse_condition
+from orchestrator.conditions import ConditionError, parse
 from orchestrator.matrix.device_class import Thermal
 from orchestrator.matrix.fields import (
     File,
@@ -282,7 +282,10 @@ class RuntimeConfig(Spec):
 
 
 def _condition(value: str) -> str:
-    parse_condition(value)
+    try:
+        parse(value)
+    except ConditionError as error:
+        raise problem("E-MATRIX-CONDITION", str(error), fix=error.fix) from None
     return value
 
 
@@ -296,7 +299,7 @@ class Gate(Thermal):
     ``heat_s``: how long a soak may take to reach its target.
     """
 
-    heat_s: Seconds = Field(default=HEAT_S, gt=0)
+    heat_s: Seconds = Field(default=900.0, gt=0)
 
 
 class Timeouts(Spec):
@@ -350,7 +353,8 @@ class Matrix(Spec):
     @model_validator(mode="after")
     def _soaks_stay_below_the_ceiling(self) -> Self:
         for i, text in enumerate(self.conditions):
-            if why := parse_condition(text).above(self.gate.ceiling_c):
+            heat = parse(text).heat
+            if heat and (why := heat.above(self.gate.ceiling_c)):
                 raise problem(
                     "E-MATRIX-CONDITION",
                     f"{text!r}: {why}",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from orchestrator.conditions import parse
 from orchestrator.errors import InputError
-from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.model import (
     CsvInputs,
     ImageInputs,
@@ -59,16 +59,10 @@ def total_work(matrix: Matrix, cells: Sequence[Cell]) -> Work:
     """Samples × repeats of every cell. Raises InputError, see `count_samples`."""
     used = {c.inputs for c in cells}
     samples = {s.name: count_samples(s) for s in matrix.inputs if s.name in used}
-    return Work(samples, {c.id: _inferences(matrix, samples[c.inputs], c) for c in cells})
-
-
-def _inferences(matrix: Matrix, samples: int, cell: Cell) -> int:
-    condition = parse_condition(cell.condition)
-    if condition.drawn is not None:
-        return min(samples, condition.drawn)
-    if condition.kind not in ("repeat", "soak"):
-        return samples + (condition.kind == "order")  # one is run again at the end
-    return min(samples, matrix.repeat_samples) * (condition.repeat or 1)
+    first = matrix.repeat_samples
+    return Work(
+        samples, {c.id: parse(c.condition).inferences(samples[c.inputs], first) for c in cells}
+    )
 
 
 def count_samples(spec: InputSpec) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from orchestrator.conditions import CLEAN
 from orchestrator.reports import by_class, charts
 from orchestrator.reports import format as fmt
 from orchestrator.reports.headline import available, emulated_devices, headline
@@ -119,7 +120,7 @@ def _latency(row: Row, document: Mapping[str, Any], notes: Notes) -> dict[str, A
     found = document["latency"].get(row["id"])
     if found is None:
         return None
-    clean = [c["attempt"] for c in row.get("cells", []) if c["condition"] == "clean"]
+    clean = [c["attempt"] for c in row.get("cells", []) if c["condition"] == CLEAN]
     return {**found, "why": _why(notes, clean)}
 
 

@@ -11,8 +11,8 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from orchestrator.conditions import parse
 from orchestrator.errors import DamageError
-from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.environment import emulated
 from orchestrator.matrix.key import key_of
 from orchestrator.queue.states import AttemptState, CellState
@@ -221,10 +221,10 @@ def _check_samples(
     frozen: FrozenRun, cell: CellInfo, attempt: AttemptInfo, found: tuple[Output, ...]
 ) -> None:
     """Raises DamageError E-ARTEFACT-FORMAT unless each output has the samples that were asked."""
-    spot = f"{cell.inputs}/{cell.condition}"
-    set_of = spot if spot in frozen.staging.spots else cell.inputs
-    asked = frozen.staging.tensors[f"{cell.model}.{cell.file}/{set_of}"].shape[0]
-    if parse_condition(cell.condition).kind in ("repeat", "soak"):
+    condition = parse(cell.condition)
+    fed = f"{cell.model}.{cell.file}/{condition.tensor(cell.inputs)}"
+    asked = frozen.staging.tensors[fed].shape[0]
+    if condition.few:
         asked = min(asked, frozen.matrix.repeat_samples)
     for i, output in enumerate(found):
         shape = output.values.shape
@@ -237,7 +237,7 @@ def _check_samples(
 
 def samples_of(run: Run, cell: CellInfo) -> NDArray[np.int64] | None:
     """As ``Observation.samples``. Raises as ``observation``."""
-    sha256 = run.frozen.staging.spots.get(f"{cell.inputs}/{cell.condition}")
+    sha256 = run.frozen.staging.spots.get(parse(cell.condition).tensor(cell.inputs))
     return None if sha256 is None else array(run.store, sha256)
 
 

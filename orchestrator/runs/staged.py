@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from device_worker import wire
+from orchestrator.conditions import CLEAN, parse
 
 
 class _Staged(BaseModel):
@@ -160,14 +161,14 @@ class Staging(_Staged):
         key: str,
         inputs: str,
         runtime: wire.RuntimeSpec,
-        condition: str = "clean",
+        condition: str = CLEAN,
     ) -> wire.Job:
         """The job for one pass of a staged model over a staged input set.
 
         Over all its samples, or over those drawn under the condition.
         """
-        drawn = f"/{condition}" if f"{inputs}/{condition}" in self.spots else ""
-        model, tensor = self.models[key], self.tensors[f"{key}/{inputs}{drawn}"]
+        model = self.models[key]
+        tensor = self.tensors[f"{key}/{parse(condition).tensor(inputs)}"]
         blob = wire.Blob(tensor.sha256, tensor.size)
         return wire.Job(
             attempt=attempt,

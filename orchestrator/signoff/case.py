@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.conditions import CLEAN
 from orchestrator.variance import answers as reading
 from orchestrator.variance.answers import Answers
 from orchestrator.variance.observation import Observation, Row, Truth
 from orchestrator.variance.tasks import TaskError
 
-CLEAN = "clean"
 STATUSES = (
     "model_error",
     "infra_error",

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.conditions import parse
 from orchestrator.matrix.by_class import ByClass
 from orchestrator.matrix.policy import GATES, Policy
 from orchestrator.signoff import gates, tables
@@ -311,11 +312,9 @@ def _verdict(
 
 def _missed(cell: Observation) -> str | None:
     """Why an ok cell was not in the state that its condition asks for, or None."""
-    kind = cell.row.condition.partition(":")[0]
-    if (kind == "soak" and cell.soak is None) or (kind == "power" and cell.power is None):
-        return "the device's state was not recorded"
-    if kind == "order" and cell.order is None:
-        return "the worker did not shuffle the samples"
+    shown = parse(cell.row.condition).recorded
+    if shown and getattr(cell, shown[0]) is None:
+        return shown[1]
     if cell.soak is None or cell.soak.reached:
         return None
     if cell.soak.max_c is None:

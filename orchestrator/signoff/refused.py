@@ -9,11 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from orchestrator.conditions import CLEAN
 from orchestrator.matrix.key import UNKNOWN, Key
 from orchestrator.variance.observation import Observation
-
-CLEAN = "clean"
-"""The condition under which every sample is run: whoever answers all of them can run the model."""
 
 
 def first_the_devices(observations: Sequence[Observation]) -> list[Observation]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.conditions import Draw, parse
 from orchestrator.errors import AssayError, InputError
-from orchestrator.matrix.conditions import parse_condition
 from orchestrator.matrix.loader import sha256_file
 from orchestrator.matrix.model import InputSpec, Layout, Matrix, Parent
 from orchestrator.matrix.plan import Cell
@@ -102,16 +102,16 @@ def stage(
         for key, name in wanted
     }
     spots = {
-        f"{cell.inputs}/{cell.condition}": draw(len(sets[cell.inputs].x), cell.condition)
+        parse(cell.condition).tensor(cell.inputs): draw(len(sets[cell.inputs].x), part)
         for cell in cells
-        if parse_condition(cell.condition).drawn is not None
+        if (part := parse(cell.condition).draw)
     }
     whole = {key: future.result() for key, future in tensors.items()}
     drawn = {
-        f"{key}/{cell.condition}": whole[key][spots[f"{cell.inputs}/{cell.condition}"]]
+        f"{key}/{part}": whole[f"{key}/{cell.inputs}"][spots[part]]
         for cell in cells
-        if f"{cell.inputs}/{cell.condition}" in spots
-        for key in [f"{cell.model}.{cell.file}/{cell.inputs}"]
+        for key, part in [(f"{cell.model}.{cell.file}", parse(cell.condition).tensor(cell.inputs))]
+        if part in spots
     }
     return Staging(
         models={
@@ -206,13 +206,12 @@ def check_fit(
     check(matrix, names, inspected.info.outputs, dataset, where)
 
 
-def draw(total: int, condition: str) -> Any:
-    """int64[n], ascending: the positions that ``spot:N@SEED`` draws of ``total``, none twice."""
+def draw(total: int, asked: Draw) -> Any:
+    """int64[n], ascending: the positions that are drawn of ``total``, none twice."""
     import numpy as np
 
-    asked = parse_condition(condition)
     order = np.random.default_rng(asked.seed).permutation(total)
-    return np.sort(order[: asked.drawn]).astype(np.int64)
+    return np.sort(order[: asked.count]).astype(np.int64)
 
 
 def _compiled(

@@ -23,6 +23,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from device_worker.wire import RuntimeSpec
+from orchestrator.conditions import CLEAN, parse
 from orchestrator.matrix.key import Key, key_of
 from orchestrator.variance.observation import Row
 
@@ -92,7 +93,7 @@ def unusual(found: Mapping[str, Any]) -> list[str]:
     """What is not usual among named factors, in words; threads are always told beside it."""
     reset = "reset off" if found.get("reset") == "off" else "on"
     said = (found.get("kernels"), reset, found.get("condition"))
-    return [x for x in said if x not in ("default", "on", "clean", None)]
+    return [x for x in said if x not in ("default", "on", CLEAN, None)]
 
 
 def factors(
@@ -112,7 +113,7 @@ def factors(
         system=_system(environment),
         version=key.version,
         build=key.build,
-        condition="clean" if row.condition.startswith("repeat:") else row.condition,
+        condition=parse(row.condition).factor,
     )
 
 

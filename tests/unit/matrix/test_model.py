@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from orchestrator.errors import InputError
 from orchestrator.matrix import yamlfile
-from orchestrator.matrix.conditions import HOLD_S, Condition, parse_condition
 from orchestrator.matrix.model import Matrix
 from orchestrator.variance import tasks
 from tests.unit.matrix.build import MATRIX, edited, matrix, written
@@ -184,12 +183,3 @@ def test_a_soak_above_the_ceiling_would_only_be_stopped() -> None:
     assert matrix(ceiling, ("conditions", ["soak:74.5C", "clean"])).conditions[0] == "soak:74.5C"
     with pytest.raises(ValidationError, match="a run is stopped above 75 °C"):
         matrix(ceiling, ("conditions", ["clean", "soak:75C"]))
-
-
-def test_conditions_as_they_are_read() -> None:
-    assert parse_condition("soak:75C") == Condition("soak", target_c=75.0, hold_s=HOLD_S)
-    assert parse_condition("soak:62.5C/5s") == Condition("soak", target_c=62.5, hold_s=5.0)
-    assert parse_condition("power:15W-6core") == Condition("power", mode="15W-6core")
-    assert parse_condition("order:0") == Condition("order", seed=0)
-    assert parse_condition("order:2147483647").seed == 2**31 - 1
-    assert parse_condition("repeat:2").above(20) is None
