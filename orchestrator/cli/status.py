@@ -54,9 +54,13 @@ _SIGNOFF = """Judge a run again, under its own policy or another.
 
 Example: assay signoff --policy matrices/policies/default.yaml
 """
-_REPORT = """Write the HTML report of a run.
+_REPORT = """Write the report of a run.
+
+HTML for people; JUnit XML for a CI system, Markdown for a pull request, JSON for programs.
 
 Example: assay report --out /tmp/report.html
+
+Example: assay report --format junit --out assay.xml
 """
 _VERSION = """Print the version.
 
@@ -182,11 +186,22 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="html, json, junit or markdown. [default: by the name of FILE, else html]",
+        ),
+    ] = None,
     store: StoreFolder = None,
     as_json: AsJson = False,
 ) -> None:
+    from orchestrator.reports.formats import choose
+
+    choose(format, out)
     document = judged(run, store)
-    path = write_report(document, store_folder(store), out)
+    path = write_report(document, store_folder(store), out, format)
     if not as_json:
         print_text(str(path))
         return
@@ -224,13 +239,16 @@ def show(document: dict[str, Any], folder: Path, report: Path | None, as_json: b
     render(document, Console(), path)
 
 
-def write_report(document: dict[str, Any], folder: Path, out: Path | None) -> Path:
-    """The HTML file, whole or not at all. Raises InputError E-REPORT-WRITE."""
-    from orchestrator.reports.html import render
+def write_report(
+    document: dict[str, Any], folder: Path, out: Path | None, format: str | None = None
+) -> Path:
+    """The report's file, whole or not at all. Raises InputError E-REPORT-WRITE, E-REPORT-FORMAT."""
+    from orchestrator.reports.formats import choose
 
-    path = out or folder / "reports" / f"{document['run']['id']}.html"
+    chosen = choose(format, out)
+    path = out or folder / "reports" / f"{document['run']['id']}{chosen.suffix}"
     with _part_of(path) as part:
-        part.write_text(render(document), encoding="utf-8")
+        part.write_text(chosen.render(document), encoding="utf-8")
         part.replace(path)
     return path
 

@@ -51,7 +51,8 @@ ReportFile = Annotated[
     typer.Option(
         "--report",
         metavar="FILE",
-        help="Where the HTML report goes. [default: STORE/reports/RUN.html]",
+        help="Where the report goes; .json, .xml (JUnit) and .md choose the format."
+        " [default: STORE/reports/RUN.html]",
         show_default=False,
     ),
 ]

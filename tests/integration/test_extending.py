@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says of extending: a toy of each, registered from outside, seen everywhere."""
+"""What docs/CONTRIBUTING.md says of extending: a toy of each, registered from outside."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from orchestrator import run as flow
 from orchestrator.cli.main import invoke
 from orchestrator.conditions import Condition, condition, parse
 from orchestrator.conditions.condition import Kind, register
+from orchestrator.reports.formats import FORMATS, Format
 from tests.support.tiny import Tiny
 
 
@@ -54,3 +55,16 @@ def test_a_condition(
     page = next((tmp_path / "store" / "reports").glob("*.html")).read_text()
     assert cell.id in page
     assert attempt["id"] in page
+
+
+def test_a_report_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ASSAY_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("ASSAY_EXECUTOR", "inprocess")
+    monkeypatch.setitem(FORMATS, "ids", Format("ids", ".ids", lambda d: str(d["run"]["id"])))
+    out = tmp_path / "run.ids"
+    assert invoke(["run", str(Tiny(tmp_path / "matrix").write()), "--report", str(out)]) == 0
+    run = out.read_text()
+    assert invoke(["report", "--format", "ids"]) == 0
+    assert (tmp_path / "store" / "reports" / f"{run}.ids").read_text() == run
