@@ -74,8 +74,24 @@ def render(document: Mapping[str, Any], console: Console, report: Path | None = 
     _line(console, headline(document), STYLES[document["verdict"]])
     for reason in document["reasons"]:
         _line(console, f"  {reason}")
+    if step := _next_step(document):
+        _line(console, f"Next: {step}")
     if report is not None:
         _line(console, f"Report: {report}")
+
+
+def _next_step(document: Mapping[str, Any]) -> str | None:
+    """The command that says more of what went wrong, None where nothing did."""
+    run = document["run"]["id"]
+    if document["verdict"] in ("error", "timeout"):
+        return f"assay logs {run} has the error of each attempt, assay resume {run} tries again"
+    rows = {row["id"]: row for row in document["rows"]}
+    for row in rows.values():
+        reference = rows.get(row["reference"] or "")
+        if row["verdict"] == "fail" and reference is not None and reference is not row:
+            a, b = (f"{r['device']}/{r['runtime']}" for r in (row, reference))
+            return f"assay explain {a} {b} --model {row['model']}.{row['file']}"
+    return None
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -31,6 +31,22 @@ from orchestrator.variance.repeatability import Repeated, repeated, unlike
 
 Attempts = tuple[str, ...]
 
+NAMES = {
+    "G0": "provenance",
+    "G2": "repeatability",
+    "G3": "accuracy",
+    "G5": "behaviour",
+    "G6": "reference",
+    "G6-near-tie": "near ties",
+    "G7": "codes",
+}
+"""What each gate is about, as docs/guides/gates.md has it."""
+
+
+def named(gate: str) -> str:
+    """A gate as reasons have it: ``G3 accuracy``."""
+    return f"{gate} {NAMES[gate]}"
+
 
 def provenance(gate: Provenance, case: Case) -> GateResult:
     """G0 over all cells that ran."""
@@ -40,7 +56,9 @@ def provenance(gate: Provenance, case: Case) -> GateResult:
     unknown = [c.cell for c in ran if not c.planned_backend]
 
     def say(verdict: GateVerdict, observed: float | None, reason: str) -> GateResult:
-        return GateResult("G0", verdict, observed, len(ran), None, 0, f"G0: {reason}", attempts)
+        return GateResult(
+            "G0", verdict, observed, len(ran), None, 0, f"{named('G0')}: {reason}", attempts
+        )
 
     if lines:
         return say(
@@ -98,7 +116,9 @@ def repeatability(gate: Repeatability, case: Case) -> tuple[GateResult, Repeat |
 
     def say(verdict: GateVerdict, reason: str) -> tuple[GateResult, Repeat | None]:
         observed = bad if best or faults else None
-        return GateResult("G2", verdict, observed, held, None, 0, f"G2: {reason}", attempts), shown
+        return GateResult(
+            "G2", verdict, observed, held, None, 0, f"{named('G2')}: {reason}", attempts
+        ), shown
 
     if faults:
         return say("fail", "; ".join(faults))
@@ -146,7 +166,7 @@ def accuracy(
         verdict, bound, relation = "inconclusive", low, "below"
     side = "upper" if verdict == "fail" else "lower"
     reason = (
-        f"G3: accuracy is {pct(observed)} of FP32's ({gained} gained, {lost} lost of {n}); "
+        f"{named('G3')}: {pct(observed)} of FP32's ({gained} gained, {lost} lost of {n}); "
         f"{side} {pct(confidence)} bound {pct(bound)} is {relation} {pct(gate.min_ratio)}"
     )
     return GateResult("G3", verdict, observed, n, bound, gate.min_ratio, reason, attempts)
@@ -200,7 +220,7 @@ def at_most(
 ) -> GateResult:
     """A rate that must not exceed ``limit``, decided by Clopper-Pearson bounds."""
     low, high = lower_bound(k, n, confidence), upper_bound(k, n, confidence)
-    head = f"{gate}: {k} of {n} {what}"
+    head = f"{named(gate)}: {k} of {n} {what}"
     verdict: GateVerdict
     if high <= limit:
         verdict, bound = "pass", high
@@ -230,11 +250,11 @@ def at_most(
 
 def missing(gate: str, why: str, limit: float | None) -> GateResult:
     """Evidence that an enabled gate asks for is not there: inconclusive, never a pass."""
-    return GateResult(gate, "inconclusive", None, 0, None, limit, f"{gate}: {why}")
+    return GateResult(gate, "inconclusive", None, 0, None, limit, f"{named(gate)}: {why}")
 
 
 def not_applicable(gate: str, why: str, limit: float | None = None) -> GateResult:
-    return GateResult(gate, "not_applicable", None, None, None, limit, f"{gate}: {why}")
+    return GateResult(gate, "not_applicable", None, None, None, limit, f"{named(gate)}: {why}")
 
 
 def attempts_of(case: Case, other: Case | Baseline) -> Attempts:

@@ -200,7 +200,7 @@ def test_signoff_under_another_policy_leaves_the_runs_own_verdict(
     other = assay("signoff", "--policy", strict, "--json", store=farm.store)
     assert (other.code, other.json["verdict"]) == (5, "inconclusive")
     assert other.json["policy"]["name"] == "strict"
-    assert "G2: no repeats" in str(other.json["reasons"])
+    assert "G2 repeatability: no repeats" in str(other.json["reasons"])
     assert assay("signoff", "--json", store=farm.store).json["policy"]["name"] == "tiny"
     strict.write_text("name: strict\nreference: []\ngatez: {}\n")
     bad = assay("signoff", "--policy", strict, store=farm.store)

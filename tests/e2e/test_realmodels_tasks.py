@@ -138,7 +138,7 @@ def test_anomaly_decides_by_score_and_threshold(others: Judged) -> None:
         )
         assert row["accuracy"] is None
         gate = others.gate(id, "G3")
-        assert (gate["verdict"], gate["reason"]) == ("inconclusive", "G3: no labels")
+        assert (gate["verdict"], gate["reason"]) == ("inconclusive", "G3 accuracy: no labels")
         assert row["verdict"] != "pass"
 
 

@@ -63,7 +63,7 @@ def test_a_missing_row_says_so_with_its_reason(options: dict[str, Any]) -> None:
 
 def test_the_verdict_comes_last_with_its_first_reason_first() -> None:
     document = synthetic.result()
-    lines = _piped(document)
+    lines = [line for line in _piped(document) if not line.startswith("Next: ")]
     end = [
         "✗ FAIL, partly on emulated devices: qemu-a72, qemu-a53, qemu-haswell, qemu-badboard",
         *(f"  {reason}" for reason in document["reasons"]),
@@ -124,3 +124,29 @@ def test_names_are_neither_markup_nor_escape_sequences(options: dict[str, Any]) 
 def test_no_rows_at_all_still_ends_in_a_verdict() -> None:
     document = synthetic.result() | {"rows": [], "classes": [], "verdict": "inconclusive"}
     assert "? INCONCLUSIVE" in _piped(document)
+
+
+def test_the_next_step_is_a_command() -> None:
+    document = synthetic.result()
+    (step,) = (line for line in _piped(document) if line.startswith("Next: "))
+    found = re.fullmatch(r"Next: assay explain (\S+)/(\S+) (\S+)/(\S+) --model (\S+)", step)
+    assert found is not None, step
+    device, runtime, other, its_runtime, file = found.groups()
+    row = next(r for r in document["rows"] if r["id"] == f"{file}@{device}/{runtime}")
+    assert row["verdict"] == "fail"
+    assert row["reference"] == f"{file}@{other}/{its_runtime}"
+
+
+def test_after_trouble_of_the_farm_the_next_step_is_the_log() -> None:
+    document = synthetic.result() | {"verdict": "error"}
+    (step,) = (line for line in _piped(document) if line.startswith("Next: "))
+    run = document["run"]["id"]
+    assert f"assay logs {run} " in step
+    assert f"assay resume {run} " in step
+
+
+def test_a_pass_needs_no_next_step() -> None:
+    document = synthetic.result()
+    document["rows"] = [r for r in document["rows"] if r["verdict"] == "pass"]
+    document["verdict"] = "pass"
+    assert not [line for line in _piped(document) if line.startswith("Next: ")]

@@ -78,7 +78,7 @@ def test_a_power_mode_must_not_change_a_byte() -> None:
     row = of(both(powered(q=codes(flipped=3))))
     assert row.verdict == "fail"
     assert gate(row, "G2").reason == (
-        "G2: 3 of 1000 outputs under power:save differ from the clean ones"
+        "G2 repeatability: 3 of 1000 outputs under power:save differ from the clean ones"
     )
     assert gate(row, "G2").attempts == (
         "a-rpi4-ort-repeat:100",
@@ -136,13 +136,14 @@ def test_an_order_that_changes_nothing_passes() -> None:
         (
             shuffled(q=codes(flipped=3)),
             Reorder("order dependence", 3, 1000, 0, 1),
-            "G2: order dependence: 3 of 1000 outputs under order:7 differ from the clean ones",
+            "G2 repeatability: order dependence: 3 of 1000 outputs under order:7 differ from the"
+            " clean ones",
         ),
         (
             shuffled(same=False),
             Reorder("state carry-over", 0, 1000, 1, 1),
-            "G2: state carry-over: sample 4 gave other bytes again at the end of order:7, unless"
-            " the unit does not repeat itself",
+            "G2 repeatability: state carry-over: sample 4 gave other bytes again at the end of"
+            " order:7, unless the unit does not repeat itself",
         ),
     ],
 )
