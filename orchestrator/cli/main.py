@@ -22,6 +22,7 @@ from orchestrator.cli import (
     explain,
     fingerprint,
     hub,
+    init,
     layers,
     lineage,
     offline,
@@ -86,6 +87,7 @@ def _options(
     """Options of `assay` itself; the help page is the application's."""
 
 
+init.register(app)
 work.register(app)
 status.register(app)
 variance.register(app)
