@@ -305,7 +305,7 @@ def test_a_form_newer_than_the_runtime_is_named_with_what_helps(
     reply = asked(worker, path, np.zeros((1, 16), np.float32), ORT)
     assert (reply["kind"], reply["code"]) == ("model_error", "E-MODEL-LOAD")
     assert reply["what"].startswith(cause)
-    assert "use a newer runtime, or convert the file for this one" in reply["fix"]
+    assert "use a newer runtime, or convert the file for this one" in reply["mend"]
 
 
 @pytest.mark.parametrize(
