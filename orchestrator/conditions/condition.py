@@ -66,11 +66,6 @@ class Condition:
     recorded: tuple[Literal["soak", "power", "order"], str] | None = None
 
     @property
-    def whole_set(self) -> bool:
-        """Every sample of the input set is run."""
-        return self.draw is None and not self.few
-
-    @property
     def factor(self) -> str:
         """The condition as a factor that may change an answer."""
         return CLEAN if self.neutral else self.text

@@ -57,8 +57,6 @@ def test_inferences_of_a_set(text: str, count: int) -> None:
 def test_what_a_model_is_fed() -> None:
     assert {parse(t).tensor("x") for t in ("clean", "repeat:2", "order:1", "soak:60C")} == {"x"}
     assert parse("spot:5@1").tensor("x") == "x/spot:5@1"
-    whole = {t: parse(t).whole_set for t in ("clean", "order:1", "repeat:2", "spot:5@1")}
-    assert whole == {"clean": True, "order:1": True, "repeat:2": False, "spot:5@1": False}
 
 
 def test_a_soak_at_the_ceiling_never_gets_there() -> None:
