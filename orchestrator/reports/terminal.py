@@ -88,7 +88,9 @@ def _next_step(document: Mapping[str, Any]) -> str | None:
     rows = {row["id"]: row for row in document["rows"]}
     for row in rows.values():
         reference = rows.get(row["reference"] or "")
-        if row["verdict"] == "fail" and reference is not None and reference is not row:
+        bits = (row["vs_reference"] or {}).get("bit_exact")
+        unlike = bits is not None and bits["k"] < bits["n"]
+        if row["verdict"] == "fail" and reference is not None and unlike:
             a, b = (f"{r['device']}/{r['runtime']}" for r in (row, reference))
             return f"assay explain {a} {b} --model {row['model']}.{row['file']}"
     return None
