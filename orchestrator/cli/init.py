@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -152,7 +153,7 @@ def _npz(path: Path, named: str) -> Inputs:
     samples = {n: s for n, s in shapes.items() if len(s) > 1} or shapes
     if not samples:
         raise InputError("E-INPUT-ARRAY", "there is no array in it", where=str(path))
-    array = "x" if "x" in samples else max(samples, key=lambda n: _size(samples[n]))
+    array = "x" if "x" in samples else max(samples, key=lambda n: math.prod(samples[n]))
     count = samples[array][:1]
     flat = [n for n, s in shapes.items() if n != array and s == count]
     labels = next((n for n in _LABELS if n in flat), flat[0] if len(flat) == 1 else None)
@@ -160,13 +161,6 @@ def _npz(path: Path, named: str) -> Inputs:
     if labels:
         entry["labels"] = labels
     return Inputs(entry, samples[array][1:], labels is not None)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 def _table(path: Path, named: str, model: Model) -> Inputs:
